@@ -1,0 +1,370 @@
+"""A thin edge to the Kubernetes API: plain dicts in, plain dicts out, one exception with one sentence.
+
+It takes credentials and TLS from the Python client ``kubernetes`` and speaks HTTP itself: typed models would
+only be turned back into dictionaries, and the client's own port-forward has no deadline.
+Safe to use from several threads at once.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import threading
+import time
+import urllib.parse
+from typing import Any
+
+Object = dict[str, Any]
+
+
+class KubeError(Exception):
+    """What went wrong, as one sentence.
+
+    ``status`` is the HTTP status the API answered with (None: no answer). ``unknown_kind`` is True where the
+    API does not serve the kind that was asked for, for example because its CRD is not installed yet.
+    """
+
+    def __init__(self, message: str, status: int | None = None, unknown_kind: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.unknown_kind = unknown_kind
+
+
+def connect(kubeconfig: str, timeout: float = 30.0) -> Client:
+    """Return a client for the current context of the kubeconfig file; ``timeout`` (s) holds for each request.
+
+    Nothing is sent yet: an API that is away shows at the first request. Raises KubeError when the file or
+    the Python client is missing.
+    """
+    path = os.path.expanduser(kubeconfig)
+    try:
+        import kubernetes
+    except ImportError as exc:
+        raise KubeError(
+            f"The Python package kubernetes is missing for the interpreter that runs this task ({exc}): "
+            "install the project's requirements and set ansible_python_interpreter to that Python."
+        ) from exc
+    if not os.path.isfile(path):
+        raise KubeError(f"There is no kubeconfig at {path}: run site.yml first, or set abaci_kubeconfig to yours.")
+    configuration = kubernetes.client.Configuration()
+    try:
+        loader: Any = kubernetes.config
+        loader.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
+    except Exception as exc:  # the loader raises ConfigException, YAMLError, KeyError, ... for a broken file
+        raise KubeError(f"The kubeconfig {path} cannot be used: {_one_line(exc)}.") from exc
+    return Client(kubernetes.client.ApiClient(configuration), path, timeout)
+
+
+class Client:
+    """The API of one cluster. Make it with connect()."""
+
+    def __init__(self, api_client: Any, kubeconfig: str, timeout: float) -> None:
+        self.kubeconfig = kubeconfig
+        self.timeout = timeout
+        self._configuration = api_client.configuration
+        self._pool = api_client.rest_client.pool_manager
+        self.server: str = self._configuration.host.rstrip("/")
+        self._kinds: dict[str, dict[str, Object]] = {}
+        self._lock = threading.Lock()
+
+    # --- objects ---------------------------------------------------------------------------------------------
+
+    def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object | None:
+        """Return the object, or None where there is none of that name (or no such namespace)."""
+        try:
+            found: Object = self._json("GET", self._path(api_version, kind, namespace, name))
+        except KubeError as exc:
+            if exc.status == 404 and not exc.unknown_kind:
+                return None
+            raise
+        return found
+
+    def list(
+        self, api_version: str, kind: str, namespace: str | None = None, label_selector: str | None = None
+    ) -> list[Object]:
+        """Return all objects of a kind, of one namespace or of all (None); apiVersion and kind are filled in."""
+        path = self._path(api_version, kind, namespace)
+        items: list[Object] = []
+        query = {"limit": "500"}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        while True:
+            page = self._json("GET", path, query)
+            items += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or []]
+            token = page.get("metadata", {}).get("continue")
+            if not token:
+                return items
+            query["continue"] = token
+
+    def create(self, obj: Object) -> Object:
+        """Create the object and return it as the API stored it; KubeError with status 409 where it exists."""
+        metadata = obj["metadata"]
+        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"))
+        created: Object = self._json("POST", path, body=obj)
+        return created
+
+    def delete(
+        self,
+        api_version: str,
+        kind: str,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace_period_seconds: int | None = None,
+        propagation_policy: str = "Background",
+        uid: str | None = None,
+    ) -> bool:
+        """Ask for the object's deletion; False where there was none. ``uid``: only that very object.
+
+        It does not wait: finalizers and graceful termination go on after the return.
+        """
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
+        if grace_period_seconds is not None:
+            options["gracePeriodSeconds"] = grace_period_seconds
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        try:
+            self._json("DELETE", self._path(api_version, kind, namespace, name), body=options)
+        except KubeError as exc:
+            if exc.status == 404 and not exc.unknown_kind:
+                return False
+            raise
+        return True
+
+    def knows(self, api_version: str, kind: str) -> bool:
+        """Whether the API serves this kind now. Raises KubeError where the API does not answer."""
+        try:
+            self._resource(api_version, kind)
+        except KubeError as exc:
+            if exc.unknown_kind:
+                return False
+            raise
+        return True
+
+    def namespaced(self, api_version: str, kind: str) -> bool:
+        """Whether objects of this kind live in a namespace."""
+        return bool(self._resource(api_version, kind)["namespaced"])
+
+    def raw(self, path: str) -> bytes:
+        """Return the body of GET ``path`` as it comes, e.g. /version or /api/v1/nodes/<name>/proxy/configz."""
+        return self._request("GET", path)
+
+    # --- pods ------------------------------------------------------------------------------------------------
+
+    def portforward_get(
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
+        path: str,
+        timeout: float = 10.0,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], bytes]:
+        """GET http://<pod>:<port><path> through the API's port-forward.
+
+        Returns status, headers (names in lower case) and body; ``timeout`` (s) bounds the whole. Raises
+        KubeError where the pod, its node or the port does not answer in time.
+        """
+        where = f"port {port} of pod {namespace}/{pod}"
+        deadline = time.monotonic() + timeout
+        stream = None
+        try:
+            stream = _PortForward(self._configuration, self._auth_headers(), namespace, pod, port, deadline)
+            lines = [f"GET {path} HTTP/1.1", f"Host: {pod}:{port}", "Accept: */*", "Connection: close"]
+            lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+            stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+            answer = http.client.HTTPResponse(stream)  # type: ignore[arg-type]
+            answer.begin()
+            # Up to Content-Length or the last chunk; the close of the stream takes another second to arrive.
+            body = answer.read()
+        except KubeError:
+            raise
+        except TimeoutError as exc:
+            raise KubeError(f"GET {path} on {where} was not answered within {timeout:g} s.") from exc
+        except Exception as exc:  # websocket-client and http.client each have a family of their own
+            reason = (stream.error if stream is not None else "") or _one_line(exc)
+            if type(exc).__name__ == "WebSocketTimeoutException":
+                reason = f"no answer within {timeout:g} s"
+            raise KubeError(
+                f"GET {path} on {where} failed: {reason}.", status=getattr(exc, "status_code", None)
+            ) from exc
+        finally:
+            if stream is not None:
+                stream.close()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
+
+    # --- HTTP ------------------------------------------------------------------------------------------------
+
+    def _resource(self, api_version: str, kind: str) -> Object:
+        for fresh in (False, True):  # a kind that is new since the last look deserves a second one
+            with self._lock:
+                if fresh or api_version not in self._kinds:
+                    self._kinds.pop(api_version, None)
+                    prefix = "/apis/" if "/" in api_version else "/api/"
+                    try:
+                        answer = self._json("GET", prefix + api_version)
+                    except KubeError as exc:
+                        if exc.status != 404:
+                            raise
+                        break
+                    self._kinds[api_version] = {
+                        item["kind"]: item for item in answer.get("resources") or [] if "/" not in item["name"]
+                    }
+                if kind in self._kinds[api_version]:
+                    return self._kinds[api_version][kind]
+        raise KubeError(
+            f"The API at {self.server} does not know {api_version} {kind}: is its CRD installed?",
+            404,
+            unknown_kind=True,
+        )
+
+    def _path(self, api_version: str, kind: str, namespace: str | None = None, name: str | None = None) -> str:
+        resource = self._resource(api_version, kind)
+        parts = ["apis" if "/" in api_version else "api", api_version]
+        if resource["namespaced"] and namespace:
+            parts += ["namespaces", urllib.parse.quote(namespace, safe="")]
+        parts.append(resource["name"])
+        if name:
+            parts.append(urllib.parse.quote(name, safe=""))
+        return "/" + "/".join(parts)
+
+    def _json(self, method: str, path: str, query: dict[str, str] | None = None, body: Object | None = None) -> Any:
+        return json.loads(self._request(method, path, query, body))
+
+    def _auth_headers(self) -> dict[str, str]:
+        settings = self._configuration.auth_settings().values()
+        return {auth["key"]: auth["value"] for auth in settings if auth["in"] == "header" and auth["value"]}
+
+    def _request(
+        self, method: str, path: str, query: dict[str, str] | None = None, body: Object | None = None
+    ) -> bytes:
+        import urllib3
+
+        url = self.server + path + ("?" + urllib.parse.urlencode(query) if query else "")
+        headers = {"Accept": "application/json, */*", "User-Agent": "abaci.infra", **self._auth_headers()}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        try:
+            answer = self._pool.request(
+                method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=self.timeout), retries=False
+            )
+        except urllib3.exceptions.HTTPError as exc:
+            raise KubeError(
+                f"The API server {self.server} does not answer ({_one_line(exc)}): check that the cluster runs and "
+                f"that the kubeconfig {self.kubeconfig} names the right address."
+            ) from exc
+        content: bytes = answer.data
+        if answer.status >= 400:
+            raise KubeError(
+                f"The API server {self.server} answered {answer.status} to {method} {path}: {_reason(content)}.",
+                answer.status,
+            )
+        return content
+
+
+class _PortForward:
+    """One port of one pod over the API's websocket: channel 0 carries the bytes, channel 1 the kubelet's errors."""
+
+    def __init__(
+        self, configuration: Any, headers: dict[str, str], namespace: str, pod: str, port: int, deadline: float
+    ) -> None:
+        import ssl
+
+        import websocket
+
+        self.error = ""
+        self._deadline = deadline
+        self._seen: set[int] = set()
+        base = configuration.host.rstrip("/").replace("http", "ws", 1)
+        url = f"{base}/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
+        options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE}
+        if not configuration.verify_ssl:
+            options["check_hostname"] = False
+        for option, attribute in (("ca_certs", "ssl_ca_cert"), ("certfile", "cert_file"), ("keyfile", "key_file")):
+            if getattr(configuration, attribute, None):
+                options[option] = getattr(configuration, attribute)
+        if getattr(configuration, "tls_server_name", None):
+            options["server_hostname"] = configuration.tls_server_name
+        proxy: dict[str, Any] = {"http_no_proxy": ["*"]}
+        if configuration.proxy:
+            parsed = urllib.parse.urlparse(configuration.proxy)
+            proxy = {"http_proxy_host": parsed.hostname, "http_proxy_port": parsed.port, "proxy_type": "http"}
+        self._socket: Any = websocket.create_connection(
+            url,
+            timeout=self._left(),
+            sslopt=options,
+            header=[f"{name}: {value}" for name, value in headers.items()],
+            subprotocols=["v4.channel.k8s.io"],
+            suppress_origin=True,
+            **proxy,
+        )
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def send(self, data: bytes) -> None:
+        self._socket.settimeout(self._left())
+        self._socket.send_binary(b"\x00" + data)
+
+    def receive(self) -> bytes:
+        """Return the next bytes from the pod; b"" at the end."""
+        while True:
+            self._socket.settimeout(self._left())
+            frame = self._socket.recv()
+            if not frame:
+                return b""
+            data = frame if isinstance(frame, bytes) else frame.encode()
+            channel = data[0]
+            if channel not in self._seen:  # the first frame of each channel repeats the port number
+                self._seen.add(channel)
+                continue
+            if channel == 1:
+                self.error += data[1:].decode(errors="replace").strip()
+                raise ConnectionError(self.error)
+            if len(data) > 1:
+                return data[1:]
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What http.client asks of a socket."""
+        return io.BufferedReader(_Reader(self))
+
+    def close(self) -> None:
+        # Not WebSocket.close(): that waits for the other side.
+        self._socket.shutdown()
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, stream: _PortForward) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._rest or self._stream.receive()
+        count = min(len(buffer), len(data))
+        buffer[:count] = data[:count]
+        self._rest = data[count:]
+        return count
+
+
+def _reason(content: bytes) -> str:
+    """The message of a Status object, or the start of whatever else was answered."""
+    try:
+        message = json.loads(content)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = content.decode(errors="replace")
+    return _one_line(message)
+
+
+def _one_line(value: object) -> str:
+    text = " ".join(str(value).split()).rstrip(".")
+    return text[:400] or type(value).__name__

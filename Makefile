@@ -1,0 +1,92 @@
+# Two commands matter: `make up` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+NODES ?= 3
+SUITE ?= trixie
+EDGE_HTTPS_PORT ?= 8443
+EDGE_HTTP_PORT ?= 8080
+BED_API_PORT ?= 16443
+SCENARIO ?= default
+# Empty: the stand-in for k3s that is built here. A release such as v1.36.4+k3s1: the real thing, from the Internet.
+K3S ?=
+PYTHON ?= python3
+export EDGE_HTTPS_PORT EDGE_HTTP_PORT BED_API_PORT
+
+BIN := .venv/bin
+BED := $(BIN)/python testbed/bed.py
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
+# The tests have a bed of their own: other names, ports and networks than `make up`.
+TEST_BED := env EDGE_HTTPS_PORT=18443 EDGE_HTTP_PORT=18080 BED_API_PORT=26443 BED_NAME=test
+MOLECULE := env MOLECULE_GLOB='molecule/*/molecule.yml' EDGE_HTTPS_PORT=28443 EDGE_HTTP_PORT=28080 \
+	BED_API_PORT=36443 BED_NAME=molecule
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: prepare
+prepare:
+	@$(SUDO) $(PYTHON) testbed/prepare.py
+
+.venv/.ready: requirements.txt
+	@$(PYTHON) testbed/prepare.py
+	@echo "venv: $(PYTHON) packages into .venv" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+		mkdir -p "$$site/ansible_collections/abaci"; ln -sfn "$(CURDIR)" "$$site/ansible_collections/abaci/infra"
+	@touch $@
+
+.PHONY: venv
+venv: prepare .venv/.ready
+
+.PHONY: build
+build: venv ## Build what the bed needs into the cache outside the clone
+	@$(SUDO) $(PYTHON) testbed/build.py k3s components node-$(SUITE) node-registry \
+		images-app images-redis images-busybox >/dev/null
+	@ln -sfn "$$($(PYTHON) testbed/build.py components | cut -f2)/kubernetes" $(BIN)/kubectl
+
+.PHONY: up
+up: build ## Empty nodes to a running site: NODES=3 SUITE=trixie K3S=
+	@$(SUDO) $(BED) up --name local --nodes $(NODES) --suite $(SUITE) $(if $(K3S),--k3s $(K3S))
+	@$(BIN)/ansible-playbook -i inventories/local site.yml
+	@$(BED) status --name local
+
+.PHONY: down
+down: venv ## Remove all that `make up` made and nothing else
+	@$(SUDO) $(BED) down --name local
+
+.PHONY: lint
+lint: venv ## Static checks
+	@$(BIN)/yamllint --strict .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
+	@test -z "$$(gofmt -l testbed/components roles/traefik/files)" || { gofmt -l testbed roles; exit 1; }
+	@cd roles/traefik/files/flyreplay && go vet ./...
+	@cd testbed/components && go vet ./...
+	@$(BIN)/ansible-lint --offline
+	@for playbook in site.yml playbooks/*.yml; do $(BIN)/ansible-playbook -i inventories/sample --syntax-check $$playbook; done
+	@$(BIN)/antsibull-changelog lint
+
+.PHONY: unit
+unit: venv ## Unit, render and contract tests: seconds, no bed
+	@$(PYTEST) tests/unit tests/render -n 2
+
+.PHONY: litefs
+litefs: venv ## The facts of the real LiteFS on which guard and routes rest
+	@$(PYTEST) tests/litefs
+
+.PHONY: molecule
+molecule: build ## One molecule scenario: SCENARIO=default
+	@$(SUDO) $(MOLECULE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --scenario-name $(SCENARIO)
+
+.PHONY: e2e
+e2e: build ## The site on three nodes of its own, and what it must bear
+	@$(SUDO) $(TEST_BED) $(PYTEST) tests/e2e -v
+
+.PHONY: test
+test: lint unit litefs molecule e2e ## All tests

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Make a fresh Debian or Ubuntu machine able to run the test bed: apt packages and a Docker engine that answers.
+
+Standard library only, since it runs before there is a virtual environment. Safe to repeat: what is there is left
+alone. Needs root for what is missing and says so in one sentence otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+DOCKERD_LOG = Path("/var/log/abaci-infra-dockerd.log")
+DOCKERD_WAIT_S = 60
+
+
+def _has(program: str) -> Callable[[], bool]:
+    return lambda: shutil.which(program) is not None
+
+
+def _has_venv() -> bool:
+    return subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode == 0
+
+
+# Debian package -> is what we need from it here already?
+NEEDS: dict[str, Callable[[], bool]] = {
+    "python3-venv": _has_venv,
+    "openssh-client": _has("ssh-keygen"),
+    "openssl": _has("openssl"),
+    "mmdebstrap": _has("mmdebstrap"),
+    "ca-certificates": lambda: Path("/etc/ssl/certs/ca-certificates.crt").exists(),
+    "debian-archive-keyring": lambda: Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists(),
+    "iptables": _has("iptables"),
+    "docker.io": lambda: _has("dockerd")() or engine_answers(),
+    "gcc": _has("gcc"),
+    "libc6-dev": lambda: Path("/usr/include/stdlib.h").exists(),
+    "libseccomp-dev": lambda: Path("/usr/include/seccomp.h").exists(),
+    "pkg-config": _has("pkg-config"),
+    "busybox-static": _has("busybox"),
+    "fuse3": _has("fusermount3"),
+}
+
+
+def missing_packages(needs: dict[str, Callable[[], bool]]) -> list[str]:
+    """Names of the packages whose content is not here yet, in the order of `needs`."""
+    return [package for package, is_here in needs.items() if not is_here()]
+
+
+def engine_answers() -> bool:
+    """True when a Docker daemon answers; a client without a daemon is not an engine."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, timeout=60).returncode == 0
+
+
+def is_supported(os_release: str) -> bool:
+    """True for Debian 12 or newer and Ubuntu 24.04 or newer, from the text of /etc/os-release."""
+    fields = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
+    name = fields.get("ID", "").strip('"')
+    version = fields.get("VERSION_ID", "0").strip('"')
+    oldest = {"debian": (12,), "ubuntu": (24, 4)}.get(name)
+    return oldest is not None and tuple(int(part) for part in version.split(".")) >= oldest
+
+
+def install(packages: list[str]) -> None:
+    print(f"prepare: apt-get install {' '.join(packages)}", file=sys.stderr, flush=True)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *packages]):
+        result = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True)
+        if result.returncode:
+            sys.exit(f"prepare: apt-get {command[0]} failed; run it by hand and then again: {result.stderr[-600:]}")
+
+
+def start_engine() -> None:
+    """Start dockerd, by systemd where it runs and by hand where no init system does."""
+    if Path("/run/systemd/system").exists():
+        subprocess.run(["systemctl", "start", "docker"], check=False)
+    else:
+        print(f"prepare: starting dockerd (log: {DOCKERD_LOG})", file=sys.stderr, flush=True)
+        Path("/var/run/docker.pid").unlink(missing_ok=True)
+        with DOCKERD_LOG.open("ab") as log:
+            subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + DOCKERD_WAIT_S
+    while not engine_answers():
+        if time.monotonic() > deadline:
+            sys.exit(f"prepare: the Docker daemon does not answer after {DOCKERD_WAIT_S} s; see {DOCKERD_LOG}.")
+        time.sleep(0.5)
+
+
+def main() -> None:
+    packages = missing_packages(NEEDS)
+    if packages and not is_supported(Path("/etc/os-release").read_text()):
+        sys.exit(f"prepare: not Debian 12+ or Ubuntu 24.04+, so install by hand what stands for: {' '.join(packages)}.")
+    if (packages or not engine_answers()) and os.geteuid() != 0:
+        sys.exit(f"prepare: run as root or through sudo, to install {' '.join(packages) or 'nothing'} and start Docker.")
+    if packages:
+        install(packages)
+    if not engine_answers():
+        start_engine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A run that has nothing to do changes nothing; check mode tells the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sitebed import Bed
+
+KINDS = (
+    "namespaces,serviceaccounts,configmaps,secrets,services,persistentvolumeclaims,persistentvolumes,deployments,"
+    "daemonsets,statefulsets,poddisruptionbudgets,ingresses,ingressroutes.traefik.io,middlewares.traefik.io,"
+    "mutatingadmissionpolicies,mutatingadmissionpolicybindings,helmchartconfigs.helm.cattle.io,networkpolicies,"
+    "roles,rolebindings,clusterroles,clusterrolebindings,ingressclasses,storageclasses"
+)
+
+
+def resource_versions(bed: Bed) -> dict[str, str]:
+    items = bed.get(KINDS, "-A")["items"]
+    return {
+        "/".join((item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])): item["metadata"][
+            "resourceVersion"
+        ]
+        for item in items
+    }
+
+
+def pods(bed: Bed) -> dict[str, Any]:
+    return {
+        item["metadata"]["uid"]: [status["restartCount"] for status in item["status"].get("containerStatuses", [])]
+        for item in bed.get("pods", "-A")["items"]
+    }
+
+
+def services(bed: Bed) -> dict[str, str]:
+    return {
+        node: bed.node_exec(
+            node,
+            "systemctl",
+            "show",
+            "--property=ActiveEnterTimestampMonotonic",
+            "k3s.service" if node.startswith("server") else "k3s-agent.service",
+            "ssh.service",
+        )
+        for node in bed.nodes()
+    }
+
+
+def test_second_run_changes_nothing_restarts_nothing_and_writes_no_object(bed: Bed) -> None:
+    before = resource_versions(bed), pods(bed), services(bed)
+    second = bed.playbook()
+    assert second.rc == 0, second.output[-4000:]
+    assert second.total("changed") == 0, second.output[-8000:]
+    assert (resource_versions(bed), pods(bed), services(bed)) == before
+
+
+def test_check_mode_on_the_living_cluster_has_nothing_to_say(bed: Bed) -> None:
+    check = bed.playbook("--check", "--diff")
+    assert check.rc == 0, check.output[-4000:]
+    assert check.total("changed") == 0, check.output[-8000:]
+
+
+def changed_objects(changed: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    objects = set()
+    for outcome in changed:
+        result = outcome.get("result") or {}
+        for item in result.get("results", [outcome]):
+            definition = item.get("result", result)
+            if item.get("changed", True) and definition.get("kind"):
+                objects.add((definition["kind"], definition["metadata"]["name"]))
+    return objects
+
+
+def test_check_names_the_objects_that_the_real_run_changes(bed: Bed) -> None:
+    wish = ("-e", '{"app_rate_average": 51, "app_in_flight": 99}')
+    announced = changed_objects(bed.playbook("--check", "--diff", *wish, want_changes=True).changed)
+    done = changed_objects(bed.playbook(*wish, want_changes=True).changed)
+    assert announced == done
+    assert {("Middleware", "rate-limit"), ("Middleware", "in-flight-req")} <= done
+    back = bed.playbook()
+    assert back.rc == 0, back.output[-4000:]
+
+
+def test_configuration_of_a_node_is_where_only_root_reads_it(bed: Bed) -> None:
+    for node in bed.nodes():
+        modes = bed.node_exec(node, "sh", "-c", "stat -c '%a %n' /etc/rancher/k3s/*.yaml /etc/rancher/k3s/token 2>&1")
+        assert {line.split()[0] for line in modes.splitlines() if line[:1].isdigit()} == {"600"}, modes

@@ -1,0 +1,129 @@
+"""Every write arrives, wherever it was sent, and nothing that looks like success is empty."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sitebed import Bed, Response, until
+from writer import Ledger, write_records
+
+RATE_PER_S = 40  # below the site's own limit of 50 a second for one client
+
+
+def assert_same_rows(bed: Bed, ledger: Ledger, namespace: str) -> None:
+    names = sorted(pod["metadata"]["name"] for pod in bed.pods(namespace))
+    assert len(names) == 3
+    wanted = sorted(ledger.acknowledged)
+
+    def everywhere() -> bool:
+        return all(
+            set(map(int, bed.rows(pod, "select id from records", namespace).split())) >= set(wanted) for pod in names
+        )
+
+    until(everywhere, 15, "every acknowledged row on every pod")
+    counts = {pod: bed.rows(pod, "select count(*), max(id) from records", namespace) for pod in names}
+    assert len(set(counts.values())) == 1, counts
+
+
+@pytest.fixture(scope="module")
+def wal_site(bed: Bed) -> Iterator[str]:
+    """A second application beside the first, in WAL mode, under other names: the role knows none by heart."""
+    namespace = "abaci-wal"
+    run = bed.playbook(
+        "--tags",
+        "app",
+        "-e",
+        '{"app_namespace": "abaci-wal", "app_domain": "wal.localhost", "app_env": {"JOURNAL_MODE": "wal"},'
+        ' "app_tls_certificate_file": "", "app_tls_private_key_file": "", "app_tls_ca_file": "",'
+        ' "app_redis_enabled": false}',
+    )
+    assert run.rc == 0, run.output[-6000:]
+    yield namespace
+    bed.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_a_thousand_posts_in_delete_mode(bed: Bed) -> None:
+    ledger = write_records(bed.https_port, "abaci.localhost", 1000, rate=RATE_PER_S, ca_file=bed.ca_file)
+    assert len(ledger.acknowledged) == 1000, ledger.summary()
+    assert ledger.empty_successes == 0 and ledger.fly_replay_headers == 0, ledger.summary()
+    assert_same_rows(bed, ledger, "abaci")
+    assert bed.rows("abaci-app-0", "pragma journal_mode") == "delete"
+
+
+def test_a_thousand_posts_in_wal_mode_under_other_names_with_a_self_signed_certificate(bed: Bed, wal_site: str) -> None:
+    ledger = write_records(bed.https_port, "wal.localhost", 1000, rate=RATE_PER_S, verify=False)
+    assert len(ledger.acknowledged) == 1000, ledger.summary()
+    assert ledger.empty_successes == 0 and ledger.fly_replay_headers == 0, ledger.summary()
+    assert_same_rows(bed, ledger, wal_site)
+    assert bed.rows("abaci-app-0", "pragma journal_mode", wal_site) == "wal"
+    answer = bed.edge("GET", "/", domain="wal.localhost", verify=False)
+    assert answer.status == 200 and answer.header("Strict-Transport-Security") is None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+def test_hazard_empty_200_no_method_is_lost_on_a_replica(bed: Bed, method: str) -> None:
+    for _ in range(9):
+        answer = bed.edge(method, "/no/such/path", b"{}")
+        assert answer.status in (404, 405, 501), answer
+        assert answer.body and answer.header("Fly-Replay") is None
+
+
+def test_a_get_that_writes_is_answered_by_the_primary_from_any_pod(bed: Bed) -> None:
+    before = int(bed.rows("abaci-app-0", "select count(*) from users"))
+    answers = [bed.edge("GET", f"/api/auth/callback?user=visitor-{number}") for number in range(30)]
+    assert [answer.status for answer in answers] == [200] * 30
+    assert len({answer.json()["id"] for answer in answers}) == 30
+    assert all(answer.header("Fly-Replay") is None for answer in answers)
+    assert int(bed.rows("abaci-app-0", "select count(*) from users")) == before + 30
+
+
+def test_reads_are_served_by_all_pods_and_read_your_writes_holds(bed: Bed) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: bed.edge("GET", "/api/records/count"), range(40)))
+    assert {answer.json()["pod"] for answer in answers} == {"abaci-app-0", "abaci-app-1", "abaci-app-2"}
+    for number in range(10):
+        written = bed.edge("POST", "/api/records", f'{{"body": "read me {number}"}}'.encode())
+        cookie = (written.header("Set-Cookie") or "").split(";")[0]
+        assert cookie.startswith("__txid=")
+        after = written.json()["id"] - 1
+        read = bed.edge("GET", f"/api/records?after={after}&limit=1", headers={"Cookie": cookie})
+        assert read.status == 200 and f"read me {number}".encode() in read.body
+
+
+def test_plain_http_is_redirected_permanently_to_the_public_port(bed: Bed) -> None:
+    got: dict[str, Response] = {method: bed.plain(method, "/some/page?x=1") for method in ("GET", "HEAD", "POST")}
+    assert {method: answer.status for method, answer in got.items()} == {"GET": 301, "HEAD": 301, "POST": 308}
+    for answer in got.values():
+        assert answer.header("Location") == f"https://abaci.localhost:{bed.https_port}/some/page?x=1"
+
+
+def test_hsts_lasts_two_years_with_the_operators_certificate(bed: Bed) -> None:
+    value = bed.edge("GET", "/").header("Strict-Transport-Security") or ""
+    assert "max-age=63072000" in value and "includeSubDomains" in value and "preload" in value
+
+
+def test_a_websocket_goes_past_the_litefs_proxy_to_the_primary(bed: Bed) -> None:
+    raw = socket.create_connection(("127.0.0.1", bed.https_port), 10)
+    with ssl.create_default_context(cafile=bed.ca_file).wrap_socket(raw, server_hostname="abaci.localhost") as tls:
+        key = base64.b64encode(os.urandom(16)).decode()
+        tls.sendall(
+            (
+                f"GET /api/socket HTTP/1.1\r\nHost: abaci.localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            ).encode()
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += tls.recv(1)
+        assert head.startswith(b"HTTP/1.1 101"), head
+        mask, text = b"\x01\x02\x03\x04", b"hello"
+        tls.sendall(
+            bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(text))
+        )
+        assert tls.recv(64).endswith(text)

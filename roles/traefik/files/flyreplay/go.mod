@@ -1,0 +1,3 @@
+module github.com/abaci-infra/flyreplay
+
+go 1.22

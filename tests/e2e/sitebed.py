@@ -41,7 +41,7 @@ class Response:
 
 @dataclass
 class PlaybookRun:
-    """A finished ansible-playbook: its return code, its output and, where asked for, the tasks that changed something."""
+    """A finished ansible-playbook: its return code, its output and, where asked for, the results that changed."""
 
     rc: int
     output: str
@@ -121,7 +121,9 @@ class Bed:
         return json.loads(self.in_pod(pod, "python3", "-c", program, namespace=namespace))
 
     def node_address(self, node: str) -> str:
-        return str(_docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self._box(node)))
+        return str(
+            _docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self._box(node))
+        )
 
     def _box(self, node: str) -> str:
         return f"abaci-{self.name}-{node}"

@@ -123,7 +123,5 @@ def test_a_websocket_goes_past_the_litefs_proxy_to_the_primary(bed: Bed) -> None
             head += tls.recv(1)
         assert head.startswith(b"HTTP/1.1 101"), head
         mask, text = b"\x01\x02\x03\x04", b"hello"
-        tls.sendall(
-            bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(text))
-        )
+        tls.sendall(bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(text)))
         assert tls.recv(64).endswith(text)

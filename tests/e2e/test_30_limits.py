@@ -23,7 +23,8 @@ class Pinned(http.client.HTTPSConnection):
         self.sock = self._context.wrap_socket(raw, server_hostname=self.host)
 def ask(number):
     connection = Pinned("abaci.localhost", timeout=20, context=context)
-    headers = {"X-Forwarded-For": f"203.0.113.{number % 250}", "X-Real-Ip": f"203.0.113.{number % 250}"} if forged else {}
+    liar = f"203.0.113.{number % 250}"
+    headers = {"X-Forwarded-For": liar, "X-Real-Ip": liar} if forged else {}
     connection.request("GET", "/", headers=headers)
     status = connection.getresponse().status
     connection.close()

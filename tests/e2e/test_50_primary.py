@@ -1,0 +1,144 @@
+"""The primary goes away, comes back, or must not come back: reads go on, and no acknowledged write is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sitebed import ROOT, Bed, background, until
+from writer import Ledger, write_records
+
+RECONNECT_S = 15
+RUNBOOK = ROOT / "docs/runbooks/primary-refused.md"
+
+
+def connected(bed: Bed, pod: str) -> bool:
+    """True when LiteFS in that pod streams from a primary."""
+    return bool(bed.litefs(pod)["primary"]["hostname"])
+
+
+def position(bed: Bed, pod: str) -> str:
+    return str(bed.litefs(pod, "/debug/vars")["store"]["dbs"]["sqlite.db"]["txid"])
+
+
+def test_hazard_a_post_while_the_primary_is_not_ready_is_503_and_reaches_no_pod(bed: Bed) -> None:
+    """Traefik's allowEmptyServices: without it the writing route vanishes and the write falls to a replica."""
+    before = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in bed.pods()}
+    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci", "--wait=false")
+    marker = f"/api/records?marker={time.time_ns()}"
+    seen = set()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        answer = bed.edge("POST", marker, b'{"body": "while away"}')
+        assert answer.status == 201 or answer.status >= 500, answer
+        assert answer.body, "an empty answer left the site"
+        seen.add(answer.status)
+        pod = next((pod for pod in bed.pods() if pod["metadata"]["name"] == "abaci-app-0"), None)
+        if pod and pod["metadata"]["uid"] != before["abaci-app-0"] and answer.status == 201:
+            break
+        time.sleep(0.1)
+    assert 503 in seen, seen
+    for replica in ("abaci-app-1", "abaci-app-2"):
+        assert marker not in bed.kubectl("logs", "-n", "abaci", replica, "-c", "app")
+
+
+def test_pod_0_deleted_five_times_replicas_are_back_within_15_s_and_no_write_is_lost(bed: Bed) -> None:
+    times = []
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(
+            write_records, bed.https_port, "abaci.localhost", 1200, rate=12, ca_file=bed.ca_file, deadline_s=240
+        )
+        for _ in range(5):
+            uid = bed.get("pod", "abaci-app-0", "-n", "abaci")["metadata"]["uid"]
+            bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci", "--wait=true", timeout=120)
+
+            def replaced(old: str = uid) -> bool:
+                pod = bed.get("pod", "abaci-app-0", "-n", "abaci")
+                ready = [
+                    c for c in pod["status"].get("conditions", []) if c["type"] == "Ready" and c["status"] == "True"
+                ]
+                return pod["metadata"]["uid"] != old and bool(ready)
+
+            until(replaced, 90, "pod-0 ready again", every=0.2)
+            started = time.monotonic()
+            until(
+                lambda: connected(bed, "abaci-app-1") and connected(bed, "abaci-app-2"),
+                60,
+                "the replicas connected",
+                every=0.2,
+            )
+            times.append(time.monotonic() - started)
+        ledger: Ledger = writing.result(timeout=300)
+    print("replicas connected again after", [f"{seconds:.1f} s" for seconds in times], ledger.summary())
+    assert max(times) <= RECONNECT_S, times
+    found = set(map(int, bed.rows("abaci-app-0", "select id from records").split()))
+    assert set(ledger.acknowledged) <= found
+    assert ledger.empty_successes == 0 and ledger.fly_replay_headers == 0
+
+
+def blocks(section: str) -> list[str]:
+    """The bash blocks under the heading of the runbook that begins with `section`."""
+    text = RUNBOOK.read_text()
+    part = re.split(r"^## ", text, flags=re.M)
+    body = next(chunk for chunk in part if chunk.startswith(section))
+    return re.findall(r"^```bash\n(.*?)^```", body, flags=re.M | re.S)
+
+
+def run_runbook(bed: Bed, section: str, work: Path) -> str:
+    script = "set -euo pipefail\n" + "\n".join(blocks(section))
+    environment = os.environ | {"KUBECONFIG": bed.kubeconfig, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, cwd=work, timeout=600
+    )
+    assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbook_brings_it_back(
+    bed: Bed, tmp_path: Path
+) -> None:
+    rows = bed.rows("abaci-app-0", "select count(*), sum(id) from records")
+    at = position(bed, "abaci-app-0")
+    until(lambda: position(bed, "abaci-app-1") == position(bed, "abaci-app-2") == at, 15, "replicas at the position")
+    volume = bed.get("pvc", "litefs-data-abaci-app-0", "-n", "abaci")["spec"]["volumeName"]
+
+    bed.kubectl("delete", "pvc", "litefs-data-abaci-app-0", "-n", "abaci", "--wait=false")
+    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
+
+    def refused() -> str:
+        pod = bed.get("pod", "abaci-app-0", "-n", "abaci")
+        for status in pod["status"].get("initContainerStatuses", []):
+            for state in (status.get("state", {}), status.get("lastState", {})):
+                if message := state.get("terminated", {}).get("message", ""):
+                    return str(message)
+        return ""
+
+    message = until(refused, 120, "pod-0 refuses")
+    assert "docs/runbooks/primary-refused.md" in message, message
+    old = bed.get("pv", volume)
+    assert old["spec"]["persistentVolumeReclaimPolicy"] == "Retain" and old["status"]["phase"] == "Released"
+
+    writes = []
+    deadline = time.monotonic() + 180
+    with background(lambda: writes.append(bed.edge("POST", "/api/records", b'{"body": "lost?"}')), every=2):
+        while time.monotonic() < deadline:
+            time.sleep(1)
+        reads = [bed.edge("GET", "/api/records/count") for _ in range(100)]
+    assert [answer.status for answer in reads] == [200] * 100
+    assert {answer.status // 100 for answer in writes} == {5}, {answer.status for answer in writes}
+
+    run = bed.playbook("--tags", "app")
+    assert run.rc != 0 and "primary-refused.md" in run.output, run.output[-3000:]
+    assert bed.get("pv", volume)["status"]["phase"] == "Released"
+
+    run_runbook(bed, "First", tmp_path)
+    until(lambda: bed.rows("abaci-app-0", "select count(*), sum(id) from records") == rows, 120, "every row is there")
+    assert bed.get("pvc", "litefs-data-abaci-app-0", "-n", "abaci")["spec"]["volumeName"] == volume
+    until(lambda: bed.edge("POST", "/api/records", b'{"body": "again"}').status == 201, 60, "writes again")
+    until(lambda: connected(bed, "abaci-app-1") and connected(bed, "abaci-app-2"), 30, "replicas connected")
+    healed = bed.playbook("--tags", "app")
+    assert healed.rc == 0 and healed.total("changed") == 0, healed.output[-4000:]

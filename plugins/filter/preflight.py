@@ -1,0 +1,20 @@
+"""The preflight rules as filters; the decisions live in module_utils/preflight.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.abaci.infra.plugins.module_utils import preflight
+
+
+class FilterModule:
+    """Filters of the roles host and fuse."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "host_mistakes": preflight.host_mistakes,
+            "clock_mistakes": preflight.clock_mistakes,
+            "fuse_mistake": preflight.fuse_mistake,
+            "fstab_without_swap": preflight.fstab_without_swap,
+        }

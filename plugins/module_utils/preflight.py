@@ -1,0 +1,226 @@
+"""Decisions about hosts, before anything on them is changed: plain data in, sentences out, no I/O.
+
+A report is what host_probe saw on one host, beside what the inventory wishes for it:
+``{"name", "address", "hostname", "server": bool, "unreachable": str, "probe": {...}, "wishes": {...}}``.
+Every function returns all the mistakes it finds, so that one run names them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Report = Mapping[str, Any]
+
+CGROUP_V1_REFUSED_FROM = (1, 35)
+# Units whose processes may hold the cluster's own ports: k3s itself and the pods that it runs.
+OWN_UNITS = ("k3s.service", "k3s-agent.service", "kubepods")
+
+
+def host_mistakes(reports: Iterable[Report]) -> list[str]:
+    """Return one sentence for each thing that is wrong on a host or between hosts; an empty list means go."""
+    reports = list(reports)
+    found: list[str] = []
+    for report in reports:
+        found += [f"{report['name']}: {text}" for text in _one_host(report)]
+    return found + _same_twice(reports) + clock_mistakes(reports)
+
+
+def _one_host(report: Report) -> list[str]:
+    if report.get("unreachable"):
+        reason = " ".join(str(report["unreachable"]).split()).rstrip(".")
+        return [
+            f"the host cannot be reached at {report['address']} ({reason}); check that it runs and that ansible_host, "
+            "ansible_port, ansible_user and its SSH key in the inventory are right, or leave it out with --limit."
+        ]
+    probe, wishes = report["probe"], report["wishes"]
+    return [
+        text
+        for text in (
+            *_system(probe, wishes),
+            _cgroup(probe, wishes),
+            *_ports(probe, wishes, bool(report["server"])),
+            *_size(probe, wishes),
+            _route(probe),
+            _time(probe, wishes),
+            fuse_mistake(probe) if wishes["fuse_required"] else "",
+        )
+        if text
+    ]
+
+
+def _system(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
+    supported: Mapping[str, str] = wishes["supported_systems"]
+    name, version = probe["os"]["id"], probe["os"]["version"]
+    known = ", ".join(f"{system} {least}" for system, least in sorted(supported.items()))
+    found = []
+    if name not in supported:
+        found.append(
+            f"the operating system is {name or 'unknown'} {version}; use one of {known} or newer, "
+            "or add it to host_supported_systems if you know that it works."
+        )
+    elif _numbers(version) < _numbers(supported[name]):
+        found.append(
+            f"the operating system is {name} {version}; upgrade it to {supported[name]} or newer "
+            "(host_supported_systems holds the oldest that is allowed)."
+        )
+    if not probe["systemd"]:
+        found.append("the host was not started by systemd, which k3s's service needs; use a host with systemd as PID 1.")
+    return found
+
+
+def _cgroup(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> str:
+    version = _numbers(wishes["k3s_version"])[:2]
+    refused = not version or version >= CGROUP_V1_REFUSED_FROM
+    if probe["cgroup"] == 2 or not refused or wishes["cgroup_v1_allowed"]:
+        return ""
+    return (
+        f"the host uses cgroup v1, which the kubelet of {wishes['k3s_version'] or 'newer k3s versions'} refuses; boot it "
+        "with systemd.unified_cgroup_hierarchy=1, or set host_cgroup_v1_allowed: true together with "
+        "failCgroupV1: false in a kubelet drop-in."
+    )
+
+
+def _ports(probe: Mapping[str, Any], wishes: Mapping[str, Any], server: bool) -> list[str]:
+    wanted = [int(port) for port in wishes["ports"]]
+    if server:
+        wanted += [int(port) for port in wishes["server_ports"]]
+    found = []
+    for port in sorted(set(wanted)):
+        holders = sorted(
+            {
+                _holder(listener)
+                for listener in probe["listeners"]
+                if listener["port"] == port and not any(unit in listener["unit"] for unit in OWN_UNITS)
+            }
+        )
+        if holders:
+            found.append(
+                f"port {port} is taken by {', '.join(holders)}; stop and disable that service, "
+                "since the cluster needs the port on this host (host_ports, host_server_ports)."
+            )
+    return found
+
+
+def _holder(listener: Mapping[str, Any]) -> str:
+    unit = listener["unit"].rsplit("/", 1)[-1]
+    process = listener["process"] or "an unknown process"
+    return f"{process} ({unit})" if unit else process
+
+
+def _size(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
+    found = []
+    if probe["memory_mb"] < int(wishes["min_memory_mb"]):
+        found.append(
+            f"the host has {probe['memory_mb']} MB of memory; give it at least {int(wishes['min_memory_mb'])} MB, "
+            "or lower host_min_memory_mb."
+        )
+    # Only before the first install: a host that already holds its images and data has the space it was asked for.
+    if not probe["k3s_installed"] and probe["disk_free_mb"] < int(wishes["min_disk_mb"]):
+        found.append(
+            f"{probe['disk_path']} has {probe['disk_free_mb']} MB free; make room for at least "
+            f"{int(wishes['min_disk_mb'])} MB, or lower host_min_disk_mb."
+        )
+    return found
+
+
+def _route(probe: Mapping[str, Any]) -> str:
+    if probe["default_route"]:
+        return ""
+    return (
+        "the host has no default route, and k3s finds its own address by it; add one "
+        "(on an isolated network a route through a dummy interface is enough)."
+    )
+
+
+def _time(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> str:
+    if wishes["time_sync"] != "existing" or probe["clock_synchronised"]:
+        return ""
+    return (
+        "host_time_sync is existing, but the kernel says that nothing keeps the clock synchronised; start the time "
+        "service that you use, or set host_time_sync: chrony."
+    )
+
+
+def fuse_mistake(probe: Mapping[str, Any]) -> str:
+    """Return why no FUSE file system can be mounted on this host, or an empty string where one can (or could be)."""
+    fuse = probe["fuse"]
+    if not fuse["in_kernel"] and not fuse["module"]:
+        return (
+            f"the kernel {probe['kernel']} has neither FUSE built in nor a fuse module, and LiteFS needs it; install the "
+            "distribution's full kernel package (on Ubuntu linux-modules-extra), or use another host."
+        )
+    if fuse["in_kernel"] and not fuse["device"]:
+        return (
+            "/dev/fuse does not exist although the kernel knows FUSE, and LiteFS needs it; in a container pass "
+            "--device /dev/fuse, on a machine run mknod /dev/fuse c 10 229."
+        )
+    return ""
+
+
+def _same_twice(reports: list[Report]) -> list[str]:
+    found = []
+    hostnames: dict[str, list[str]] = {}
+    addresses: dict[str, list[str]] = {}
+    for report in reports:
+        addresses.setdefault(report["address"], []).append(report["name"])
+        if not report.get("unreachable"):
+            hostnames.setdefault(report["hostname"].lower(), []).append(report["name"])
+    for address, names in addresses.items():
+        if len(names) > 1:
+            found.append(
+                f"{_and(names)} have the same address {address} in the inventory; correct ansible_host of one of them."
+            )
+    twice = {name for names in addresses.values() if len(names) > 1 for name in names}
+    for hostname, names in hostnames.items():
+        if len(names) > 1 and not set(names) <= twice:
+            found.append(
+                f"{_and(names)} all have the host name {hostname}, and the cluster can hold only one node of a name; "
+                "set host_hostname for them, or rename one with hostnamectl set-hostname."
+            )
+    return found
+
+
+def clock_mistakes(reports: Iterable[Report]) -> list[str]:
+    """Return one sentence where two clocks surely differ by more than the wish; hosts that chrony will set are left out.
+
+    ``probe["clock"]`` is the interval [least, most] in seconds that holds the host's offset from the controller: what
+    a slow connection adds widens the interval, and only a gap between two intervals counts as a difference.
+    """
+    clocks = [
+        (report["name"], report["probe"]["clock"], float(report["wishes"]["clock_skew_max"]))
+        for report in reports
+        if not report.get("unreachable") and report["wishes"]["time_sync"] != "chrony"
+    ]
+    if len(clocks) < 2:
+        return []
+    ahead = max(clocks, key=lambda entry: float(entry[1][0]))
+    behind = min(clocks, key=lambda entry: float(entry[1][1]))
+    gap = ahead[1][0] - behind[1][1]
+    if gap <= min(entry[2] for entry in clocks):
+        return []
+    return [
+        f"the clock of {ahead[0]} is at least {gap:.1f} s ahead of that of {behind[0]}, and the site needs one time; "
+        "set host_time_sync: chrony, or repair the time service on both (host_clock_skew_max holds the limit)."
+    ]
+
+
+def fstab_without_swap(text: str) -> str:
+    """Return an fstab whose swap entries are comments; every other line, and the text of each entry, stays as it is."""
+    return "".join(f"# abaci.infra: {line}" if _is_swap(line) else line for line in text.splitlines(keepends=True))
+
+
+def _is_swap(line: str) -> bool:
+    fields = line.split()
+    return len(fields) >= 3 and not fields[0].startswith("#") and fields[2] == "swap"
+
+
+def _numbers(version: object) -> tuple[int, ...]:
+    """The leading numbers of a version: v1.36.4+k3s1 is (1, 36, 4)."""
+    match = re.match(r"v?(\d+(?:\.\d+)*)", str(version))
+    return tuple(int(part) for part in match.group(1).split(".")) if match else ()
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]])

@@ -199,6 +199,7 @@ def main() -> None:
     )
     params = module.params
     probe = {
+        "udev": os.path.isdir("/etc/udev/rules.d"),
         "hostname": platform.node(),
         "kernel": platform.release(),
         "os": os_release(),

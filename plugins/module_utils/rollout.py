@@ -1,0 +1,185 @@
+"""How far is a rollout, and if it cannot end well, why? Pure: plain objects of the API in, one verdict out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+Object = dict[str, Any]
+
+# Seconds for which a trouble may last before it counts as lasting: a registry that hiccups, a node whose network
+# comes up and a program that is restarted once all look hopeless for a moment.
+_PULL, _CRASH, _REFUSED, _UNSCHEDULABLE, _REJECTED = 20, 15, 15, 60, 20
+
+_PULL_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+_CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """``failed`` means: if this lasts for ``patience`` seconds, waiting longer is useless."""
+
+    state: Literal["done", "waiting", "failed"]
+    sentence: str
+    patience: int = 0
+
+
+def judge(workload: Object, pods: list[Object], events: list[Object]) -> Verdict:
+    """Judge a StatefulSet, Deployment or DaemonSet.
+
+    ``pods`` are those its selector matches, ``events`` those of its namespace. Done is what the spec asks for:
+    with a StatefulSet's partition the pods below it may stay as they are, with OnDelete all may.
+    """
+    name = f"{workload['kind']} {workload['metadata']['namespace']}/{workload['metadata']['name']}"
+    missing = _missing(workload)
+    if not missing:
+        return Verdict("done", f"{name} is rolled out.")
+    if workload["spec"].get("paused"):
+        return Verdict("failed", f"{name} is paused: kubectl rollout resume lets it go on.")
+    troubles = [trouble for pod in _current(workload, pods) if (trouble := _pod_trouble(pod, events))]
+    for trouble in sorted(troubles, key=lambda trouble: trouble.patience):
+        return Verdict("failed", f"{name} does not become ready: {trouble.sentence}", trouble.patience)
+    refused = _last_warning(events, workload["metadata"], "FailedCreate")
+    if refused:
+        return Verdict("failed", f"{name} gets no pod: {refused}.", _REJECTED)
+    for condition in workload.get("status", {}).get("conditions") or []:
+        if condition["type"] == "Progressing" and condition["status"] == "False":
+            return Verdict("failed", f"{name} does not progress: {condition.get('message', '').rstrip('.')}.")
+    return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
+
+
+def selector(workload: Object) -> str:
+    """The label selector of the workload's pods, as a list query takes it."""
+    labels = workload["spec"]["selector"].get("matchLabels") or {}
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def _missing(workload: Object) -> str:
+    """What keeps the workload from being done, "" when nothing does."""
+    spec, status, kind = workload["spec"], workload.get("status") or {}, workload["kind"]
+    if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
+        return "its controller has not looked at the change yet"
+    if kind == "DaemonSet":
+        wanted = status.get("desiredNumberScheduled", 0)
+        if not wanted:
+            return "no node matches its node selector and tolerations"
+        there, updated = status.get("currentNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
+        ready, to_update = status.get("numberAvailable", 0), wanted
+    elif kind == "StatefulSet":
+        wanted = spec.get("replicas", 1)
+        strategy = spec.get("updateStrategy") or {}
+        partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
+        start = (spec.get("ordinals") or {}).get("start", 0)
+        to_update = 0 if strategy.get("type") == "OnDelete" else min(wanted, max(0, wanted + start - partition))
+        there, updated, ready = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "readyReplicas"))
+    else:
+        wanted = to_update = spec.get("replicas", 1)
+        there, updated, ready = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
+    if updated < to_update:
+        return f"{updated} of {to_update} pods have the new template"
+    if there > wanted:
+        return f"{there - wanted} old pods are still there"
+    if ready < wanted:
+        return f"{ready} of {wanted} pods are ready"
+    return ""
+
+
+def _current(workload: Object, pods: list[Object]) -> list[Object]:
+    """The pods of the newest template that are to stay; trouble of the old ones is what the rollout ends."""
+    alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    if not alive:
+        return []
+    if workload["kind"] == "StatefulSet":
+        label = "controller-revision-hash"
+        newest = (workload.get("status") or {}).get("updateRevision")
+    else:
+        label = "pod-template-hash" if workload["kind"] == "Deployment" else "controller-revision-hash"
+        youngest = max(alive, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+        newest = _labels(youngest).get(label)
+    return [pod for pod in alive if newest is None or _labels(pod).get(label) == newest]
+
+
+def _labels(obj: Object) -> dict[str, str]:
+    return obj["metadata"].get("labels") or {}
+
+
+def _pod_trouble(pod: Object, events: list[Object]) -> Verdict | None:
+    status = pod.get("status") or {}
+    name = f"pod {pod['metadata']['name']}"
+    if status.get("phase") == "Failed":
+        why = ": ".join(text for text in (status.get("reason"), status.get("message")) if text) or "no reason given"
+        return Verdict("failed", f"{name} was ended ({why.rstrip('.')}).", _REJECTED)
+    for container in status.get("initContainerStatuses") or []:
+        if trouble := _container_trouble(pod, container, True, events):
+            return trouble
+    for container in status.get("containerStatuses") or []:
+        if trouble := _container_trouble(pod, container, False, events):
+            return trouble
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            why = condition.get("message", "").rstrip(".")
+            return Verdict("failed", f"no node takes {name}: {why}.", _UNSCHEDULABLE)
+    return None
+
+
+def _container_trouble(pod: Object, container: Object, init: bool, events: list[Object]) -> Verdict | None:
+    pod_name, name = pod["metadata"]["name"], container["name"]
+    where = f"{'init container' if init else 'container'} {name} of pod {pod_name}"
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    reason = waiting.get("reason", "")
+    if reason in _PULL_REASONS:
+        why = _last_warning(events, pod["metadata"], "Failed", "image") or waiting.get("message") or reason
+        return Verdict(
+            "failed", f"the image {container.get('image')} of {where} cannot be pulled: {why.rstrip('.')}.", _PULL
+        )
+    if reason in _CONFIG_REASONS:
+        return Verdict("failed", f"{where} cannot be started: {waiting.get('message', reason).rstrip('.')}.", _CRASH)
+    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    if not ended.get("exitCode"):
+        return None
+    said = " ".join(str(ended.get("message") or "").split()).rstrip(".")
+    if init and said and not container.get("ready"):
+        # It has said why. While it tries again it says nothing new, so a running one still counts.
+        return Verdict("failed", f"{where} refuses: {said}.", _REFUSED)
+    if reason == "CrashLoopBackOff":
+        why = f"exit code {ended['exitCode']}"
+        if ended.get("reason") not in (None, "Error"):
+            why += f", {ended['reason']}"
+        if said:
+            why += f": {said}"
+        logs = f"kubectl -n {pod['metadata']['namespace']} logs {pod_name} -c {name} --previous"
+        return Verdict("failed", f"{where} ends again and again ({why}); see {logs}.", _CRASH)
+    return None
+
+
+def _hint(pods: list[Object], events: list[Object]) -> str:
+    """The last complaint about a pod that is not ready, as the end of a sentence."""
+    for pod in pods:
+        conditions = (pod.get("status") or {}).get("conditions") or []
+        if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
+            continue
+        if said := _last_warning(events, pod["metadata"]):
+            return f"; pod {pod['metadata']['name']}: {said}"
+    return ""
+
+
+def _last_warning(events: list[Object], metadata: Object, reason: str = "", word: str = "") -> str:
+    """The message of the youngest warning about an object, of one reason or of any, that holds ``word``."""
+    about = [
+        event
+        for event in events
+        if event.get("type") == "Warning"
+        and (event.get("involvedObject") or {}).get("name") == metadata["name"]
+        and (event.get("involvedObject") or {}).get("uid", metadata.get("uid")) == metadata.get("uid")
+        and (not reason or event.get("reason") == reason)
+        and word in str(event.get("message") or "")
+    ]
+    if not about:
+        return ""
+    return " ".join(str(max(about, key=_when).get("message")).split()).rstrip(".")
+
+
+def _when(event: Object) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -1,0 +1,127 @@
+#!/usr/bin/python
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: dry_run_scope
+short_description: Tell which objects the API can dry-run now, and which a real run would first make possible
+description:
+  - A server-side dry run refuses an object whose namespace or kind would only be created by the same run, and needs an
+    API that answers. Those objects are named as "would be created", so that check mode is truthful on an empty cluster
+    and on hosts that have no cluster yet.
+  - Changes nothing. RV(ignore:changed) is true where objects would be created.
+version_added: 0.1.0
+author: The abaci.infra authors
+options:
+  kubeconfig:
+    description: Path of the kubeconfig file. Where it is missing, or no API answers, all objects would be created.
+    type: path
+    required: true
+  objects:
+    description: The manifests, in the order in which they are to be applied.
+    type: list
+    elements: dict
+    required: true
+  namespace:
+    description: A namespace that the run creates first where it is missing.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: The module only reads.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Ask what can be dry-run
+  abaci.infra.dry_run_scope:
+    kubeconfig: ~/.kube/k3s-config
+    objects: "{{ manifests }}"
+  register: scope
+"""
+
+RETURN = r"""
+indices:
+  description: Positions in O(objects) of those that the API can dry-run.
+  type: list
+  elements: int
+  returned: success
+would_create:
+  description: The other objects, each as C(Kind namespace/name) with the reason.
+  type: list
+  elements: str
+  returned: success
+reachable:
+  description: Whether the API answered.
+  type: bool
+  returned: success
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import kube
+
+
+def scope(client: kube.Client | None, objects: list[dict[str, Any]], why: str) -> tuple[list[int], list[str]]:
+    """Return the positions that can be dry-run, and a line for each object that would be created.
+
+    ``client`` is None where there is no API, for the reason ``why``. Raises KubeError where the API fails midway.
+    """
+    possible: list[int] = []
+    others: list[str] = []
+    namespaces: dict[str, bool] = {}
+    for position, obj in enumerate(objects):
+        metadata = obj["metadata"]
+        namespace = metadata.get("namespace")
+        label = f"{obj['kind']} {namespace + '/' if namespace else ''}{metadata['name']}"
+        if client is None:
+            others.append(f"{label} ({why})")
+        elif not client.knows(obj["apiVersion"], obj["kind"]):
+            others.append(f"{label} (the API does not know {obj['apiVersion']} {obj['kind']} yet)")
+        elif namespace and not _there(client, namespace, namespaces):
+            others.append(f"{label} (namespace {namespace} does not exist yet)")
+        else:
+            possible.append(position)
+    return possible, others
+
+
+def _there(client: kube.Client, namespace: str, known: dict[str, bool]) -> bool:
+    if namespace not in known:
+        known[namespace] = client.get("v1", "Namespace", namespace) is not None
+    return known[namespace]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "objects": {"type": "list", "elements": "dict", "required": True},
+            "namespace": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    client, why = None, ""
+    try:
+        client = kube.connect(module.params["kubeconfig"])
+        client.raw("/version")
+    except kube.KubeError as exc:
+        if exc.status is not None:  # it answers, and refuses
+            module.fail_json(msg=str(exc))
+        client, why = None, "no API answers yet"
+    try:
+        possible, others = scope(client, module.params["objects"], why)
+    except kube.KubeError as exc:
+        module.fail_json(msg=str(exc))
+    if client is None and module.params["namespace"]:
+        others.insert(0, f"Namespace {module.params['namespace']} ({why})")
+    module.exit_json(
+        changed=bool(others),
+        indices=possible,
+        would_create=others,
+        reachable=client is not None,
+        diff={"before": "", "after": "".join(f"{line}\n" for line in others), "after_header": "would be created"},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Verdicts over a rollout: what is done, what only takes time, and what never ends well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils import rollout
+
+Object = dict[str, Any]
+
+
+def workload(kind: str = "StatefulSet", spec: Object | None = None, generation: int = 2, **status: Any) -> Object:
+    status = {"observedGeneration": 2, **status}
+    spec = {"replicas": 3, "selector": {"matchLabels": {"app": "x", "a": "b"}}, **(spec or {})}
+    return {
+        "kind": kind,
+        "metadata": {"name": "x", "namespace": "abaci", "uid": "w", "generation": generation},
+        "spec": spec,
+        "status": status,
+    }
+
+
+def pod(name: str = "x-0", revision: str = "new", **status: Any) -> Object:
+    labels = {"controller-revision-hash": revision, "pod-template-hash": revision}
+    created = "2026-01-02T00:00:00Z" if revision == "new" else "2026-01-01T00:00:00Z"
+    metadata = {"name": name, "namespace": "abaci", "uid": name, "labels": labels, "creationTimestamp": created}
+    return {"metadata": metadata, "status": status}
+
+
+def container(name: str = "app", image: str = "ghcr.io/a/b:1", ready: bool = False, **states: Any) -> Object:
+    return {"name": name, "image": image, "ready": ready, **states}
+
+
+def warning(obj: str, reason: str, message: str, at: str = "2026-01-01T00:00:00Z") -> Object:
+    involved = {"name": obj, "uid": "w" if obj == "x" else obj}
+    return {"type": "Warning", "reason": reason, "message": message, "involvedObject": involved, "lastTimestamp": at}
+
+
+FULL: Object = {
+    "replicas": 3,
+    "updatedReplicas": 3,
+    "readyReplicas": 3,
+    "availableReplicas": 3,
+    "updateRevision": "new",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        (workload(**FULL), "done"),
+        (workload("Deployment", **FULL), "done"),
+        (workload(**FULL, generation=3), "waiting"),
+        (workload(**{**FULL, "observedGeneration": 0}), "waiting"),
+        (workload(**{**FULL, "updatedReplicas": 2}), "waiting"),
+        (workload(**{**FULL, "readyReplicas": 2}), "waiting"),
+        (workload(**{**FULL, "replicas": 4}), "waiting"),
+        (workload("Deployment", **{**FULL, "availableReplicas": 2}), "waiting"),
+        (workload(spec={"replicas": 0}, replicas=0), "done"),
+        # kubernetes.core's own wait never ends with a partition
+        (
+            workload(spec={"updateStrategy": {"rollingUpdate": {"partition": 2}}}, **{**FULL, "updatedReplicas": 1}),
+            "done",
+        ),
+        (
+            workload(spec={"updateStrategy": {"rollingUpdate": {"partition": 1}}}, **{**FULL, "updatedReplicas": 1}),
+            "waiting",
+        ),
+        (
+            workload(spec={"updateStrategy": {"rollingUpdate": {"partition": 9}}}, **{**FULL, "updatedReplicas": 0}),
+            "done",
+        ),
+        (
+            workload(
+                spec={"updateStrategy": {"rollingUpdate": {"partition": 5}}, "ordinals": {"start": 4}},
+                **{**FULL, "updatedReplicas": 2},
+            ),
+            "done",
+        ),
+        (workload(spec={"updateStrategy": {"type": "OnDelete"}}, **{**FULL, "updatedReplicas": 0}), "done"),
+        (workload("DaemonSet", desiredNumberScheduled=2, updatedNumberScheduled=2, numberAvailable=2), "done"),
+        (workload("DaemonSet", desiredNumberScheduled=2, updatedNumberScheduled=1, numberAvailable=2), "waiting"),
+        (workload("DaemonSet", desiredNumberScheduled=2, updatedNumberScheduled=2, numberAvailable=1), "waiting"),
+        (workload("DaemonSet", desiredNumberScheduled=0), "waiting"),
+    ],
+)
+def test_done_is_what_the_spec_asks_for(given: Object, state: str) -> None:
+    assert rollout.judge(given, [], []).state == state
+
+
+def test_a_workload_without_status_waits_for_its_controller() -> None:
+    fresh = workload()
+    del fresh["status"]
+    verdict = rollout.judge(fresh, [], [])
+    assert verdict.state == "waiting"
+    assert "has not looked" in verdict.sentence
+
+
+PULL = container(state={"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}})
+CRASH = container(
+    state={"waiting": {"reason": "CrashLoopBackOff"}},
+    lastState={"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+)
+GUARD = container(
+    "guard", state={"running": {}}, lastState={"terminated": {"exitCode": 1, "message": "empty volume\n"}}
+)
+FIRST_CRASH = container(state={"running": {}}, lastState={"terminated": {"exitCode": 1, "reason": "Error"}})
+UNSCHEDULABLE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/3 nodes are available.",
+}
+
+
+@pytest.mark.parametrize(
+    ("pods", "events", "words"),
+    [
+        ([pod(containerStatuses=[PULL])], [], ["ghcr.io/a/b:1", "container app of pod x-0", "Back-off pulling image"]),
+        (
+            [pod(containerStatuses=[PULL])],
+            [
+                warning("x-0", "Failed", "Failed to pull image: not found", "2026-01-01T00:00:01Z"),
+                warning("x-0", "Failed", "Error: ErrImagePull", "2026-01-01T00:00:02Z"),
+                warning("other", "Failed", "image of someone else", "2026-01-01T00:00:03Z"),
+            ],
+            ["cannot be pulled", "not found"],
+        ),
+        ([pod(containerStatuses=[CRASH])], [], ["again and again", "137, OOMKilled", "logs x-0 -c app --previous"]),
+        ([pod(initContainerStatuses=[GUARD])], [], ["init container guard of pod x-0 refuses: empty volume."]),
+        ([pod(conditions=[UNSCHEDULABLE])], [], ["no node takes pod x-0: 0/3 nodes are available."]),
+        (
+            [pod(phase="Failed", reason="SysctlForbidden", message="forbidden sysctl")],
+            [],
+            ["SysctlForbidden: forbidden sysctl"],
+        ),
+        (
+            [
+                pod(
+                    containerStatuses=[
+                        container(state={"waiting": {"reason": "CreateContainerConfigError", "message": "no key"}})
+                    ]
+                )
+            ],
+            [],
+            ["cannot be started: no key."],
+        ),
+        ([], [warning("x", "FailedCreate", "violates PodSecurity")], ["gets no pod: violates PodSecurity."]),
+    ],
+    ids=["pull", "pull event", "crash", "guard", "unschedulable", "rejected", "config", "admission"],
+)
+def test_a_cause_that_lasts_fails_with_its_sentence(pods: list[Object], events: list[Object], words: list[str]) -> None:
+    verdict = rollout.judge(workload(updateRevision="new"), pods, events)
+    assert verdict.state == "failed"
+    assert verdict.patience > 0
+    assert verdict.sentence.startswith("StatefulSet abaci/x ")
+    assert verdict.sentence.endswith(".") and not verdict.sentence.endswith("..")
+    assert [word for word in words if word not in verdict.sentence] == []
+
+
+def test_a_first_crash_is_no_crash_loop() -> None:
+    assert rollout.judge(workload(updateRevision="new"), [pod(containerStatuses=[FIRST_CRASH])], []).state == "waiting"
+
+
+def test_an_init_container_that_has_come_through_in_the_end_is_no_refusal() -> None:
+    done = {**GUARD, "ready": True, "state": {"terminated": {"exitCode": 0}}}
+    assert rollout.judge(workload(updateRevision="new"), [pod(initContainerStatuses=[done])], []).state == "waiting"
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "Deployment", "DaemonSet"])
+def test_trouble_of_pods_that_the_rollout_replaces_does_not_count(kind: str) -> None:
+    status = {"updateRevision": "new", "desiredNumberScheduled": 3}
+    pods = [pod("x-1", "old", containerStatuses=[CRASH]), pod("x-2", containerStatuses=[container()])]
+    going = pod("x-3", containerStatuses=[CRASH])
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert rollout.judge(workload(kind, **status), [*pods, going], []).state == "waiting"
+
+
+def test_a_paused_deployment_and_one_past_its_deadline_fail_at_once() -> None:
+    paused = rollout.judge(workload("Deployment", spec={"paused": True}), [], [])
+    condition = {"type": "Progressing", "status": "False", "message": "has timed out progressing."}
+    late = rollout.judge(workload("Deployment", conditions=[condition]), [], [])
+    assert (paused.state, paused.patience, late.state, late.patience) == ("failed", 0, "failed", 0)
+    assert "kubectl rollout resume" in paused.sentence
+    assert "has timed out progressing." in late.sentence
+
+
+def test_the_last_complaint_ends_the_sentence_while_waiting() -> None:
+    events = [warning("x-0", "Unhealthy", "Readiness probe failed: 503")]
+    verdict = rollout.judge(workload(updateRevision="new", **{"replicas": 3, "updatedReplicas": 3}), [pod()], events)
+    assert verdict.sentence == (
+        "StatefulSet abaci/x is not ready: 0 of 3 pods are ready; pod x-0: Readiness probe failed: 503."
+    )
+
+
+def test_selector_is_what_a_list_query_takes() -> None:
+    assert rollout.selector(workload()) == "a=b,app=x"

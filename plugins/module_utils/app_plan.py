@@ -1,0 +1,283 @@
+"""What site.yml may do to the application: pure decisions over the state document and the inventory's wishes.
+
+plan() answers with what to render and write, or with the one sentence why nothing may be applied. The state document is
+described in state.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from . import identity
+
+# Sysctls that every kubelet allows (Kubernetes 1.32 and later): a pod may ask for them anywhere.
+SAFE_SYSCTLS = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    }
+)
+# From this minor version on a MutatingAdmissionPolicy (v1) can make a volume Retain at its creation.
+ADMISSION_POLICY_MINOR = 36
+
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([EPTGMk]i?|Ki|m)?")
+_FACTORS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(1000), "Ki": Decimal(1024)} | {
+    letter + suffix: Decimal(base) ** power
+    for power, letter in enumerate("MGTPE", start=2)
+    for suffix, base in (("", 1000), ("i", 1024))
+}
+
+
+def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """Decide what the next apply of the application is.
+
+    ``wishes`` (an unknown key is a ValueError):
+        replicas: int                app_replicas
+        primary_ordinal: int         app_primary_ordinal
+        sysctls: [str]               names in the pod's securityContext; default none
+        node_selector: {str: str}    of the pods; default none
+        tolerations: [dict]          of the pods; default none
+        service_name, storage_size, storage_class, claim_template, pod_management_policy: str
+                                     what the rendered StatefulSet says; compared where given
+
+    Returns, as plain data:
+        refusal: str|null            one sentence; where it is set, apply nothing
+        refusals: [str]              all of them, the most serious one first
+        replicas: int                for the StatefulSet, never left out
+        wished_replicas: int         for its annotation abaci.infra/wished-replicas
+        primary_ordinal: int         in force: for lease, candidate, Services and guard
+        first_start: bool            no trace of the application's data exists
+        record: {action: none|create|update, data: {str: str}}    the ConfigMap's whole data
+        retain: {admission_policy: bool (the API has what makes volumes Retain at creation),
+                 patch: [str] (volumes of ours whose reclaim policy has to be set to Retain now)}
+        notes: [str]                 sentences for the summary
+    """
+    unknown = sorted(set(wishes) - _WISHES)
+    if unknown:
+        raise ValueError(
+            f"app_plan does not know the wish {', '.join(unknown)}: known are {', '.join(sorted(_WISHES))}."
+        )
+    refusals: list[str] = []
+    notes: list[str] = []
+    if state["api"]["error"]:
+        notes.append(f"This is what a first start would do, for no cluster could be asked: {state['api']['error']}")
+
+    wished_ordinal, problem = _whole(wishes, "primary_ordinal")
+    refusals += problem
+    decision = identity.decide(state, wished_ordinal)
+    if decision.refusal:
+        refusals.append(decision.refusal)
+    notes += decision.notes
+
+    wished_replicas, problem = _whole(wishes, "replicas")
+    refusals += problem
+    replicas = wished_replicas
+    if not problem:
+        replicas, refusal, said = _replicas(state, wished_replicas, decision.ordinal)
+        refusals += [refusal] if refusal else []
+        notes += said
+    refusals += immutable_changes(state, wishes)
+    refused, said = sysctl_problems(state, wishes)
+    refusals += refused
+    notes += said
+    notes += kept_volumes(state)
+
+    minor = state["api"]["minor"]
+    return {
+        "refusal": refusals[0] if refusals else None,
+        "refusals": refusals,
+        "replicas": replicas,
+        "wished_replicas": wished_replicas,
+        "primary_ordinal": decision.ordinal,
+        "first_start": identity.nothing_exists(state),
+        "record": {
+            "action": "none" if decision.data is None else "update" if state["record"] else "create",
+            "data": decision.data if decision.data is not None else _present(state),
+        },
+        "retain": {
+            "admission_policy": minor is not None and minor >= ADMISSION_POLICY_MINOR,
+            "patch": [volume["name"] for volume in state["volumes"] if volume["reclaim_policy"] != "Retain"],
+        },
+        "notes": notes,
+    }
+
+
+_WISHES = {
+    "replicas",
+    "primary_ordinal",
+    "sysctls",
+    "node_selector",
+    "tolerations",
+    "service_name",
+    "storage_size",
+    "storage_class",
+    "claim_template",
+    "pod_management_policy",
+}
+
+
+def _whole(wishes: Mapping[str, Any], key: str) -> tuple[int, list[str]]:
+    value = wishes.get(key)
+    if not isinstance(value, bool) and re.fullmatch(r"\d{1,5}", str(value)):
+        return int(str(value)), []
+    return 0, [f"app_{key} is {value!r}: set it to a whole number that is not negative."]
+
+
+def _present(state: Mapping[str, Any]) -> dict[str, str]:
+    record = state["record"]
+    if record is None:
+        return {}
+    keys = {
+        "state": "state",
+        "cluster_id": "clusterID",
+        "primary_ordinal": "primaryOrdinal",
+        "wished_primary_ordinal": "wishedPrimaryOrdinal",
+    }
+    return {there: record[here] for here, there in keys.items() if record[here]}
+
+
+def _replicas(state: Mapping[str, Any], wish: int, ordinal: int) -> tuple[int, str | None, list[str]]:
+    """The count belongs to whoever changed it last: the inventory only where app_replicas is not the last wish."""
+    least = ordinal + 1
+    if wish < least:
+        why = f"the primary has ordinal {ordinal}, and pods are numbered from 0" if ordinal else "the primary is a pod"
+        return least, f"app_replicas is {wish}, but {why}: set it to {least} or more.", []
+    living = state["statefulset"]
+    if not living["exists"]:
+        return wish, None, []
+    current: int = living["replicas"]
+    last: int | None = living["wished_replicas"]
+    if last is not None and last != wish:
+        return wish, None, []
+    if current < least:
+        # Nothing else brings the primary back, and without it nothing can be written.
+        return least, None, [f"The StatefulSet was scaled to {current}; it gets {least}, so that its primary runs."]
+    if current == wish:
+        return wish, None, []
+    source = "it was scaled since" if last is not None else "app_replicas was never applied to it"
+    note = f"The StatefulSet keeps its {current} replicas, because {source}; app_replicas ({wish}) did not change."
+    return current, None, [note]
+
+
+def immutable_changes(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
+    """A sentence for each wish that would change what the API lets nobody change on a StatefulSet."""
+    living = state["statefulset"]
+    if not living["exists"]:
+        return []
+    name = wishes.get("claim_template")
+    templates = {template["name"]: template for template in living["claim_templates"]}
+    template = templates.get(name) if name else next(iter(templates.values()), None)
+    where = f"StatefulSet {state['namespace']}/{living['name']}"
+    sentences: list[str] = []
+    if name and template is None:
+        sentences.append(
+            f"{where} has no volumeClaimTemplate {name} (it has {', '.join(sorted(templates)) or 'none'}), and the "
+            "API does not let them change: use its name."
+        )
+    pairs: list[tuple[str, str, Any, Any]] = [
+        ("service_name", "its serviceName", living["service_name"], wishes.get("service_name")),
+        (
+            "pod_management_policy",
+            "its podManagementPolicy",
+            living["pod_management_policy"],
+            wishes.get("pod_management_policy"),
+        ),
+    ]
+    if template is not None:
+        pairs += [
+            ("storage_size", "the size of its volumes", template["storage"], wishes.get("storage_size")),
+            ("storage_class", "the class of its volumes", template["storage_class"], wishes.get("storage_class")),
+        ]
+    for key, label, now, wish in pairs:
+        same = same_quantity(now, wish) if key == "storage_size" else now == wish
+        if wish is not None and not same:
+            sentences.append(
+                f"app_{key} is {wish}, but {where} was made with {now} and the API does not let {label} change: set "
+                f"app_{key} back to {now}."
+            )
+    return sentences
+
+
+def same_quantity(one: object, other: object) -> bool:
+    """Whether two Kubernetes quantities are the same amount (5Gi and 5120Mi are)."""
+    first, second = _amount(one), _amount(other)
+    return str(one) == str(other) if first is None or second is None else first == second
+
+
+def _amount(value: object) -> Decimal | None:
+    match = _QUANTITY.fullmatch(str(value))
+    return Decimal(match[1]) * _FACTORS[match[2] or ""] if match else None
+
+
+def sysctl_problems(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(refusals, notes) about nodes whose kubelet would reject the pods: SysctlForbidden, for ever, pod after pod."""
+    wanted = [name.replace("/", ".") for name in wishes.get("sysctls") or []]
+    unsafe = [name for name in wanted if name not in SAFE_SYSCTLS]
+    refusals: list[str] = []
+    notes: list[str] = []
+    if not unsafe:
+        return refusals, notes
+    for node in state["nodes"]:
+        if not _may_run(node, wishes):
+            continue
+        allowed = node["allowed_unsafe_sysctls"]
+        if allowed is None:
+            notes.append(f"Whether node {node['name']} allows the sysctls of the pods is not known: {node['error']}.")
+            continue
+        missing = [name for name in unsafe if not allows(allowed, name)]
+        if missing:
+            refusals.append(
+                f"The kubelet of node {node['name']} does not allow the pods' sysctl {', '.join(missing)} and would "
+                f"reject them: give kubelet-arg allowed-unsafe-sysctls={','.join(missing)} in k3s_config and run the "
+                "k3s role on that node first."
+            )
+    return refusals, notes
+
+
+def allows(allowed: Iterable[str], name: str) -> bool:
+    """Whether a kubelet's allowed-unsafe-sysctls cover the name; an entry may end in * (net.core.*, kernel.msg*)."""
+    for entry in allowed:
+        pattern = entry.replace("/", ".")
+        if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
+            return True
+    return False
+
+
+def _may_run(node: Mapping[str, Any], wishes: Mapping[str, Any]) -> bool:
+    selector = wishes.get("node_selector") or {}
+    if not node["schedulable"] or any(node["labels"].get(key) != value for key, value in selector.items()):
+        return False
+    repelling = [taint for taint in node["taints"] if taint["effect"] in ("NoSchedule", "NoExecute")]
+    return all(any(_tolerates(item, taint) for item in wishes.get("tolerations") or []) for taint in repelling)
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return toleration.get("key") in (None, "", taint["key"])
+    return toleration.get("key") == taint["key"] and (toleration.get("value") or "") == (taint["value"] or "")
+
+
+def kept_volumes(state: Mapping[str, Any]) -> list[str]:
+    """A sentence for each volume that no claim has: data that is removed by name only, by a person."""
+    return [
+        f"Volume {volume['name']} is kept: it was {volume['claim']}'s"
+        f"{' on node ' + volume['node'] if volume['node'] else ''} and no claim has it now; remove it by name when its "
+        "data is not needed."
+        for volume in state["volumes"]
+        if volume["kept"]
+    ]

@@ -1,0 +1,156 @@
+"""Gathers the state document from a cluster: the I/O around state.py. No decision is made here.
+
+``api`` is kube.Client, or anything with its get, list, raw and portforward_get.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from . import litefs, state
+from .kube import KubeError
+
+T = TypeVar("T")
+
+# Between two looks at a lag of exactly 0: long enough that a synced replica's lag is no longer 0.
+RESAMPLE_SECONDS = 0.05
+
+
+def gather(
+    api: Any,
+    namespace: str,
+    name: str,
+    database: str,
+    claim_template: str = "litefs-data",
+    port: int = 20202,
+    timeout: float = 10.0,
+) -> dict[str, Any]:
+    """Return the state document. Raises KubeError where the API itself does not answer.
+
+    All pods and nodes are asked at the same time; one that does not answer within ``timeout`` (s) is described as such
+    and holds nobody else up.
+    """
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="gather") as pool:
+        version = pool.submit(_version, api)
+        namespace_object = pool.submit(api.get, "v1", "Namespace", namespace)
+        statefulset = pool.submit(api.get, "apps/v1", "StatefulSet", name, namespace)
+        record = pool.submit(api.get, "v1", "ConfigMap", f"{name}-litefs-identity", namespace)
+        pods = pool.submit(api.list, "v1", "Pod", namespace)
+        claims = pool.submit(api.list, "v1", "PersistentVolumeClaim", namespace)
+        volumes = pool.submit(api.list, "v1", "PersistentVolume")
+        nodes = pool.submit(api.list, "v1", "Node")
+        listed = {
+            "version": version.result(),
+            "statefulset": statefulset.result(),
+            "record": record.result(),
+            "pods": pods.result(),
+            "claims": claims.result(),
+            "volumes": volumes.result(),
+            "nodes": nodes.result(),
+        }
+        exists = namespace_object.result() is not None
+
+    ours = [pod for pod, _ordinal in state.our_pods(listed["pods"], name)]
+    with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
+        answers = {pod["metadata"]["name"]: pool.submit(ask_pod, api, namespace, pod, port, timeout) for pod in ours}
+        kubelets = {
+            node["metadata"]["name"]: pool.submit(ask_kubelet, api, node["metadata"]["name"])
+            for node in listed["nodes"]
+        }
+        return state.document(
+            namespace,
+            name,
+            database,
+            claim_template,
+            namespace_exists=exists,
+            answers={pod: answer.result() for pod, answer in answers.items()},
+            kubelets={node: answer.result() for node, answer in kubelets.items()},
+            **listed,
+        )
+
+
+def ask_pod(api: Any, namespace: str, pod: Mapping[str, Any], port: int, timeout: float) -> dict[str, Any]:
+    """Ask the LiteFS of one pod; never raises for a pod that does not answer."""
+    started = (pod.get("status", {}).get("containerStatuses") or [{}])[0].get("state", {})
+    if "running" not in started:
+        # Nothing can listen yet: its init container says why (see state.document), and a dial would only take time.
+        return litefs.unreachable("its container is not running")
+    name = pod["metadata"]["name"]
+    deadline = time.monotonic() + timeout
+
+    def get(path: str) -> bytes:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise KubeError(f"Port {port} of pod {namespace}/{name} took more than {timeout:g} s for its answers.")
+        status, _headers, body = api.portforward_get(namespace, name, port, path, timeout=left)
+        if status != 200:
+            raise KubeError(f"GET {path} on port {port} of pod {namespace}/{name} was answered {status}.", status)
+        content: bytes = body
+        return content
+
+    try:
+        info = litefs.parse_info(get("/info"))
+        databases = litefs.parse_vars(get("/debug/vars"))
+        samples = [litefs.parse_metrics(get("/metrics"))]
+        if not info.is_primary and samples[0].lag_seconds == 0:
+            time.sleep(RESAMPLE_SECONDS)
+            samples.append(litefs.parse_metrics(get("/metrics")))
+    except (KubeError, ValueError) as exc:
+        return litefs.unreachable(str(exc).rstrip("."))
+    return litefs.node(info, databases, samples)
+
+
+def ask_kubelet(api: Any, node: str) -> list[str] | str:
+    """Return the node's allowedUnsafeSysctls, or why they are not known."""
+    try:
+        configuration = json.loads(api.raw(f"/api/v1/nodes/{node}/proxy/configz"))["kubeletconfig"]
+        return [str(name) for name in configuration.get("allowedUnsafeSysctls") or []]
+    except KubeError as exc:
+        return str(exc).rstrip(".")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "its kubelet's configz could not be read"
+
+
+def wait_replicated(
+    look: Callable[[], dict[str, Any]], database: str, seconds: float, pause: float = 1.0
+) -> tuple[dict[str, Any], dict[str, str] | None, list[str]]:
+    """Look until every replica has reached the position that the primary had when first asked.
+
+    Returns (the last state document, that position or None, the problems left: none when it is so). The position is
+    taken once, so a site that is written to all the time can arrive.
+    """
+    deadline = time.monotonic() + seconds
+    target: dict[str, str] | None = None
+    while True:
+        document = look()
+        if target is None:
+            target = litefs.primary_position(document, database)
+        if target is None:
+            problems = [_no_position(document, database)]
+        else:
+            problems = litefs.replicated(document, target, database)["problems"]
+        left = deadline - time.monotonic()
+        if not problems or left <= 0:
+            return document, target, problems
+        time.sleep(min(pause, max(left, 0.0)))
+
+
+def _no_position(document: Mapping[str, Any], database: str) -> str:
+    leaders = litefs.primaries(document)
+    if not document["statefulset"]["exists"]:
+        return f"There is no StatefulSet {document['namespace']}/{document['statefulset']['name']}."
+    if len(leaders) > 1:
+        return f"Pods {litefs.names(leaders)} each say that they are primary."
+    if leaders:
+        return f"The primary {leaders[0]['name']} has no transaction of the database {database} yet."
+    held = [f"{pod['name']} is held: {pod['init']['message']}" for pod in document["pods"] if pod["init"]["message"]]
+    return "No pod says that it is primary" + (f" ({'; '.join(held)})" if held else "") + "."
+
+
+def _version(api: Any) -> dict[str, Any]:
+    version: dict[str, Any] = json.loads(api.raw("/version"))
+    return version

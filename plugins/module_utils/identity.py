@@ -1,0 +1,252 @@
+"""The identity of the data: which LiteFS cluster it is, and which ordinal is its primary.
+
+It stands in a record outside the volumes (ConfigMap <name>-litefs-identity), because an empty primary with a static
+lease makes a new cluster without a word, and the record is what the guard in front of it compares with. Pure functions
+over the state document (see state.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from . import litefs
+
+RUNBOOK = "docs/runbooks/primary-refused.md"
+PROMOTE = "playbooks/promote.yml"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record, read. ``wished_ordinal`` is app_primary_ordinal of the last apply, None where it was not kept."""
+
+    state: Literal["bootstrap", "recorded"]
+    cluster_id: str | None
+    primary_ordinal: int
+    wished_ordinal: int | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with the record: its data (None: leave it), or the sentence why nothing may be done."""
+
+    ordinal: int
+    data: dict[str, str] | None = None
+    refusal: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def name_of(state: Mapping[str, Any]) -> str:
+    """The record's object, for a sentence."""
+    return f"ConfigMap {state['namespace']}/{state['statefulset']['name']}-litefs-identity"
+
+
+def parse(state: Mapping[str, Any]) -> Record | None:
+    """Read the record of the state document; None where there is none, ValueError with a sentence where it is bad."""
+    raw = state["record"]
+    if raw is None:
+        return None
+    where = name_of(state)
+    if raw["state"] not in ("bootstrap", "recorded"):
+        raise ValueError(
+            f"{where} has state {raw['state']!r}, which is neither bootstrap nor recorded: see {RUNBOOK}, write the "
+            "value that belongs to the data, and run again."
+        )
+    if raw["state"] == "recorded" and not litefs.is_cluster_id(raw["cluster_id"]):
+        raise ValueError(
+            f"{where} has clusterID {raw['cluster_id']!r}, which is no LiteFS cluster id (LFSC and 16 characters): "
+            f"see {RUNBOOK} for how to find the id of the data, and run again."
+        )
+    ordinal = _ordinal(raw["primary_ordinal"])
+    if ordinal is None:
+        raise ValueError(
+            f"{where} has primaryOrdinal {raw['primary_ordinal']!r}, which is not the number of a pod: write the "
+            f"primary's ordinal there (see {RUNBOOK}) and run again."
+        )
+    cluster_id = raw["cluster_id"] if raw["state"] == "recorded" else None
+    return Record(raw["state"], cluster_id, ordinal, _ordinal(raw["wished_primary_ordinal"]))
+
+
+def decide(state: Mapping[str, Any], wished_ordinal: int) -> Decision:
+    """Decide on the record and the primary's ordinal in force.
+
+    ``wished_ordinal`` (app_primary_ordinal) counts only while nothing of the application exists. The record is written
+    as ``bootstrap`` only then, because bootstrap is what lets a primary start on an empty volume.
+    """
+    try:
+        record = parse(state)
+    except ValueError as exc:
+        return Decision(wished_ordinal, refusal=str(exc))
+    leaders = litefs.primaries(state)
+    if len(leaders) > 1:
+        return Decision(
+            record.primary_ordinal if record else wished_ordinal,
+            refusal=f"Pods {litefs.names(leaders)} each say that they are primary: stop all writes and see {RUNBOOK} "
+            "before anything else, because what was written to one of them will be thrown away.",
+        )
+    leader = leaders[0] if leaders else None
+    if record is None:
+        return _without_record(state, leader, wished_ordinal)
+    if nothing_exists(state) and record.state == "bootstrap":
+        # A first run that died before it made anything: the wish may still change.
+        return _write(record, "bootstrap", None, wished_ordinal, wished_ordinal)
+    refusal = _moved(record, leader, wished_ordinal)
+    if refusal:
+        return Decision(record.primary_ordinal, refusal=refusal)
+    if record.state == "bootstrap":
+        return _under_bootstrap(state, record, leader, wished_ordinal)
+    return _recorded(state, record, leader, wished_ordinal)
+
+
+def nothing_exists(state: Mapping[str, Any]) -> bool:
+    """Whether no trace of the application's data exists: no StatefulSet, no pod, no claim and no volume."""
+    return not (state["statefulset"]["exists"] or state["pods"] or state["claims"] or state["volumes"])
+
+
+def _without_record(state: Mapping[str, Any], leader: Mapping[str, Any] | None, wished: int) -> Decision:
+    if nothing_exists(state):
+        return _write(None, "bootstrap", None, wished, wished)
+    if leader is None:
+        return Decision(
+            wished,
+            refusal=f"{_what_exists(state)} of {state['statefulset']['name']} exist in namespace {state['namespace']}, "
+            f"but no record ({name_of(state)}) says whose data it is, and no running primary can be asked: see "
+            f"{RUNBOOK}.",
+        )
+    if leader["ordinal"] != wished:
+        return Decision(
+            leader["ordinal"],
+            refusal=f"app_primary_ordinal is {wished}, but the running primary is {leader['name']}: set it to "
+            f"{leader['ordinal']} to adopt this cluster, and move the primary afterwards with {PROMOTE}.",
+        )
+    refusal = _foreign(state, leader, None)
+    if refusal:
+        return Decision(leader["ordinal"], refusal=refusal)
+    return _write(None, "recorded", leader["litefs"]["cluster_id"], leader["ordinal"], wished, _unasked(state))
+
+
+def _under_bootstrap(
+    state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, wished: int
+) -> Decision:
+    if leader is not None:
+        refusal = _foreign(state, leader, None)
+        if refusal:
+            return Decision(record.primary_ordinal, refusal=refusal)
+        cluster_id = leader["litefs"]["cluster_id"]
+        return _write(record, "recorded", cluster_id, record.primary_ordinal, wished, _unasked(state))
+    kept = [volume for volume in state["volumes"] if volume["kept"]]
+    if kept:
+        # Bootstrap lets the primary start empty, and here are data that it might be hiding from.
+        return Decision(
+            record.primary_ordinal,
+            refusal=f"{name_of(state)} still says bootstrap, which starts an empty database, but kept volumes of this "
+            f"application exist ({', '.join(volume['name'] for volume in kept)}): see {RUNBOOK} for how to use or "
+            "remove them, and run again.",
+        )
+    return _write(record, "bootstrap", None, record.primary_ordinal, wished)
+
+
+def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, wished: int) -> Decision:
+    cluster_id = record.cluster_id or ""
+    if leader is not None and leader["litefs"]["cluster_id"] not in (None, cluster_id):
+        return Decision(record.primary_ordinal, refusal=_foreign(state, leader, cluster_id))
+    notes: list[str] = []
+    if leader is None and state["statefulset"]["exists"]:
+        name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
+        held = next((pod["init"]["message"] for pod in state["pods"] if pod["name"] == name), None)
+        notes.append(f"No pod says that it is primary{f'; {name} is held: {held}' if held else ''}.")
+    if nothing_exists(state):
+        notes.append(
+            f"{name_of(state)} records the cluster {cluster_id}, but none of its volumes exists: the primary will be "
+            f"held until its data is brought back ({RUNBOOK})."
+        )
+    notes += [
+        f"Pod {pod['name']} holds the LiteFS cluster {pod['litefs']['cluster_id']}, not the recorded {cluster_id}: it "
+        "cannot follow the primary."
+        for pod in litefs.reachable(state)
+        if pod is not leader and pod["litefs"]["cluster_id"] not in (None, cluster_id)
+    ]
+    return _write(record, "recorded", cluster_id, record.primary_ordinal, wished, notes)
+
+
+def _moved(record: Record, leader: Mapping[str, Any] | None, wished: int) -> str | None:
+    if leader is not None and leader["ordinal"] != record.primary_ordinal:
+        return (
+            f"The record says that the primary has ordinal {record.primary_ordinal}, but {leader['name']} says that it "
+            f"is primary: let {PROMOTE} finish moving it, or write {leader['ordinal']} as the record's primaryOrdinal."
+        )
+    # After a promote the inventory still holds the old wish; only a wish that was changed since is a request to move.
+    if wished not in (record.primary_ordinal, record.wished_ordinal):
+        return (
+            f"app_primary_ordinal is {wished}, but the primary of the living cluster has ordinal "
+            f"{record.primary_ordinal}: site.yml never moves it, so set the variable back to {record.primary_ordinal}, "
+            f"or move the primary with {PROMOTE}."
+        )
+    return None
+
+
+def _foreign(state: Mapping[str, Any], leader: Mapping[str, Any], recorded: str | None) -> str | None:
+    """The refusal where the running primary's id is not the recorded one, or, with no recorded id, not everyone's."""
+    mine = leader["litefs"]["cluster_id"]
+    if not mine:
+        return f"Pod {leader['name']} says that it is primary but names no cluster id: run again when it has started."
+    if recorded is not None:
+        return (
+            f"The running primary {leader['name']} holds the LiteFS cluster {mine}, but {name_of(state)} records "
+            f"{recorded}: it may be serving an empty or foreign database, so delete nothing and see {RUNBOOK}."
+        )
+    # A pod without an id holds no cluster at all: it is a new replica that will adopt the primary's.
+    others = [pod for pod in litefs.reachable(state) if pod["litefs"]["cluster_id"] not in (None, mine)]
+    if not others:
+        return None
+    held = ", ".join(f"{pod['name']} {pod['litefs']['cluster_id']}" for pod in others)
+    return (
+        f"The running primary {leader['name']} holds the LiteFS cluster {mine}, but other pods hold another one "
+        f"({held}), and no record says which is right: delete nothing and see {RUNBOOK}."
+    )
+
+
+def _unasked(state: Mapping[str, Any]) -> list[str]:
+    silent = [pod for pod in state["pods"] if not pod["litefs"]["reachable"]]
+    if not silent:
+        return []
+    return [f"The cluster id was recorded without asking {litefs.names(silent)}, which did not answer."]
+
+
+def _write(
+    record: Record | None,
+    state: Literal["bootstrap", "recorded"],
+    cluster_id: str | None,
+    ordinal: int,
+    wished: int,
+    notes: list[str] | tuple[str, ...] = (),
+) -> Decision:
+    """The decision to have the record say this; its data is None where it does so already."""
+    if record is not None and ordinal != wished:
+        notes = [*notes, f"The primary has ordinal {ordinal}, as recorded; app_primary_ordinal ({wished}) is not used."]
+    data = {"state": state, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
+    if cluster_id:
+        data["clusterID"] = cluster_id
+    same = record == Record(state, cluster_id, ordinal, wished)
+    return Decision(ordinal, None if same else data, notes=tuple(notes))
+
+
+def _what_exists(state: Mapping[str, Any]) -> str:
+    parts = [
+        label
+        for label, there in (
+            ("the StatefulSet", state["statefulset"]["exists"]),
+            (f"pods ({litefs.names(state['pods'])})", state["pods"]),
+            (f"claims ({', '.join(claim['name'] for claim in state['claims'])})", state["claims"]),
+            (f"volumes ({', '.join(volume['name'] for volume in state['volumes'])})", state["volumes"]),
+        )
+        if there
+    ]
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def _ordinal(text: object) -> int | None:
+    value = str(text)
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 5 else None

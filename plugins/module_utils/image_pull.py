@@ -1,0 +1,119 @@
+"""The short-lived pod that shows whether a node can pull an image: its manifest, and what its status means. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+COMPONENT = "image-check"
+
+# The kubelet says these before it has the image; every other reason to wait comes after the pull.
+_BEFORE_PULL = {"ContainerCreating", "PodInitializing", ""}
+_PULL_FAILED = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError", "ErrImageNeverPull"}
+_HOPELESS_REASONS = {"InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed"}
+# A registry that said one of these says it again: no reason to wait for the kubelet's next try.
+_HOPELESS = re.compile(
+    r"code = NotFound|not found$|manifest unknown|unauthorized|authorization failed|access denied|denied:|\b40[134]\b"
+    r"|no basic auth credentials|invalid reference format|no match for platform",
+    re.IGNORECASE,
+)
+_NOISE = re.compile(r"^(?:Back-off pulling image \"[^\"]*\": )?(?:ErrImagePull: )?(?:rpc error: code = (\w+) desc = )?")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``pulled``; else ``reason`` (what it hangs on now, the registry's words) and whether waiting is ``hopeless``."""
+
+    pulled: bool = False
+    digest: str | None = None
+    reason: str | None = None
+    hopeless: bool = False
+
+
+def selector(name: str) -> str:
+    """The label selector of all such pods of one application."""
+    return f"app.kubernetes.io/component={COMPONENT},app.kubernetes.io/instance={name}"
+
+
+def pod(
+    namespace: str,
+    name: str,
+    suffix: str,
+    image: str,
+    pull_secrets: Sequence[str],
+    timeout: int,
+    node_selector: Mapping[str, str] | None = None,
+    tolerations: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The pod's manifest. It is nobody's endpoint, mounts nothing, and ends by itself should we die."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{name}-pull-{suffix}",
+            "namespace": namespace,
+            "labels": {
+                "app.kubernetes.io/component": COMPONENT,
+                "app.kubernetes.io/instance": name,
+                "app.kubernetes.io/managed-by": "abaci.infra",
+            },
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": timeout + 30,
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "imagePullSecrets": [{"name": secret} for secret in pull_secrets],
+            "nodeSelector": dict(node_selector or {}),
+            "tolerations": [dict(toleration) for toleration in tolerations],
+            "containers": [
+                {
+                    "name": "pull",
+                    "image": image,
+                    "imagePullPolicy": "Always",
+                    # Whether the image has it does not matter: to find out, the node needs the image.
+                    "command": ["true"],
+                    "resources": {
+                        "requests": {"cpu": "1m", "memory": "4Mi"},
+                        "limits": {"cpu": "100m", "memory": "32Mi"},
+                    },
+                    "securityContext": {"allowPrivilegeEscalation": False},
+                }
+            ],
+        },
+    }
+
+
+def verdict(item: Mapping[str, Any]) -> Verdict:
+    """Read the pod's status."""
+    status = item.get("status", {})
+    for container in status.get("containerStatuses") or []:
+        state = container.get("state") or {}
+        image_id = container.get("imageID") or ""
+        digest = image_id.rsplit("@", 1)[-1] or None
+        reason = (state.get("waiting") or {}).get("reason") or ""
+        if image_id or "running" in state or "terminated" in state:
+            return Verdict(pulled=True, digest=digest)
+        if "waiting" in state and reason in _PULL_FAILED | _HOPELESS_REASONS:
+            message = plain(state["waiting"].get("message") or reason)
+            raw = str(state["waiting"].get("message") or "").rstrip(". ")
+            return Verdict(reason=message, hopeless=reason in _HOPELESS_REASONS or bool(_HOPELESS.search(raw)))
+        if "waiting" in state and reason not in _BEFORE_PULL:
+            return Verdict(pulled=True, digest=digest)
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return Verdict(reason=f"no node takes the pod: {plain(scheduled.get('message') or 'unschedulable')}")
+    if status.get("phase") == "Failed":
+        said = plain(status.get("message") or status.get("reason") or "it failed")
+        return Verdict(reason=f"the node rejected the pod: {said}", hopeless=True)
+    return Verdict()
+
+
+def plain(message: object) -> str:
+    """The registry's own reason, in one line, without the kubelet's wrapping."""
+    text = " ".join(str(message).split())
+    return _NOISE.sub("", text).rstrip(". ")[:400] or "no reason was given"

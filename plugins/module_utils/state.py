@@ -1,0 +1,398 @@
+"""The state document: all that is decided about the application is decided on this plain data.
+
+document() makes it from Kubernetes objects and the answers of LiteFS; it is pure. Modules return it, playbooks and
+filters read it. Within one ``schema`` number fields are only added. Times are RFC 3339 in UTC, null is "not known" or
+"there is none", an object's name stands without its namespace. Lists are sorted (by ordinal, then name).
+
+    schema: int                       1
+    gathered_at: str
+    namespace: str
+    namespace_exists: bool
+    database: str                     the database file's name, for readers; all databases are listed below
+    api: {version: str, minor: int|null, error: str|null}     e.g. "v1.36.3+k3s1", 36; error: check mode went on
+                                    without an API, so everything below is empty
+    statefulset:
+      name: str, exists: bool         the rest is null, or an empty list, where it does not exist
+      uid: str, generation: int, observed_generation: int, deleting: bool
+      replicas, ready_replicas, updated_replicas: int
+      template_hash: str              sha256 over spec.template as the API holds it, see template_hash()
+      image: str                      of the container "app", else of the first
+      wished_replicas: int            annotation abaci.infra/wished-replicas: app_replicas of the last apply
+      current_revision, update_revision: str
+      service_name, pod_management_policy: str
+      claim_templates: [{name: str, storage: str (quantity), storage_class: str|null, access_modes: [str]}]
+      sysctls: [str]                  names that the pods ask for
+    record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
+      state: str ("bootstrap"|"recorded"), cluster_id: str, primary_ordinal: str, wished_primary_ordinal: str
+      uid: str, resource_version: str
+    pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
+      name: str, ordinal: int, uid: str, node: str|null, ip: str|null, phase: str, ready: bool, deleting: bool
+      revision: str|null, image: str|null, image_id: str|null, restarts: int, started_at: str|null
+      waiting: {reason: str|null, message: str|null}   why the container "app" waits, or how it ended last
+      init: {name: str|null, state: str, message: str|null, exit_code: int|null, restarts: int}
+          the first init container that has not ended well: state none (there is none), done (all ended well),
+          waiting, running or failed; message from the termination message, else the waiting message
+      scheduled: bool, unschedulable: str|null         the scheduler's message
+      litefs:                         all null, or empty, where it is not reachable
+        reachable: bool, error: str|null               why it is not reachable
+        cluster_id: str|null          null also on a reachable node that has none yet
+        is_primary: bool, candidate: bool
+        primary_hostname: str|null    the primary this node sees now; null: none at this moment
+        lag_ms: int|null              null also while never_synced
+        never_synced: bool            a replica that was never in sync since its start (LiteFS calls that lag 0)
+        stream_count, subscriber_count: int            on the primary: replicas connected
+        databases: {name: {txid: str (16 hex), checksum: str (16 hex), locks: {name: unlocked|shared|exclusive},
+                           ltx_bytes: int|null}}
+    ]
+    claims: [{name: str, ordinal: int, uid: str, phase: str, volume: str|null, storage: str|null,
+              storage_class: str|null, deleting: bool}]
+    volumes: [                        every PersistentVolume that is, or was, a volume of this application
+      name: str, phase: str, claim: str, claim_uid: str|null, ordinal: int, reclaim_policy: str, storage: str|null,
+      storage_class: str|null, node: str|null, path: str|null, created_at: str, deleting: bool
+      kept: bool                      no claim that exists now has it: data that only a person may remove
+    ]
+    nodes: [{name: str, ready: bool, schedulable: bool (not cordoned), labels: {str: str},
+             taints: [{key: str, value: str|null, effect: str}],
+             allowed_unsafe_sysctls: [str]|null, error: str|null (why it is null), kernel: str, runtime: str,
+             kubelet: str}]
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import litefs
+
+SCHEMA = 1
+WISHED_REPLICAS = "abaci.infra/wished-replicas"
+
+Object = Mapping[str, Any]
+
+
+def empty(
+    namespace: str, name: str, database: str, claim_template: str = "litefs-data", error: str | None = None
+) -> dict[str, Any]:
+    """The document where nothing exists, or of an API that cannot be asked (``error``: why)."""
+    result = document(namespace, name, database, claim_template, namespace_exists=False)
+    result["api"]["error"] = error
+    return result
+
+
+def document(
+    namespace: str,
+    name: str,
+    database: str,
+    claim_template: str,
+    *,
+    namespace_exists: bool = True,
+    version: Mapping[str, Any] | None = None,
+    statefulset: Object | None = None,
+    record: Object | None = None,
+    pods: Iterable[Object] = (),
+    claims: Iterable[Object] = (),
+    volumes: Iterable[Object] = (),
+    nodes: Iterable[Object] = (),
+    kubelets: Mapping[str, list[str] | str] | None = None,
+    answers: Mapping[str, dict[str, Any]] | None = None,
+    gathered_at: str | None = None,
+) -> dict[str, Any]:
+    """Make the document from objects as the API returns them.
+
+    ``version`` is the answer to /version. ``pods``, ``claims`` and ``volumes`` may hold others' objects: those are left
+    out. ``kubelets``: node name -> allowedUnsafeSysctls, or the sentence why they are not known. ``answers``: pod name
+    -> litefs.node() or litefs.unreachable().
+    """
+    living = [_claim(claim, ordinal) for claim, ordinal in _ours(claims, f"{claim_template}-{name}")]
+    return {
+        "schema": SCHEMA,
+        "gathered_at": gathered_at or now(),
+        "namespace": namespace,
+        "namespace_exists": namespace_exists,
+        "database": database,
+        "api": {"version": str((version or {}).get("gitVersion", "")), "minor": _minor(version), "error": None},
+        "statefulset": _statefulset(name, statefulset),
+        "record": _record(record),
+        "pods": [_pod(pod, ordinal, answers or {}) for pod, ordinal in our_pods(pods, name)],
+        "claims": living,
+        "volumes": _volumes(volumes, namespace, f"{claim_template}-{name}", {claim["uid"] for claim in living}),
+        "nodes": sorted((_node(item, kubelets or {}) for item in nodes), key=lambda item: str(item["name"])),
+    }
+
+
+def now() -> str:
+    """The present time as the document writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def template_hash(statefulset: Object) -> str:
+    """sha256 over a StatefulSet's pod template: equal for two answers of one API exactly if no pod would change."""
+    template = statefulset.get("spec", {}).get("template", {})
+    return hashlib.sha256(json.dumps(template, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def our_pods(pods: Iterable[Object], name: str) -> list[tuple[Object, int]]:
+    """The StatefulSet's pods with their ordinals: those it owns, and those left behind that still carry its label."""
+    found: list[tuple[Object, int]] = []
+    for pod, ordinal in _ours(pods, name):
+        owners = pod["metadata"].get("ownerReferences") or []
+        owned = any(owner.get("kind") == "StatefulSet" and owner.get("name") == name for owner in owners)
+        labelled = (pod["metadata"].get("labels") or {}).get("app") == name
+        if owned or (labelled and not owners):
+            found.append((pod, ordinal))
+    return found
+
+
+def claim_of(volume: Object) -> tuple[str | None, str | None]:
+    """(namespace, name) of the claim that a volume has or had.
+
+    A volume that was freed by removing its whole claimRef is still known by its directory: the local-path provisioner
+    names it pvc-<uid>_<namespace>_<claim>.
+    """
+    spec = volume.get("spec", {})
+    reference = spec.get("claimRef")
+    if reference:
+        return reference.get("namespace"), reference.get("name")
+    parts = (_path(spec) or "").rstrip("/").rsplit("/", 1)[-1].split("_")
+    return (parts[1], parts[2]) if len(parts) == 3 and parts[0].startswith("pvc-") else (None, None)
+
+
+def _ours(objects: Iterable[Object], prefix: str) -> list[tuple[Object, int]]:
+    pattern = re.compile(re.escape(prefix) + r"-(0|[1-9]\d*)")
+    found = []
+    for item in objects:
+        match = pattern.fullmatch(item["metadata"]["name"])
+        if match:
+            found.append((item, int(match[1])))
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def _minor(version: Mapping[str, Any] | None) -> int | None:
+    digits = re.match(r"\d+", str((version or {}).get("minor", "")))  # some builds say "36+"
+    return int(digits[0]) if digits else None
+
+
+def _integer(value: object) -> int | None:
+    text = str(value)
+    return int(text) if re.fullmatch(r"\d+", text) else None
+
+
+def _statefulset(name: str, item: Object | None) -> dict[str, Any]:
+    metadata = (item or {}).get("metadata", {})
+    spec = (item or {}).get("spec", {})
+    status = (item or {}).get("status", {})
+    template = spec.get("template", {}).get("spec", {})
+    containers = template.get("containers") or [{}]
+    app = next((container for container in containers if container.get("name") == "app"), containers[0])
+    sysctls = (template.get("securityContext") or {}).get("sysctls") or []
+    return {
+        "name": name,
+        "exists": item is not None,
+        "uid": metadata.get("uid"),
+        "generation": metadata.get("generation"),
+        "observed_generation": status.get("observedGeneration"),
+        "deleting": bool(metadata.get("deletionTimestamp")),
+        # The API's default where the field is left out is 1, and it always shows it.
+        "replicas": spec.get("replicas", 1) if item is not None else None,
+        "ready_replicas": status.get("readyReplicas", 0) if item is not None else None,
+        "updated_replicas": status.get("updatedReplicas", 0) if item is not None else None,
+        "template_hash": template_hash(item) if item is not None else None,
+        "image": app.get("image"),
+        "wished_replicas": _integer((metadata.get("annotations") or {}).get(WISHED_REPLICAS)),
+        "current_revision": status.get("currentRevision"),
+        "update_revision": status.get("updateRevision"),
+        "service_name": spec.get("serviceName"),
+        "pod_management_policy": spec.get("podManagementPolicy"),
+        "claim_templates": [_claim_template(claim) for claim in spec.get("volumeClaimTemplates") or []],
+        "sysctls": [sysctl["name"] for sysctl in sysctls],
+    }
+
+
+def _claim_template(claim: Object) -> dict[str, Any]:
+    spec = claim.get("spec", {})
+    return {
+        "name": claim["metadata"]["name"],
+        "storage": _requested(spec),
+        "storage_class": spec.get("storageClassName"),
+        "access_modes": list(spec.get("accessModes") or []),
+    }
+
+
+def _requested(spec: Object) -> str | None:
+    value = (spec.get("resources") or {}).get("requests", {}).get("storage")
+    return None if value is None else str(value)
+
+
+def _record(item: Object | None) -> dict[str, Any] | None:
+    if item is None:
+        return None
+    data = item.get("data") or {}
+    return {
+        "state": data.get("state", ""),
+        "cluster_id": data.get("clusterID", ""),
+        "primary_ordinal": data.get("primaryOrdinal", ""),
+        "wished_primary_ordinal": data.get("wishedPrimaryOrdinal", ""),
+        "uid": item["metadata"].get("uid"),
+        "resource_version": item["metadata"].get("resourceVersion"),
+    }
+
+
+def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    metadata, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    statuses = status.get("containerStatuses") or []
+    app = next((item for item in statuses if item.get("name") == "app"), statuses[0] if statuses else {})
+    scheduled = conditions.get("PodScheduled", {})
+    return {
+        "name": metadata["name"],
+        "ordinal": ordinal,
+        "uid": metadata.get("uid"),
+        "node": spec.get("nodeName"),
+        "ip": status.get("podIP"),
+        "phase": status.get("phase", "Unknown"),
+        "ready": conditions.get("Ready", {}).get("status") == "True",
+        "deleting": bool(metadata.get("deletionTimestamp")),
+        "revision": (metadata.get("labels") or {}).get("controller-revision-hash"),
+        "image": app.get("image") or next((item["image"] for item in spec.get("containers") or []), None),
+        "image_id": app.get("imageID") or None,
+        "restarts": app.get("restartCount", 0),
+        "started_at": (app.get("state") or {}).get("running", {}).get("startedAt"),
+        "waiting": _why(app),
+        "init": _init(status.get("initContainerStatuses") or []),
+        "scheduled": bool(spec.get("nodeName")),
+        "unschedulable": scheduled.get("message") if scheduled.get("status") == "False" else None,
+        "litefs": answers.get(metadata["name"]) or litefs.unreachable("it was not asked"),
+    }
+
+
+def _why(container: Object) -> dict[str, Any]:
+    state, last = container.get("state") or {}, container.get("lastState") or {}
+    ended = state.get("terminated") or last.get("terminated") or {}
+    waiting = state.get("waiting") or {}
+    if "running" in state:
+        return {"reason": None, "message": None}
+    return {
+        "reason": waiting.get("reason") or ended.get("reason"),
+        "message": _text(ended.get("message") or waiting.get("message")),
+    }
+
+
+def _init(statuses: list[Mapping[str, Any]]) -> dict[str, Any]:
+    for item in statuses:
+        state = item.get("state") or {}
+        ended = state.get("terminated") or {}
+        if "terminated" in state and ended.get("exitCode") == 0:
+            continue
+        # Between two tries the container waits (CrashLoopBackOff), and what it said stands in its last state.
+        last = (item.get("lastState") or {}).get("terminated") or {}
+        said = ended.get("message") or last.get("message")
+        failed = "terminated" in state or ("waiting" in state and bool(last))
+        waiting = state.get("waiting") or {}
+        return {
+            "name": item.get("name"),
+            "state": "failed" if failed else "running" if "running" in state else "waiting",
+            "message": _text(said or waiting.get("message") or waiting.get("reason")),
+            "exit_code": ended.get("exitCode", last.get("exitCode")),
+            "restarts": item.get("restartCount", 0),
+        }
+    return {
+        "name": None,
+        "state": "done" if statuses else "none",
+        "message": None,
+        "exit_code": None,
+        "restarts": sum(item.get("restartCount", 0) for item in statuses),
+    }
+
+
+def _text(value: object) -> str | None:
+    text = " ".join(str(value or "").split())
+    return text or None
+
+
+def _claim(claim: Object, ordinal: int) -> dict[str, Any]:
+    metadata, spec = claim["metadata"], claim.get("spec", {})
+    return {
+        "name": metadata["name"],
+        "ordinal": ordinal,
+        "uid": metadata.get("uid"),
+        "phase": claim.get("status", {}).get("phase", "Pending"),
+        "volume": spec.get("volumeName") or None,
+        "storage": _requested(spec),
+        "storage_class": spec.get("storageClassName"),
+        "deleting": bool(metadata.get("deletionTimestamp")),
+    }
+
+
+def _volumes(items: Iterable[Object], namespace: str, prefix: str, living: set[str | None]) -> list[dict[str, Any]]:
+    pattern = re.compile(re.escape(prefix) + r"-(0|[1-9]\d*)")
+    found: list[dict[str, Any]] = []
+    for item in items:
+        claim_namespace, claim = claim_of(item)
+        match = pattern.fullmatch(claim or "")
+        if claim_namespace != namespace or not match:
+            continue
+        metadata, spec = item["metadata"], item["spec"]
+        uid = (spec.get("claimRef") or {}).get("uid")
+        found.append(
+            {
+                "name": metadata["name"],
+                "phase": item.get("status", {}).get("phase", "Pending"),
+                "claim": claim,
+                "claim_uid": uid,
+                "ordinal": int(match[1]),
+                "reclaim_policy": spec.get("persistentVolumeReclaimPolicy", "Retain"),
+                "storage": (spec.get("capacity") or {}).get("storage"),
+                "storage_class": spec.get("storageClassName"),
+                "node": _pinned_to(spec),
+                "path": _path(spec),
+                "created_at": metadata.get("creationTimestamp"),
+                "deleting": bool(metadata.get("deletionTimestamp")),
+                "kept": uid is None or uid not in living,
+            }
+        )
+    return sorted(found, key=lambda volume: (volume["ordinal"], volume["name"]))
+
+
+def _path(spec: Object) -> str | None:
+    for kind in ("hostPath", "local"):
+        if spec.get(kind):
+            path: str | None = spec[kind].get("path")
+            return path
+    return None
+
+
+def _pinned_to(spec: Object) -> str | None:
+    terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or []
+    for term in terms:
+        for expression in term.get("matchExpressions") or []:
+            if expression.get("key") == "kubernetes.io/hostname" and expression.get("operator") == "In":
+                return next(iter(expression.get("values") or []), None)
+    return None
+
+
+def _node(item: Object, kubelets: Mapping[str, list[str] | str]) -> dict[str, Any]:
+    name, spec, status = item["metadata"]["name"], item.get("spec", {}), item.get("status", {})
+    information = status.get("nodeInfo") or {}
+    allowed = kubelets.get(name, "its kubelet was not asked")
+    return {
+        "name": name,
+        "ready": any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in status.get("conditions") or []
+        ),
+        "schedulable": not spec.get("unschedulable", False),
+        "labels": dict(item["metadata"].get("labels") or {}),
+        "taints": [
+            {"key": taint["key"], "value": taint.get("value"), "effect": taint["effect"]}
+            for taint in spec.get("taints") or []
+        ],
+        "allowed_unsafe_sysctls": None if isinstance(allowed, str) else list(allowed),
+        "error": allowed if isinstance(allowed, str) else None,
+        "kernel": information.get("kernelVersion", ""),
+        "runtime": information.get("containerRuntimeVersion", ""),
+        "kubelet": information.get("kubeletVersion", ""),
+    }

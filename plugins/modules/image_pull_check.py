@@ -1,0 +1,180 @@
+#!/usr/bin/python
+"""Prove that the cluster can pull an image, before anything that runs is changed to it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_pull_check
+short_description: Prove that a node of the cluster can pull an image
+description:
+  - Runs a short-lived pod with the image and the pull secrets and waits until the node has pulled it; what the image
+    holds does not matter. The pod carries no label of the application, mounts nothing and is always deleted, and pods
+    that dead runs left behind are deleted first.
+  - Fails in one sentence with the registry's own reason; at once where another try cannot help, else after O(timeout).
+options:
+  kubeconfig:
+    description: Path of the kubeconfig file.
+    type: path
+    required: true
+  namespace:
+    description: Namespace of the application; it has to exist.
+    type: str
+    default: abaci
+  name:
+    description: The application's name; the pod is called C(<name>-pull-<6 hex digits>).
+    type: str
+    default: abaci-app
+  image:
+    description: The image, as the pods will name it.
+    type: str
+    required: true
+  pull_secrets:
+    description: Names of the pull secrets in the namespace.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds that the pull may take.
+    type: int
+    default: 180
+  node_selector:
+    description: Labels of the nodes that the application runs on.
+    type: dict
+    default: {}
+  tolerations:
+    description: The application's tolerations.
+    type: list
+    elements: dict
+    default: []
+author: The abaci.infra authors
+attributes:
+  check_mode:
+    description: Skipped, because a pod would have to run.
+    support: partial
+"""
+
+EXAMPLES = r"""
+- name: Pull the new image before the StatefulSet is touched
+  abaci.infra.image_pull_check:
+    kubeconfig: ~/.kube/k3s-config
+    image: ghcr.io/antialias/soroban-abacus-flashcards:latest
+    pull_secrets: [ghcr-login]
+"""
+
+RETURN = r"""
+digest:
+  description: The digest that was pulled, null where the runtime names none.
+  returned: success
+  type: str
+  sample: sha256:0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0
+node:
+  description: The node that pulled it.
+  returned: success
+  type: str
+seconds:
+  description: How long it took.
+  returned: success
+  type: float
+"""
+
+import secrets
+import signal
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import image_pull, kube
+
+
+def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, Any]:
+    """Do it: returns {"digest", "node", "seconds"}, raises KubeError with the sentence. The pod is gone afterwards."""
+    namespace, name, image = options["namespace"], options["name"], options["image"]
+    if api.get("v1", "Namespace", namespace) is None:
+        raise kube.KubeError(f"There is no namespace {namespace} to pull {image} in: run site.yml from the start.")
+    for secret in options["pull_secrets"]:
+        if api.get("v1", "Secret", secret, namespace) is None:
+            raise kube.KubeError(
+                f"The pull secret {secret} for {image} is not in namespace {namespace}: create it there, or take it "
+                "out of app_image_pull_secrets."
+            )
+    for old in api.list("v1", "Pod", namespace, image_pull.selector(name)):
+        _delete(api, namespace, old["metadata"]["name"])
+    manifest = image_pull.pod(
+        namespace,
+        name,
+        secrets.token_hex(3),
+        image,
+        options["pull_secrets"],
+        options["timeout"],
+        options["node_selector"],
+        options["tolerations"],
+    )
+    pod_name = manifest["metadata"]["name"]
+    started = time.monotonic()
+    try:
+        api.create(manifest)
+        reason = "the node has not finished pulling it"
+        while True:
+            pod = api.get("v1", "Pod", pod_name, namespace)
+            if pod is None:
+                raise kube.KubeError(f"Pod {namespace}/{pod_name} was removed while it pulled {image}: run again.")
+            verdict = image_pull.verdict(pod)
+            seconds = time.monotonic() - started
+            if verdict.pulled:
+                node = pod["spec"].get("nodeName")
+                return {"digest": verdict.digest, "node": node, "seconds": round(seconds, 1)}
+            reason = verdict.reason or reason
+            if verdict.hopeless or seconds >= options["timeout"]:
+                where = pod["spec"].get("nodeName")
+                raise kube.KubeError(
+                    f"The image {image} cannot be pulled{' by node ' + where if where else ''}"
+                    f"{'' if verdict.hopeless else ' within ' + str(options['timeout']) + ' s'}: {reason}; correct "
+                    "app_image or app_image_pull_secrets (nothing was changed)."
+                )
+            time.sleep(pause)
+    finally:
+        _delete(api, namespace, pod_name)
+
+
+def _delete(api: Any, namespace: str, pod_name: str) -> None:
+    # Without a grace period: there is nothing to end well, and a second run must not find it.
+    api.delete("v1", "Pod", pod_name, namespace, grace_period_seconds=0)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "namespace": {"type": "str", "default": "abaci"},
+            "name": {"type": "str", "default": "abaci-app"},
+            "image": {"type": "str", "required": True},
+            "pull_secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "timeout": {"type": "int", "default": 180},
+            "node_selector": {"type": "dict", "default": {}},
+            "tolerations": {"type": "list", "elements": "dict", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    if module.check_mode:
+        module.exit_json(
+            changed=False,
+            skipped=True,
+            msg=f"Whether the cluster can pull {options['image']} is not tried in check mode, because it takes a pod.",
+        )
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # The default action would leave the pod behind.
+        signal.signal(number, lambda received, _frame: exit_with(128 + received))
+    try:
+        result = check(kube.connect(options["kubeconfig"]), options)
+    except kube.KubeError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(changed=False, **result)
+
+
+def exit_with(code: int) -> None:
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

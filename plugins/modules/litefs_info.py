@@ -1,0 +1,154 @@
+#!/usr/bin/python
+"""Gather everything that is decided about the application as one plain document."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: litefs_info
+short_description: Describe the application, its LiteFS nodes, identity and volumes as one document
+description:
+  - Asks the API for the StatefulSet, the identity record, pods, claims, volumes and nodes, and every pod's LiteFS
+    (through the API's port-forward, all pods at the same time) for its role, cluster id, positions and lag. Needs no
+    shell in a pod.
+  - The document's fields are described in C(plugins/module_utils/state.py). Within one schema number fields are only
+    added.
+  - A namespace or StatefulSet that does not exist is described, not an error. A pod whose LiteFS cannot be asked is
+    described with the reason; one that its init container holds has the reason in C(init.message).
+options:
+  kubeconfig:
+    description: Path of the kubeconfig file.
+    type: path
+    required: true
+  namespace:
+    description: Namespace of the application.
+    type: str
+    default: abaci
+  name:
+    description: Name of the StatefulSet.
+    type: str
+    default: abaci-app
+    aliases: [statefulset]
+  database:
+    description: File name of the database.
+    type: str
+    default: sqlite.db
+  claim_template:
+    description: Name of the StatefulSet's volume claim template.
+    type: str
+    default: litefs-data
+  port:
+    description: LiteFS's port in the pods.
+    type: int
+    default: 20202
+  timeout:
+    description: Seconds that each pod and each API request may take.
+    type: int
+    default: 10
+  wait_replicated:
+    description:
+      - Seconds to wait until every replica has reached the position that the primary had when it was first asked, with
+        equal checksums wherever two pods show the same TXID. Fails in one sentence when the time is over. 0 does not
+        wait.
+    type: int
+    default: 0
+author: The abaci.infra authors
+attributes:
+  check_mode:
+    description:
+      - Nothing is ever changed. In check mode O(wait_replicated) looks once and does not fail, and where there is no
+        kubeconfig yet or no API answers, the document of an empty cluster is returned with the reason in C(api.error).
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Look at the application
+  abaci.infra.litefs_info:
+    kubeconfig: ~/.kube/k3s-config
+  register: __app_info
+
+- name: Wait until every replica has what the primary has
+  abaci.infra.litefs_info:
+    kubeconfig: ~/.kube/k3s-config
+    wait_replicated: 60
+"""
+
+RETURN = r"""
+state:
+  description: The state document, schema 1; see C(plugins/module_utils/state.py) for every field.
+  returned: success
+  type: dict
+position:
+  description: With O(wait_replicated), the primary's position when first asked (pod, cluster_id, txid, checksum).
+  returned: when O(wait_replicated) is not 0
+  type: dict
+problems:
+  description: With O(wait_replicated) in check mode, what is not replicated now, in sentences.
+  returned: when O(wait_replicated) is not 0
+  type: list
+  elements: str
+"""
+
+import os
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import gather, kube, state
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "namespace": {"type": "str", "default": "abaci"},
+            "name": {"type": "str", "default": "abaci-app", "aliases": ["statefulset"]},
+            "database": {"type": "str", "default": "sqlite.db"},
+            "claim_template": {"type": "str", "default": "litefs-data"},
+            "port": {"type": "int", "default": 20202},
+            "timeout": {"type": "int", "default": 10},
+            "wait_replicated": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    client: kube.Client | None = None
+    try:
+        client = kube.connect(options["kubeconfig"], timeout=max(options["timeout"], 5))
+
+        def look() -> dict[str, Any]:
+            document: dict[str, Any] = gather.gather(
+                client,
+                options["namespace"],
+                options["name"],
+                options["database"],
+                options["claim_template"],
+                options["port"],
+                options["timeout"],
+            )
+            return document
+
+        if not options["wait_replicated"]:
+            module.exit_json(changed=False, state=look())
+        seconds = 0 if module.check_mode else options["wait_replicated"]
+        document, position, problems = gather.wait_replicated(look, options["database"], seconds)
+    except kube.KubeError as exc:
+        # A check run on clean hosts comes here before there is a cluster: nothing exists, and it says why it thinks so.
+        absent = exc.status is None and (client is not None or not os.path.exists(options["kubeconfig"]))
+        if not module.check_mode or not absent:
+            module.fail_json(msg=str(exc))
+        document = state.empty(
+            options["namespace"], options["name"], options["database"], options["claim_template"], str(exc)
+        )
+        module.exit_json(changed=False, state=document, position=None, problems=[])
+    if problems and not module.check_mode:
+        more = f" ({len(problems) - 1} more, see problems)" if len(problems) > 1 else ""
+        module.fail_json(
+            msg=f"Not replicated within {options['wait_replicated']} s: {problems[0]}{more}",
+            problems=problems,
+            position=position,
+            state=document,
+        )
+    module.exit_json(changed=False, state=document, position=position, problems=problems)
+
+
+if __name__ == "__main__":
+    main()

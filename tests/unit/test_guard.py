@@ -1,0 +1,458 @@
+"""The identity guard (roles/app/files/guard.sh) under busybox's sh, with peers that answer as LiteFS's port 20202."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import socket
+import socketserver
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GUARD = Path(__file__).resolve().parents[2] / "roles/app/files/guard.sh"
+RUNBOOK = "docs/runbooks/primary-refused.md"
+OURS = "LFSC0123456789ABCDEF"
+OTHER = "LFSCFEDCBA9876543210"
+SERVICE = "abaci-app-headless.abaci.svc.cluster.local"
+SELF = "127.0.0.1"
+DATABASE = "sqlite.db"
+
+
+@dataclass
+class Peer:
+    """What a pod's LiteFS says; ``silent`` accepts the connection and never answers."""
+
+    cluster_id: str | None = None
+    primary: bool = False
+    txid: str | None = None
+    database: str = DATABASE
+    silent: bool = False
+    broken: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, path: str) -> bytes | None:
+        self.asked.append(path)
+        if self.broken:
+            return b"<html>not LiteFS</html>"
+        if path == "/info":
+            info: dict[str, Any] = {
+                "isPrimary": self.primary,
+                "candidate": self.primary,
+                "path": "/var/lib/litefs",
+                "primary": {"hostname": "abaci-app-0"},
+            }
+            if self.cluster_id:
+                info = {"clusterID": self.cluster_id, **info}
+            return json.dumps(info, indent=2).encode() + b"\n"  # as LiteFS does: indented
+        if path == "/debug/vars":
+            databases: dict[str, Any] = {}
+            if self.txid is not None:
+                position = {"txid": self.txid, "checksum": "f" * 16, "locks": {"pending": "unlocked"}}
+                databases["before.db"] = {"name": "before.db", **position, "txid": "0" * 15 + "1"}
+                databases[self.database] = {"name": self.database, **position}
+                databases["zlast.db"] = {"name": "zlast.db", **position, "txid": "e" * 16}
+            store = {"isPrimary": self.primary, "candidate": False, "dbs": databases}
+            parts = {"cmdline": ["litefs", "mount"], "memstats": {"BySize": [0] * 500}, "store": store}
+            return b"{\n" + b",\n".join(
+                json.dumps(key).encode() + b": " + json.dumps(value, separators=(",", ":")).encode()
+                for key, value in parts.items()
+            ) + b"\n}\n"
+        return None
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    peer: Peer
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        if self.server.peer.silent:
+            time.sleep(30)
+            return
+        body = self.server.peer.answer(self.path)
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+@dataclass
+class Outcome:
+    """How a run of the guard ended; ``took`` in seconds."""
+
+    code: int
+    log: str
+    termination: str
+    took: float
+
+
+class Pod:
+    """A pod's view: its volume, the record mounted into it, DNS, and the peers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.volume = folder / "volume"
+        self.identity = folder / "identity"
+        self.dns_reply = folder / "dns"
+        self.termination = folder / "termination-log"
+        for made in (self.volume, self.identity):
+            made.mkdir()
+        self.termination.touch()
+        self.busybox = folder / "busybox"
+        self.busybox.write_text(
+            f'#!/bin/sh\n[ "$1" = nslookup ] || exec busybox "$@"\necho "$*" >>{folder}/questions\ncat {self.dns_reply}\n'
+        )
+        self.busybox.chmod(self.busybox.stat().st_mode | stat.S_IXUSR)
+        self.questions = folder / "questions"
+        with socket.socket() as probe:
+            probe.bind((SELF, 0))
+            self.port: int = probe.getsockname()[1]
+        self.servers: list[Server] = []
+        self.patience = 1
+        self.name = "abaci-app-0"
+        self.dns([SELF])
+
+    def record(self, state: str = "recorded", cluster_id: str | None = OURS, ordinal: str = "0") -> Pod:
+        (self.identity / "state").write_text(state)
+        (self.identity / "primaryOrdinal").write_text(ordinal)
+        if cluster_id is not None and state == "recorded":
+            (self.identity / "clusterID").write_text(cluster_id)
+        return self
+
+    def holds(self, cluster_id: str | None = OURS, *files: str, database: bytes | None = b"SQLite format 3") -> Pod:
+        """Fill the volume: the cluster id, LTX files by name, the database file (None: none)."""
+        if cluster_id is not None:
+            (self.volume / "clusterid").write_text(cluster_id + "\n")
+        if database is not None:
+            folder = self.volume / "dbs" / DATABASE
+            (folder / "ltx").mkdir(parents=True)
+            (folder / "database").write_bytes(database)
+            for file in files:
+                (folder / "ltx" / file).touch()
+        return self
+
+    def dns(self, addresses: list[str], failure: str | None = None) -> None:
+        """What DNS answers from now on, in busybox nslookup's words."""
+        text = "Server:\t\t10.43.0.10\nAddress:\t10.43.0.10:53\n\n"
+        if failure == "timeout":
+            text = ";; connection timed out; no servers could be reached\n\n"
+        elif failure:
+            text += f"** server can't find {SERVICE}: {failure}\n\n"
+        else:
+            text += "".join(f"Name:\t{SERVICE}\nAddress: {address}\n" for address in addresses) + "\n"
+        replacement = self.dns_reply.with_suffix(".new")
+        replacement.write_text(text)
+        replacement.rename(self.dns_reply)
+
+    def peer(self, address: str, peer: Peer, listed: bool = True) -> Pod:
+        server = Server((address, self.port), Handler)
+        server.peer = peer
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.servers.append(server)
+        if listed:
+            self.dns([SELF, *(str(found.server_address[0]) for found in self.servers)])
+        return self
+
+    def run(self, timeout: float = 25) -> Outcome:
+        env = {
+            "PATH": os.environ["PATH"],
+            "POD_NAME": self.name,
+            "POD_IP": SELF,
+            "GUARD_SERVICE": SERVICE,
+            "GUARD_PORT": str(self.port),
+            "GUARD_DATABASE": DATABASE,
+            "GUARD_PRIMARY_ORDINAL": "0",
+            "GUARD_DATA_DIR": str(self.volume),
+            "GUARD_IDENTITY_DIR": str(self.identity),
+            "GUARD_RECORD": "abaci-app-litefs-identity",
+            "GUARD_PATIENCE": str(self.patience),
+            "GUARD_TERMINATION_LOG": str(self.termination),
+            "GUARD_BUSYBOX": str(self.busybox),
+        }
+        began = time.monotonic()
+        done = subprocess.run(
+            ["busybox", "sh", str(GUARD)], env=env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        return Outcome(done.returncode, done.stderr, self.termination.read_text(), time.monotonic() - began)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    assert shutil.which("busybox"), "busybox is not installed: apt-get install busybox"
+    made = Pod(tmp_path)
+    yield made
+    made.close()
+
+
+def ltx(last: int, first: int = 1) -> str:
+    return f"{first:016x}-{last:016x}.ltx"
+
+
+def txid(number: int) -> str:
+    return f"{number:016x}"
+
+
+LISTENER = "127.0.0.2"
+SECOND = "127.0.0.3"
+
+STARTS: dict[str, Callable[[Pod], Pod]] = {
+    "replica without a record": lambda pod: rename(pod, 1),
+    "replica on an empty volume": lambda pod: rename(pod, 2).record(),
+    "replica on a foreign volume (LiteFS refuses it itself)": lambda pod: rename(pod, 2).record().holds(OTHER),
+    "pod-0 is a replica after a promote": lambda pod: pod.record(ordinal="2"),
+    "bootstrap, empty volume, alone": lambda pod: pod.record("bootstrap"),
+    "bootstrap, empty volume, peers without a cluster": lambda pod: pod.record("bootstrap").peer(LISTENER, Peer()),
+    "bootstrap on its own volume (a first run that died)": lambda pod: (
+        pod.record("bootstrap").holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(7)))
+    ),
+    "recorded, alone": lambda pod: pod.record().holds(OURS, ltx(7)),
+    "recorded, peers at the same TXID": lambda pod: (
+        pod.record().holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(7))).peer(SECOND, Peer(OURS, txid=txid(7)))
+    ),
+    "recorded, peer behind": lambda pod: pod.record().holds(OURS, ltx(16)).peer(LISTENER, Peer(OURS, txid=txid(9))),
+    "recorded, peer of another cluster ahead (its TXIDs do not compare)": lambda pod: (
+        pod.record().holds(OURS, ltx(7)).peer(LISTENER, Peer(OTHER, txid=txid(900)))
+    ),
+    "recorded, peer without the database": lambda pod: pod.record().holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS)),
+    "recorded, peer ahead in another database only": lambda pod: (
+        pod.record().holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(900), database="sqliteXdb"))
+    ),
+    "the highest of many LTX files counts": lambda pod: (
+        pod.record().holds(OURS, ltx(3), ltx(255, 4), ltx(254, 254)).peer(LISTENER, Peer(OURS, txid=txid(255)))
+    ),
+    "ordinal moved by the record": lambda pod: rename(pod.record(ordinal="1").holds(OURS, ltx(7)), 1),
+}
+
+
+def rename(pod: Pod, ordinal: int) -> Pod:
+    pod.name = f"abaci-app-{ordinal}"
+    return pod
+
+
+@pytest.mark.parametrize("arrange", STARTS.values(), ids=STARTS.keys())
+def test_starts(pod: Pod, arrange: Callable[[Pod], Pod]) -> None:
+    outcome = arrange(pod).run()
+    assert outcome.code == 0, outcome.log
+    assert outcome.termination == ""
+
+
+REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
+    "no record": (lambda pod: pod, "there is no record ConfigMap abaci-app-litefs-identity"),
+    "no record, although the volume has data": (lambda pod: pod.holds(OURS, ltx(7)), "there is no record"),
+    "recorded, empty volume (hazard 2: LiteFS would serve an empty database)": (
+        lambda pod: pod.record(),
+        f"its volume is empty, and the record says that this site has the data of cluster {OURS}",
+    ),
+    "recorded, foreign volume (hazard 3)": (
+        lambda pod: pod.record().holds(OTHER, ltx(7)),
+        f"its volume holds {OTHER}, and the record says that this site's cluster is {OURS}",
+    ),
+    "recorded, the cluster id is lost": (lambda pod: pod.record().holds(None, ltx(7)), "its volume holds no cluster id"),
+    "recorded, no database (hazard 4: a clusterid file alone proves nothing)": (
+        lambda pod: pod.record().holds(OURS, database=None),
+        f"has the cluster id {OURS} but no database sqlite.db",
+    ),
+    "recorded, an empty database file": (lambda pod: pod.record().holds(OURS, database=b""), "no database sqlite.db"),
+    "recorded, stale volume (hazard 5: replicas would be rolled back)": (
+        lambda pod: pod.record().holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(8))),
+        f"ends at TXID {txid(7)} of sqlite.db, and the pod at {LISTENER} has TXID {txid(8)}",
+    ),
+    "stale, TXIDs compare as hexadecimal": (
+        lambda pod: pod.record().holds(OURS, ltx(0x99)).peer(LISTENER, Peer(OURS, txid=txid(0xA1).upper())),
+        f"has TXID {txid(0xA1)}",
+    ),
+    "stale against the second of two peers": (
+        lambda pod: (
+            pod.record().holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(7))).peer(SECOND, Peer(OURS, txid=txid(9)))
+        ),
+        f"the pod at {SECOND} has TXID {txid(9)}",
+    ),
+    "a database without LTX files": (
+        lambda pod: pod.record().holds(OURS).peer(LISTENER, Peer(OURS, txid=txid(1))),
+        f"ends at TXID {txid(0)}",
+    ),
+    "bootstrap, empty volume, but a peer holds a cluster": (
+        lambda pod: pod.record("bootstrap").peer(LISTENER, Peer(OTHER, txid=txid(3))),
+        f"its volume holds no cluster, and the pod at {LISTENER} already holds cluster {OTHER}",
+    ),
+    "bootstrap, own volume, but a peer holds another cluster": (
+        lambda pod: pod.record("bootstrap").holds(OURS, ltx(7)).peer(LISTENER, Peer()).peer(SECOND, Peer(OTHER)),
+        f"its volume holds {OURS}, and the pod at {SECOND} already holds cluster {OTHER}",
+    ),
+    "bootstrap, a database without an id, and a peer holds a cluster": (
+        lambda pod: pod.record("bootstrap").holds(None, ltx(7)).peer(LISTENER, Peer(OTHER, txid=txid(3))),
+        f"already holds cluster {OTHER}",
+    ),
+    "bootstrap, own volume older than a peer's": (
+        lambda pod: pod.record("bootstrap").holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(8))),
+        "would roll every replica back",
+    ),
+    "damaged record: id": (lambda pod: pod.record(cluster_id="LFSC12"), "'LFSC12', which is no LiteFS cluster id"),
+    "damaged record: no id": (lambda pod: pod.record(cluster_id=None).holds(), "which is no LiteFS cluster id"),
+    "damaged record: state": (lambda pod: pod.record(state="recoded").holds(), "unknown state 'recoded'"),
+    "damaged record: ordinal": (lambda pod: pod.record(ordinal="zero").holds(), "primaryOrdinal is 'zero'"),
+}
+
+
+@pytest.mark.parametrize(("arrange", "reason"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_refuses(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
+    outcome = arrange(pod).run()
+    assert outcome.code == 1, outcome.log
+    assert reason in outcome.termination
+    assert RUNBOOK in outcome.termination
+    assert outcome.termination.startswith("abaci-app-0 refuses to start as primary: ")
+    assert outcome.termination.strip() in outcome.log
+    assert len(outcome.termination.encode()) < 4096, "the kubelet cuts termination messages at 4096 bytes"
+
+
+def test_a_replica_asks_nobody(pod: Pod) -> None:
+    outcome = rename(pod.record(), 1).run()
+    assert outcome.code == 0
+    assert not pod.questions.exists()
+
+
+def test_the_volume_and_the_record_are_only_read(pod: Pod) -> None:
+    pod.record().holds(OURS, ltx(7))
+    before = {path: path.stat().st_mtime_ns for path in [*pod.volume.rglob("*"), *pod.identity.rglob("*")]}
+    assert pod.run().code == 0
+    assert {path: path.stat().st_mtime_ns for path in [*pod.volume.rglob("*"), *pod.identity.rglob("*")]} == before
+
+
+def test_dns_is_asked_for_the_full_name(pod: Pod) -> None:
+    pod.record().holds(OURS, ltx(7)).run()
+    assert set(pod.questions.read_text().splitlines()) == {f"nslookup -type=a {SERVICE}."}
+
+
+def test_one_who_refuses_connections_is_named_and_waited_for(pod: Pod) -> None:
+    pod.patience = 2
+    pod.record().holds(OURS, ltx(7)).dns([SELF, LISTENER])
+    outcome = pod.run()
+    assert outcome.code == 0, outcome.log
+    assert 2 <= outcome.took < 6
+    assert f"could not ask {LISTENER}: no answer on port {pod.port} within 2 s" in outcome.log
+
+
+@pytest.mark.parametrize("peer", [Peer(silent=True), Peer(broken=True)], ids=["silent", "not LiteFS"])
+def test_one_who_gives_no_usable_answer_is_named(pod: Pod, peer: Peer) -> None:
+    outcome = pod.record().holds(OURS, ltx(7)).peer(LISTENER, peer).run()
+    assert outcome.code == 0, outcome.log
+    assert f"could not ask {LISTENER}" in outcome.log
+
+
+def test_one_late_to_answer_is_heard(pod: Pod) -> None:
+    """A network policy lets the first packets through seconds after the pod's start."""
+    pod.patience = 8
+    pod.record().holds(OURS, ltx(7)).dns([SELF, LISTENER])
+    with later(2, lambda: pod.peer(LISTENER, Peer(OURS, txid=txid(8)), listed=False)):
+        outcome = pod.run()
+    assert outcome.code == 1
+    assert f"the pod at {LISTENER} has TXID {txid(8)}" in outcome.termination
+    assert outcome.took < 7
+
+
+def test_one_whose_address_is_gone_is_not_waited_for(pod: Pod) -> None:
+    pod.patience = 15
+    pod.record().holds(OURS, ltx(7)).dns([SELF, LISTENER])
+    with later(2, lambda: pod.dns([SELF])):
+        outcome = pod.run()
+    assert outcome.code == 0, outcome.log
+    assert 1 < outcome.took < 10
+    assert "could not ask" not in outcome.log
+
+
+def test_it_waits_while_another_pod_is_primary(pod: Pod) -> None:
+    leader = Peer(OURS, primary=True, txid=txid(7))
+    pod.record().holds(OURS, ltx(7)).peer(LISTENER, leader)
+    with later(4, lambda: setattr(leader, "primary", False)):
+        outcome = pod.run()
+    assert outcome.code == 0, outcome.log
+    assert outcome.took > 4
+    assert f"waits: the pod at {LISTENER} says that it is primary" in outcome.log
+
+
+def test_what_the_other_primary_wrote_meanwhile_counts(pod: Pod) -> None:
+    leader = Peer(OURS, primary=True, txid=txid(7))
+    pod.record().holds(OURS, ltx(7)).peer(LISTENER, leader)
+
+    def demote() -> None:
+        leader.txid = txid(12)
+        leader.primary = False
+
+    with later(3, demote):
+        outcome = pod.run()
+    assert outcome.code == 1
+    assert f"has TXID {txid(12)}" in outcome.termination
+
+
+def test_alone_only_once_dns_knows_this_pod(pod: Pod) -> None:
+    """The first answers may be older than this pod: they say nothing about who came up with it."""
+    pod.patience = 10
+    pod.record("bootstrap").dns([], failure="NXDOMAIN")
+
+    def appear() -> None:
+        pod.peer(LISTENER, Peer(OTHER, txid=txid(3)))
+
+    with later(2, appear):
+        outcome = pod.run()
+    assert outcome.code == 1
+    assert f"already holds cluster {OTHER}" in outcome.termination
+
+
+def test_a_dns_that_never_lists_this_pod_does_not_hold_it_for_ever(pod: Pod) -> None:
+    pod.record("bootstrap").dns([], failure="NXDOMAIN")
+    outcome = pod.run()
+    assert outcome.code == 0, outcome.log
+    assert outcome.took < 5
+
+
+@pytest.mark.parametrize("failure", ["timeout", "SERVFAIL", "REFUSED"])
+def test_a_dns_that_fails_is_not_taken_for_no_peers(pod: Pod, failure: str) -> None:
+    pod.record().holds(OURS, ltx(7)).dns([], failure=failure)
+    outcome = pod.run()
+    assert outcome.code == 1
+    assert "DNS gave no answer" in outcome.termination
+    assert RUNBOOK in outcome.termination
+
+
+def test_the_default_patience_is_twenty_seconds() -> None:
+    assert "patience=${GUARD_PATIENCE:-20}" in GUARD.read_text()
+
+
+def test_many_ltx_files_are_read_at_once(pod: Pod) -> None:
+    """Ten minutes of writes are tens of thousands of files; a loop over them would hold the primary back."""
+    pod.record().holds(OURS, *(ltx(number, number) for number in range(1, 20001)))
+    outcome = pod.run()
+    assert outcome.code == 0
+    assert f"TXID {txid(20000)}" in outcome.log
+    assert outcome.took < 5
+
+
+@contextlib.contextmanager
+def later(delay: float, act: Callable[[], object]) -> Iterator[None]:
+    timer = threading.Timer(delay, act)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()

@@ -1,0 +1,119 @@
+#!/usr/bin/python
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: secret_values
+short_description: Settle the values of a Secret, from the variable, else what the cluster holds, else made once
+description:
+  - For each key the value wished for is taken; where it is V(null), what the Secret in the cluster holds (also an empty
+    value); where it holds nothing, a new random one.
+  - Reads only. The values are final once the caller has applied the Secret; use C(no_log) on the task.
+  - In check mode a cluster that does not answer counts as one without the Secret.
+version_added: 0.1.0
+author: The abaci.infra authors
+options:
+  kubeconfig:
+    description: Path of the kubeconfig file.
+    type: path
+    required: true
+  namespace:
+    description: Namespace of the Secret.
+    type: str
+    required: true
+  name:
+    description: Name of the Secret.
+    type: str
+    required: true
+  wishes:
+    description: The keys with their values, or with V(null) to keep or make one.
+    type: dict
+    required: true
+  length:
+    description: Number of characters (letters and digits) of a value that is made.
+    type: int
+    default: 32
+attributes:
+  check_mode:
+    description: The module only reads.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Settle the password
+  abaci.infra.secret_values:
+    kubeconfig: ~/.kube/k3s-config
+    namespace: abaci
+    name: redis
+    wishes:
+      password: "{{ redis_password | default(none) }}"
+  register: settled
+  no_log: true
+"""
+
+RETURN = r"""
+values:
+  description: One value for each key of O(wishes).
+  type: dict
+  returned: success
+made:
+  description: The keys whose value is new and stands nowhere yet.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import base64
+import secrets
+import string
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import kube
+
+ALPHABET = string.ascii_letters + string.digits
+
+
+def settle(wishes: dict[str, Any], held: dict[str, str], length: int) -> tuple[dict[str, str], list[str]]:
+    """Return the values and the keys of those that are new. ``held``: the Secret's data, base64 as the API has it."""
+    values: dict[str, str] = {}
+    made: list[str] = []
+    for key, wish in wishes.items():
+        if wish is not None:
+            values[key] = str(wish)
+        elif key in held:
+            values[key] = base64.b64decode(held[key] or "").decode()
+        else:
+            values[key] = "".join(secrets.choice(ALPHABET) for _ in range(length))
+            made.append(key)
+    return values, made
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "namespace": {"type": "str", "required": True},
+            "name": {"type": "str", "required": True},
+            # The task hides everything; no_log here would also mask the answer, which the caller needs.
+            "wishes": {"type": "dict", "required": True, "no_log": False},
+            "length": {"type": "int", "default": 32},
+        },
+        supports_check_mode=True,
+    )
+    asked = module.params
+    held: dict[str, str] = {}
+    try:
+        secret = kube.connect(asked["kubeconfig"]).get("v1", "Secret", asked["name"], asked["namespace"])
+        held = (secret or {}).get("data") or {}
+    except kube.KubeError as exc:
+        if exc.status is not None or not module.check_mode:
+            module.fail_json(msg=str(exc))
+    try:
+        values, made = settle(asked["wishes"], held, asked["length"])
+    except ValueError:
+        module.fail_json(msg=f"Secret {asked['namespace']}/{asked['name']} holds a value that is no text: replace it.")
+    module.exit_json(changed=False, values=values, made=made)
+
+
+if __name__ == "__main__":
+    main()

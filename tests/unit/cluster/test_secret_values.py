@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from urllib.parse import quote
 
 import pytest
 from ansible_collections.abaci.infra.plugins.modules.secret_values import settle
@@ -32,5 +33,5 @@ def test_the_variable_comes_before_what_the_cluster_holds(wish: str | None, hold
 def test_a_value_is_made_only_where_there_is_none() -> None:
     values, made = settle({"password": None, "other": "x"}, {}, 32)
     assert made == ["password"]
-    assert len(values["password"]) == 32 and values["password"].isalnum()
+    assert len(values["password"]) == 43 and quote(values["password"], safe="") == values["password"]
     assert settle({"password": None}, {}, 32)[0] != values

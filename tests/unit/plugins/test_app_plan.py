@@ -1,0 +1,480 @@
+"""Refuse or act: identity, ordinal, replicas, what cannot be changed, sysctls, kept volumes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils import app_plan, litefs
+from factory_objects import (
+    SYSCTL,
+    A,
+    B,
+    claim,
+    document,
+    held,
+    kube_node,
+    living,
+    node,
+    pod,
+    record,
+    statefulset,
+    volume,
+    wishes,
+)
+
+GONE = litefs.unreachable("its container is not running")
+RUNBOOK = "docs/runbooks/primary-refused.md"
+
+
+def data(where: str, cluster: str | None = None, ordinal: int = 0, wished: int = 0) -> dict[str, str]:
+    found = {"state": where, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
+    return found | ({"clusterID": cluster} if cluster else {})
+
+
+def decided(state: dict[str, Any], **wished: Any) -> dict[str, Any]:
+    plan: dict[str, Any] = app_plan.plan(state, wishes(**wished))
+    return plan
+
+
+# --- the identity record -----------------------------------------------------------------------------------------
+
+ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
+    # name: (state, wishes, action, the record's data afterwards)
+    "nothing exists: the first start may begin empty": (document(), {}, "create", data("bootstrap")),
+    "nothing exists: the wish decides on the ordinal": (
+        document(),
+        {"primary_ordinal": 1},
+        "create",
+        data("bootstrap", None, 1, 1),
+    ),
+    "a first run died before it made anything": (document(record=record("bootstrap")), {}, "none", data("bootstrap")),
+    "a first run died and the wish changed": (
+        document(record=record("bootstrap")),
+        {"primary_ordinal": 2},
+        "update",
+        data("bootstrap", None, 2, 2),
+    ),
+    "a first run died before its primary ran": (
+        living({n: GONE for n in range(3)}, record=record("bootstrap")),
+        {},
+        "none",
+        data("bootstrap"),
+    ),
+    "the primary runs under bootstrap": (living(record=record("bootstrap")), {}, "update", data("recorded", A)),
+    "under bootstrap, a replica has no id yet": (
+        living({2: node(None, database=None)}, record=record("bootstrap")),
+        {},
+        "update",
+        data("recorded", A),
+    ),
+    "under bootstrap, a replica does not answer": (
+        living({2: GONE}, record=record("bootstrap")),
+        {},
+        "update",
+        data("recorded", A),
+    ),
+    "a cluster made by hand is adopted": (living(record=None), {}, "create", data("recorded", A)),
+    "a cluster of one pod is adopted": (
+        document(
+            statefulset=statefulset(1, None),
+            pods=[pod(0)],
+            claims=[claim(0)],
+            answers={"abaci-app-0": node(primary=True)},
+        ),
+        {"replicas": 1},
+        "create",
+        data("recorded", A),
+    ),
+    "a record with an id stays": (living(), {}, "none", data("recorded", A)),
+    "a record with an id stays while its primary is held": (living({0: GONE}), {}, "none", data("recorded", A)),
+    "a record with an id stays where all else is gone": (
+        document(record=record("recorded", A)),
+        {},
+        "none",
+        data("recorded", A),
+    ),
+    "a record with an id stays where only kept volumes are left": (
+        document(record=record("recorded", A), volumes=[volume(0, phase="Released")]),
+        {},
+        "none",
+        data("recorded", A),
+    ),
+    "a replica of another cluster is not the record's matter": (living({2: node(B)}), {}, "none", data("recorded", A)),
+    "after a promote the old wish is kept out": (
+        living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0)),
+        {"primary_ordinal": 0},
+        "none",
+        data("recorded", A, 1, 0),
+    ),
+    "after a promote the inventory may follow": (
+        living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0)),
+        {"primary_ordinal": 1},
+        "update",
+        data("recorded", A, 1, 1),
+    ),
+    "a record made by hand gets the wish": (
+        living(record=record("recorded", A, 0, "")),
+        {},
+        "update",
+        data("recorded", A),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACT)
+def test_the_record_is_written(case: str) -> None:
+    state, wished, action, expected = ACT[case]
+    plan = decided(state, **wished)
+    assert plan["refusal"] is None
+    assert plan["record"] == {"action": action, "data": expected}
+    assert plan["primary_ordinal"] == int(expected["primaryOrdinal"])
+
+
+REFUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    # section 0.2: an empty primary makes a new cluster without a word, so bootstrap is never written beside data
+    "no record, a claim exists": (document(claims=[claim(0)]), {}, rf"Claims \(litefs-data-abaci-app-0\).*{RUNBOOK}"),
+    "no record, a kept volume exists": (
+        document(volumes=[volume(0, phase="Released")]),
+        {},
+        rf"Volumes \(pvc-0\).*{RUNBOOK}",
+    ),
+    "no record, only the StatefulSet exists": (
+        document(statefulset=statefulset(0)),
+        {},
+        rf"The StatefulSet.*{RUNBOOK}",
+    ),
+    "no record, an orphaned pod exists": (
+        document(pods=[pod(0, owned=False)]),
+        {},
+        rf"Pods \(abaci-app-0\).*{RUNBOOK}",
+    ),
+    "no record, the primary does not run": (living({0: GONE}, record=None), {}, RUNBOOK),
+    "no record, only replicas of one cluster answer": (living({0: node()}, record=None), {}, RUNBOOK),
+    # section 0.3: the replicas hold the last good copy
+    "no record, the replicas hold another cluster": (
+        living({0: node(B, 1, primary=True)}, record=None),
+        {},
+        rf"abaci-app-0 holds the LiteFS cluster {B}.*abaci-app-1 {A}, abaci-app-2 {A}.*{RUNBOOK}",
+    ),
+    "bootstrap, one replica holds another cluster": (living({2: node(B)}, record=record("bootstrap")), {}, RUNBOOK),
+    "bootstrap, kept volumes and no primary": (
+        document(record=record("bootstrap"), volumes=[volume(0, phase="Released")]),
+        {},
+        rf"bootstrap.*pvc-0.*{RUNBOOK}",
+    ),
+    "the record says one cluster and the primary another": (
+        living({0: node(B, 1, primary=True), 1: node(A), 2: node(A)}),
+        {},
+        rf"abaci-app-0 holds the LiteFS cluster {B}.*records {A}.*{RUNBOOK}",
+    ),
+    "all pods hold another cluster than recorded": (
+        living({0: node(B, primary=True), 1: node(B), 2: node(B)}),
+        {},
+        rf"records {A}.*{RUNBOOK}",
+    ),
+    # section 8.5
+    "two primaries": (living({1: node(primary=True)}), {}, rf"abaci-app-0 and abaci-app-1 each say.*{RUNBOOK}"),
+    "two primaries, no record": (living({1: node(primary=True)}, record=None), {}, RUNBOOK),
+    "two primaries under bootstrap": (living({1: node(B, primary=True)}, record=record("bootstrap")), {}, RUNBOOK),
+    "the primary names no cluster": (
+        living({0: node(None, primary=True)}, record=record("bootstrap")),
+        {},
+        "names no cluster id",
+    ),
+    "the record's state is unknown": (living(record=record("restore", A)), {}, "state 'restore'"),
+    "the record is empty": (living(record={"metadata": {}, "data": {}}), {}, "state ''"),
+    "the record has no id": (living(record=record("recorded")), {}, "clusterID ''"),
+    "the record's id is cut": (living(record=record("recorded", A[:-1])), {}, "clusterID"),
+    "the record has no ordinal": (living(record=record("recorded", A, "")), {}, "primaryOrdinal ''"),
+    "the record's ordinal is no number": (living(record=record("recorded", A, "-1")), {}, "primaryOrdinal '-1'"),
+    # the ordinal
+    "the ordinal was changed by hand": (
+        living(),
+        {"primary_ordinal": 1},
+        r"app_primary_ordinal is 1.*has ordinal 0.*playbooks/promote.yml",
+    ),
+    "the ordinal was changed by hand while the primary is down": (
+        living({0: GONE}),
+        {"primary_ordinal": 2},
+        "playbooks/promote.yml",
+    ),
+    "the ordinal was changed by hand under bootstrap": (
+        living(record=record("bootstrap")),
+        {"primary_ordinal": 1},
+        "playbooks/promote.yml",
+    ),
+    "the ordinal was changed to a third value after a promote": (
+        living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0)),
+        {"primary_ordinal": 2},
+        "playbooks/promote.yml",
+    ),
+    "a promote died half-way": (
+        living(record=record("recorded", A, 1, 0)),
+        {},
+        r"ordinal 1, but abaci-app-0 says.*playbooks/promote.yml",
+    ),
+    "adoption with another ordinal": (
+        living(record=None),
+        {"primary_ordinal": 1},
+        r"running primary is abaci-app-0: set it to 0",
+    ),
+    "an ordinal that is no number": (living(), {"primary_ordinal": "first"}, "app_primary_ordinal is 'first'"),
+    "an ordinal that is a truth value": (living(), {"primary_ordinal": True}, "app_primary_ordinal is True"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSE)
+def test_it_refuses_in_one_sentence(case: str) -> None:
+    state, wished, words = REFUSE[case]
+    plan = decided(state, **wished)
+    assert plan["refusal"] is not None
+    assert re.search(words, plan["refusal"], re.DOTALL)
+    assert plan["refusal"][-1] == "." and "\n" not in plan["refusal"]
+
+
+@pytest.mark.parametrize("case", REFUSE)
+def test_a_refusal_never_lets_a_primary_start_empty(case: str) -> None:
+    state, wished, _words = REFUSE[case]
+    record_plan = decided(state, **wished)["record"]
+    assert record_plan["action"] == "none"
+    assert record_plan["data"].get("state") != "bootstrap" or state["record"]["state"] == "bootstrap"
+
+
+def test_bootstrap_is_written_only_where_nothing_exists() -> None:
+    traces: dict[str, Any] = {
+        "statefulset": statefulset(),
+        "pods": [pod(0)],
+        "claims": [claim(2)],
+        "volumes": [volume(1, phase="Released")],
+    }
+    for part, value in traces.items():
+        for answers in ({}, {"abaci-app-0": node(primary=True)}, {"abaci-app-0": node()}):
+            plan = decided(document(answers=answers, **{part: value}))
+            assert plan["record"]["data"].get("state") != "bootstrap", part
+            assert not plan["first_start"]
+
+
+def test_what_the_guard_says_is_in_the_notes() -> None:
+    state = living({0: GONE}, pods=[held(0, "the volume is empty"), pod(1), pod(2)])
+    assert "No pod says that it is primary; abaci-app-0 is held: the volume is empty." in decided(state)["notes"]
+
+
+def test_pods_that_were_not_asked_are_named() -> None:
+    notes = decided(living({1: GONE, 2: GONE}, record=record("bootstrap")))["notes"]
+    assert any("without asking abaci-app-1 and abaci-app-2" in note for note in notes)
+
+
+def test_a_mismatched_replica_is_named() -> None:
+    assert any(f"abaci-app-2 holds the LiteFS cluster {B}" in note for note in decided(living({2: node(B)}))["notes"])
+
+
+# --- replicas ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("living_count", "last_wish", "wish", "expected"),
+    [
+        (None, None, 3, 3),  # first start
+        (3, 3, 3, 3),
+        (5, 3, 3, 5),  # kubectl scale, then site.yml: nothing changes
+        (1, 3, 3, 1),
+        (5, 3, 4, 4),  # the inventory was changed last
+        (3, 3, 5, 5),
+        (5, 5, 3, 3),
+        (4, None, 3, 4),  # made by hand: it keeps what it has
+        (0, 3, 3, 1),  # scaled to 0: the primary has to run
+        (2, 3, 2, 2),
+        (3, 2, "3", 3),  # a number in quotes
+    ],
+)
+def test_the_count_belongs_to_whoever_changed_it_last(
+    living_count: int | None, last_wish: int | None, wish: Any, expected: int
+) -> None:
+    state = document() if living_count is None else living(statefulset=statefulset(living_count, last_wish))
+    plan = decided(state, replicas=wish)
+    assert (plan["refusal"], plan["replicas"], plan["wished_replicas"]) == (None, expected, int(wish))
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (0, "app_replicas is 0.*set it to 1 or more"),
+        (-1, "app_replicas is -1"),
+        ("", "app_replicas is ''"),
+        (None, "app_replicas is None"),
+        (2.5, "app_replicas is 2.5"),
+        (True, "app_replicas is True"),
+    ],
+)
+def test_bad_counts_are_refused(wish: Any, words: str) -> None:
+    for state in (document(), living()):
+        assert re.search(words, decided(state, replicas=wish)["refusal"])
+
+
+def test_the_count_never_falls_below_the_primary() -> None:
+    moved = {0: node(), 2: node(primary=True)}
+    state = living(moved, record=record("recorded", A, 2, 0))
+    assert "app_replicas is 2, but the primary has ordinal 2" in decided(state, replicas=2)["refusal"]
+    scaled = living(moved, record=record("recorded", A, 2, 0), statefulset=statefulset(2, 3))
+    plan = decided(scaled)
+    assert (plan["refusal"], plan["replicas"]) == (None, 3)
+    assert any("scaled to 2; it gets 3" in note for note in plan["notes"])
+    assert (
+        "app_replicas is 1, but the primary has ordinal 1"
+        in decided(document(), replicas=1, primary_ordinal=1)["refusal"]
+    )
+
+
+# --- what the API does not let change ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wished", "words"),
+    [
+        ({"storage_size": "10Gi"}, "app_storage_size is 10Gi.*made with 5Gi"),
+        ({"storage_size": "5G"}, "app_storage_size"),
+        ({"storage_size": "5120Mi"}, None),
+        ({"storage_size": "5Gi", "storage_class": "local-path", "service_name": "abaci-app-headless"}, None),
+        ({"storage_class": "longhorn"}, "app_storage_class is longhorn"),
+        ({"service_name": "other"}, "serviceName"),
+        ({"pod_management_policy": "OrderedReady"}, "podManagementPolicy"),
+        ({"claim_template": "data"}, "no volumeClaimTemplate data"),
+        ({"claim_template": "litefs-data"}, None),
+    ],
+)
+def test_immutable_fields_are_refused_before_the_apply(wished: dict[str, str], words: str | None) -> None:
+    refusal = decided(living(), **wished)["refusal"]
+    assert refusal is None if words is None else re.search(words, refusal)
+    assert decided(document(), **{key: value for key, value in wished.items() if key != "claim"})["refusal"] is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1Gi", "1024Mi", True),
+        ("1G", "1000M", True),
+        ("1.5Gi", "1536Mi", True),
+        ("1Gi", "1G", False),
+        (1073741824, "1Gi", True),
+        ("500m", "0.5", True),
+        ("2Ti", "2048Gi", True),
+        ("1k", "1000", True),
+        ("1Ki", "1024", True),
+        ("junk", "junk", True),
+        ("junk", "1Gi", False),
+        (None, "1Gi", False),
+    ],
+)
+def test_quantities_are_compared_as_amounts(one: object, other: object, same: bool) -> None:
+    assert app_plan.same_quantity(one, other) is same
+
+
+# --- sysctls -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allowed", "name", "expected"),
+    [
+        ([SYSCTL], SYSCTL, True),
+        ([], SYSCTL, False),
+        (["net.ipv4.*"], SYSCTL, True),
+        (["net.*"], SYSCTL, True),
+        (["kernel.msg*"], "kernel.msgmax", True),
+        (["kernel.msg*"], SYSCTL, False),
+        (["net/ipv4/tcp_syn_retries"], SYSCTL, True),
+        (["net.ipv4.tcp_syn"], SYSCTL, False),
+    ],
+)
+def test_a_kubelets_list_may_hold_patterns(allowed: list[str], name: str, expected: bool) -> None:
+    assert app_plan.allows(allowed, name) is expected
+
+
+def test_a_node_that_would_reject_the_pods_is_named_with_the_key_to_set() -> None:
+    kubelets: dict[str, Any] = {"node-0": [SYSCTL], "node-1": [], "node-2": [SYSCTL]}
+    refusal = decided(living(kubelets=kubelets))["refusal"]
+    assert "node node-1" in refusal
+    assert f"allowed-unsafe-sysctls={SYSCTL} in k3s_config" in refusal
+
+
+@pytest.mark.parametrize(
+    ("wished", "spec"),
+    [
+        ({"sysctls": []}, {}),
+        ({"sysctls": ["net.ipv4.tcp_keepalive_time"]}, {}),  # safe everywhere
+        ({"node_selector": {"kubernetes.io/hostname": "elsewhere"}}, {}),
+        ({}, {"unschedulable": True}),
+        ({}, {"taints": [{"key": "dedicated", "value": "db", "effect": "NoSchedule"}]}),
+    ],
+)
+def test_nodes_that_get_no_pod_need_not_allow_it(wished: dict[str, Any], spec: dict[str, Any]) -> None:
+    state = document(nodes=[kube_node("a", **spec)], kubelets={"a": []})
+    assert decided(state, **wished)["refusal"] is None
+
+
+@pytest.mark.parametrize(
+    "toleration",
+    [
+        {"operator": "Exists"},
+        {"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "dedicated", "value": "db"},
+    ],
+)
+def test_a_tolerated_taint_brings_pods_to_the_node(toleration: dict[str, str]) -> None:
+    tainted = kube_node("a", taints=[{"key": "dedicated", "value": "db", "effect": "NoSchedule"}])
+    state = document(nodes=[tainted], kubelets={"a": []})
+    assert "node a" in decided(state, tolerations=[toleration])["refusal"]
+    assert decided(state, tolerations=[{"key": "other", "operator": "Exists"}])["refusal"] is None
+
+
+def test_a_node_that_cannot_be_asked_is_a_note_and_no_refusal() -> None:
+    plan = decided(document(nodes=[kube_node("a")], kubelets={"a": "it is off"}))
+    assert plan["refusal"] is None
+    assert any("node a" in note and "it is off" in note for note in plan["notes"])
+
+
+# --- volumes and the rest ----------------------------------------------------------------------------------------
+
+
+def test_kept_volumes_are_listed() -> None:
+    state = living(volumes=[volume(0), volume(2, "older", "Released", name="pvc-old")])
+    notes = decided(state)["notes"]
+    assert [note for note in notes if "pvc-old" in note and "litefs-data-abaci-app-2" in note and "node-2" in note]
+    assert not [note for note in notes if "pvc-0" in note]
+
+
+@pytest.mark.parametrize(("minor", "policy"), [("35", False), ("36", True), ("37+", True), ("", False)])
+def test_an_older_api_has_no_policy_that_makes_volumes_retain(minor: str, policy: bool) -> None:
+    state = living(version={"minor": minor}, volumes=[volume(0, policy="Delete"), volume(1)])
+    assert decided(state)["retain"] == {"admission_policy": policy, "patch": ["pvc-0"]}
+
+
+def test_all_refusals_are_there_and_the_identity_comes_first() -> None:
+    plan = decided(living({1: node(primary=True)}), replicas=0, storage_size="1Gi")
+    assert len(plan["refusals"]) == 3
+    assert "each say that they are primary" in plan["refusals"][0] == plan["refusal"]
+
+
+def test_an_unknown_wish_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="replica_count"):
+        app_plan.plan(document(), {"replica_count": 3})
+
+
+def test_without_an_api_the_plan_says_so() -> None:
+    state = document()
+    state["api"]["error"] = "There is no kubeconfig at /x."
+    plan = decided(state)
+    assert (plan["refusal"], plan["first_start"], plan["replicas"]) == (None, True, 3)
+    assert "no kubeconfig at /x" in plan["notes"][0]
+
+
+def test_a_second_run_changes_nothing() -> None:
+    first = decided(document())
+    again = decided(document(record={"metadata": {}, "data": first["record"]["data"]}))
+    assert again["record"] == {"action": "none", "data": first["record"]["data"]}
+    recorded = decided(living(record={"metadata": {}, "data": first["record"]["data"]}))
+    assert recorded["record"]["action"] == "update"
+    third = decided(living(record={"metadata": {}, "data": recorded["record"]["data"]}))
+    assert third["record"]["action"] == "none"
+    assert third["notes"] == []

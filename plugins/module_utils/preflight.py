@@ -66,7 +66,9 @@ def _system(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
             "(host_supported_systems holds the oldest that is allowed)."
         )
     if not probe["systemd"]:
-        found.append("the host was not started by systemd, which k3s's service needs; use a host with systemd as PID 1.")
+        found.append(
+            "the host was not started by systemd, which k3s's service needs; use a host with systemd as PID 1."
+        )
     return found
 
 
@@ -76,9 +78,9 @@ def _cgroup(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> str:
     if probe["cgroup"] == 2 or not refused or wishes["cgroup_v1_allowed"]:
         return ""
     return (
-        f"the host uses cgroup v1, which the kubelet of {wishes['k3s_version'] or 'newer k3s versions'} refuses; boot it "
-        "with systemd.unified_cgroup_hierarchy=1, or set host_cgroup_v1_allowed: true together with "
-        "failCgroupV1: false in a kubelet drop-in."
+        f"the host uses cgroup v1, which the kubelet of {wishes['k3s_version'] or 'newer k3s versions'} refuses; "
+        "boot it with systemd.unified_cgroup_hierarchy=1, or set host_cgroup_v1_allowed: true together with "
+        "k3s_kubelet_config: {failCgroupV1: false}."
     )
 
 
@@ -148,8 +150,8 @@ def fuse_mistake(probe: Mapping[str, Any]) -> str:
     fuse = probe["fuse"]
     if not fuse["in_kernel"] and not fuse["module"]:
         return (
-            f"the kernel {probe['kernel']} has neither FUSE built in nor a fuse module, and LiteFS needs it; install the "
-            "distribution's full kernel package (on Ubuntu linux-modules-extra), or use another host."
+            f"the kernel {probe['kernel']} has neither FUSE built in nor a fuse module, and LiteFS needs it; install "
+            "the distribution's full kernel package (on Ubuntu linux-modules-extra), or use another host."
         )
     if fuse["in_kernel"] and not fuse["device"]:
         return (
@@ -183,7 +185,7 @@ def _same_twice(reports: list[Report]) -> list[str]:
 
 
 def clock_mistakes(reports: Iterable[Report]) -> list[str]:
-    """Return one sentence where two clocks surely differ by more than the wish; hosts that chrony will set are left out.
+    """Return one sentence where two clocks surely differ by more than the wish; hosts of chrony are left out.
 
     ``probe["clock"]`` is the interval [least, most] in seconds that holds the host's offset from the controller: what
     a slow connection adds widens the interval, and only a gap between two intervals counts as a difference.

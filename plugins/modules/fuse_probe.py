@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: fuse_probe
 short_description: Prove by a real mount that FUSE works on a host
 description:
-  - Opens C(/dev/fuse), mounts a file system that it answers itself, asks the kernel for the attributes of its root, compares
-    them with what it answered, and unmounts.
+  - Opens C(/dev/fuse), mounts a file system that it answers itself, asks the kernel for the attributes of its root,
+    compares them with what it answered, and unmounts.
   - Needs root and nothing else; leaves nothing behind.
 options:
   timeout:
@@ -63,7 +63,8 @@ def answer(request: bytes) -> tuple[bytes, tuple[int, int] | None]:
         # major, minor, max_readahead, flags, max_background, congestion_threshold, max_write, and zeros
         body = struct.pack("=IIIIHHI", 7, min(version[1], 31), 0, 0, 12, 9, 4096).ljust(64, b"\0")
     elif opcode == FUSE_GETATTR:
-        # attr_valid, its nsec, dummy; ino, size, blocks, atime, mtime, ctime, three nsec, mode, nlink, uid, gid, rdev, blksize, pad
+        # attr_valid, its nsec, dummy; then the attributes: ino, size, blocks, atime, mtime, ctime, three nsec, mode,
+        # nlink, uid, gid, rdev, blksize, padding.
         body = struct.pack("=QII", 0, 0, 0) + struct.pack(
             "=6Q10I", 1, 0, 0, MARK, MARK, MARK, 0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0
         )
@@ -122,8 +123,8 @@ def main() -> None:
         version = prove(module.params["timeout"])
     except OSError as exc:
         module.fail_json(
-            msg=f"No FUSE file system can be mounted here ({exc}), and LiteFS needs one: check that /dev/fuse exists, that "
-            "the fuse module is loaded and that this host, if it is a container, has the device and the right to mount."
+            msg=f"No FUSE file system can be mounted here ({exc}), and LiteFS needs one: check that /dev/fuse exists, "
+            "that the fuse module is loaded and that this host, if it is a container, has the device and may mount."
         )
     module.exit_json(changed=False, version=version)
 

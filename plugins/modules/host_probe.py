@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: host_probe
 short_description: Look at a host before it becomes a cluster node
 description:
-  - Reads what the preflight rules need (system, cgroup version, listening ports and who holds them, memory, disk, clock,
-    default route, FUSE, swap, kernel settings, packages) and changes nothing.
+  - Reads what the preflight rules need (system, cgroup version, listening ports and who holds them, memory, disk,
+    clock, default route, FUSE, swap, kernel settings, packages) and changes nothing.
   - An action plugin of the same name adds C(probe.clock), the interval in seconds that holds the offset of this host's
     clock from the controller's.
 options:
@@ -214,9 +214,7 @@ def main() -> None:
         "fuse": fuse(),
         "k3s_installed": os.path.exists("/usr/local/bin/k3s"),
         "swaps": [line.split()[0] for line in read("/proc/swaps").splitlines()[1:]],
-        "sysctl": {
-            name: " ".join(read("/proc/sys/" + name.replace(".", "/")).split()) for name in params["sysctl"]
-        },
+        "sysctl": {name: " ".join(read("/proc/sys/" + name.replace(".", "/")).split()) for name in params["sysctl"]},
         "packages_missing": packages_missing(params["packages"]),
         "time": time.time(),
     }

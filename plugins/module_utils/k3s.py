@@ -1,0 +1,378 @@
+"""Decisions about k3s: plain data in, plain data or sentences out, no I/O."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+Config = dict[str, Any]
+Report = Mapping[str, Any]
+
+# Keys that the role writes itself, each with what to use instead.
+OWNED_KEYS = {
+    "server": "k3s_server_url",
+    "token": "k3s_token",
+    "token-file": "k3s_token",
+    "data-dir": "k3s_data_dir",
+    "cluster-init": "one server for now; more servers are not supported yet",
+}
+VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)\+k3s(\d+)")
+TOKEN = re.compile(r"K10([0-9a-f]{64})::(.+)", re.DOTALL)
+REMOVE = "systemctl disable --now k3s k3s-agent; rm -rf /etc/rancher /var/lib/rancher"
+# The binary says armhf where the lists say arm.
+ARCHITECTURES = {"amd64": "", "arm64": "-arm64", "arm": "-armhf"}
+
+
+# --- versions and artifacts ------------------------------------------------------------------------------------------
+
+
+def parse_version(text: str) -> tuple[int, int, int, int]:
+    """Return (major, minor, patch, build) of a release such as v1.36.4+k3s1.
+
+    Raises ValueError with a sentence for anything else, release candidates included (they sort after their release).
+    """
+    match = VERSION.fullmatch(text)
+    if not match:
+        raise ValueError(f"k3s_version is {text!r}, which is no release of k3s; write it as v1.36.4+k3s1.")
+    major, minor, patch, build = (int(part) for part in match.groups())
+    return major, minor, patch, build
+
+
+def artifact(version: str, source: str, base: str, arch: str) -> dict[str, str]:
+    """Return where one architecture's files of a release are: ``binary``, ``images``, ``sums`` and their file names.
+
+    ``base`` is an address for the sources release and mirror, and a folder for the source folder, which holds the files
+    of one version without a level for it.
+    """
+    suffix = ARCHITECTURES[arch]
+    names = {
+        "binary": f"k3s{suffix}",
+        "images": f"k3s-airgap-images-{arch}.tar",
+        "sums": f"sha256sum-{arch}.txt",
+    }
+    root = base.rstrip("/") if source == "folder" else f"{base.rstrip('/')}/{quote(version, safe='')}"
+    return {**{name: f"{root}/{file}" for name, file in names.items()}, "images_name": names["images"]}
+
+
+def upgrade_mistake(installed: str, wanted: str, allowed: bool) -> str:
+    """Return why a node may not go from the installed version to the wanted one; empty where it may."""
+    if not installed or installed == wanted:
+        return ""
+    try:
+        old, new = parse_version(installed), parse_version(wanted)
+    except ValueError:
+        return (
+            f"{installed} is installed, which is no release of k3s; remove it first ({REMOVE}), or leave this host out."
+        )
+    if new < old:
+        return (
+            f"{installed} is installed and k3s_version is {wanted}; k3s cannot be downgraded, "
+            f"so set k3s_version to {installed} or newer."
+        )
+    if new[0] != old[0] or new[1] > old[1] + 1:
+        return (
+            f"{installed} is installed and k3s_version is {wanted}; no minor version may be skipped, "
+            f"so upgrade to v{old[0]}.{old[1] + 1} first."
+        )
+    if not allowed:
+        return (
+            f"{installed} is installed and k3s_version is {wanted}; set k3s_allow_upgrade: true to upgrade in this "
+            f"run, or k3s_version: {installed} to stay."
+        )
+    return ""
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+def merge_config(layers: Iterable[Mapping[str, Any]]) -> Config:
+    """Return one config.yaml from several dictionaries: the later wins, lists append (each value once), in order."""
+    merged: Config = {}
+    for layer in layers:
+        for key, value in layer.items():
+            before = merged.get(key)
+            if isinstance(before, list) or (isinstance(value, list) and before is not None):
+                merged[key] = _once(_as_list(before) + _as_list(value))
+            else:
+                merged[key] = _once(value) if isinstance(value, list) else value
+    return merged
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _once(values: list[Any]) -> list[Any]:
+    return [value for index, value in enumerate(values) if value not in values[:index]]
+
+
+def config_mistakes(layers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each key that the role owns and for each key that k3s could not read.
+
+    ``layers`` maps the name of the variable to its value.
+    """
+    found = []
+    for variable, layer in layers.items():
+        for key in layer:
+            if key.rstrip("+") in OWNED_KEYS:
+                found.append(f"{variable} sets {key}, which the role writes itself; use {OWNED_KEYS[key.rstrip('+')]}.")
+            elif "_" in key:
+                found.append(
+                    f"{variable} sets {key}; k3s writes its keys with hyphens, so use {key.replace('_', '-')}."
+                )
+    return found
+
+
+def san(url: str, *addresses: str) -> list[str]:
+    """Return the names that the API's certificate needs besides its own: none for the loopback addresses."""
+    host = urlsplit(url).hostname or ""
+    return _once([name for name in (*addresses, host) if name and name not in ("127.0.0.1", "localhost", "::1")])
+
+
+# --- who belongs to which cluster ------------------------------------------------------------------------------------
+
+
+def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list[str], server_group: str) -> list[str]:
+    """Return one sentence for each thing in the inventory or on the nodes that would break or split a cluster.
+
+    A report is one node's: ``{"name", "probe": {...}, "wishes": {...}}``; see k3s_probe. ``servers`` and ``agents`` are
+    the inventory's, whether they take part in this run or not.
+    """
+    reports = [report for report in reports if report.get("probe")]
+    by_name = {report["name"]: report for report in reports}
+    found = _inventory(servers, agents, server_group)
+    for report in reports:
+        found += [f"{report['name']}: {text}" for text in _one_node(report, servers, by_name)]
+    if len(servers) == 1 and servers[0] in by_name:
+        found += _foreign(by_name[servers[0]], [by_name[name] for name in agents if name in by_name])
+    return found
+
+
+def _inventory(servers: list[str], agents: list[str], group: str) -> list[str]:
+    found = []
+    if not servers:
+        found.append(f"The inventory group {group} is empty; put the host that shall be the cluster's server into it.")
+    if len(servers) > 1:
+        found.append(
+            f"The inventory group {group} holds {len(servers)} hosts ({', '.join(servers)}), and more than one server is "
+            "not supported yet; leave one there and move the others to the agents."
+        )
+    both = sorted(set(servers) & set(agents))
+    if both:
+        found.append(
+            f"{', '.join(both)} is both server and agent in the inventory; a server runs pods too, "
+            "so take it from the agents."
+        )
+    return found
+
+
+def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report]) -> list[str]:
+    probe, wishes = report["probe"], report["wishes"]
+    found = []
+    try:
+        parse_version(wishes["version"])
+    except ValueError as exc:
+        return [str(exc)]
+    if probe["arch"] not in ARCHITECTURES:
+        return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
+    found += _source(wishes, probe["arch"])
+    # An agent behind a server that has the wanted version already is an upgrade that was interrupted: it goes on.
+    server = by_name.get(servers[0]) if servers else None
+    interrupted = (
+        server is not None and server is not report and server["probe"]["installed_version"] == wishes["version"]
+    )
+    found.append(upgrade_mistake(probe["installed_version"], wishes["version"], wishes["allow_upgrade"] or interrupted))
+    other = "k3s-agent" if report["name"] in servers else "k3s"
+    if other in probe["units"]:
+        role = "server" if report["name"] in servers else "agent"
+        found.append(
+            f"the service {other} is installed, but the inventory says {role}; put the host back into its group, "
+            f"or remove k3s there first ({REMOVE})."
+        )
+    return [text for text in found if text]
+
+
+def _source(wishes: Mapping[str, Any], arch: str) -> list[str]:
+    variable = {"release": "k3s_release_url", "mirror": "k3s_mirror_url", "folder": "k3s_artifact_dir"}[
+        wishes["source"]
+    ]
+    if not wishes["base"]:
+        return [f"k3s_source is {wishes['source']}, so {variable} has to say where the files are."]
+    place = artifact(wishes["version"], wishes["source"], wishes["base"], arch)
+    show = f"cat {place['sums']}" if wishes["source"] == "folder" else f"curl -sfL {place['sums']}"
+    needed = [("k3s_checksum", wishes["checksum"], "k3s" + ARCHITECTURES[arch])]
+    if wishes["images_enabled"]:
+        needed.append(("k3s_images_checksum", wishes["images_checksum"], place["images_name"]))
+    found = []
+    for name, value, file in needed:
+        if not value:
+            found.append(
+                f"{name} is not set, and no checksum of {file} {wishes['version']} is known here; set it to what "
+                f'"{show} | grep -w {file}" shows.'
+            )
+        elif not re.fullmatch(r"[0-9a-f]{64}", value):
+            found.append(
+                f'{name} is no SHA-256 of 64 hexadecimal digits; set it to what "{show} | grep -w {file}" shows.'
+            )
+    return found
+
+
+def _foreign(server: Report, agents: list[Report]) -> list[str]:
+    probe = server["probe"]
+    found = []
+    if probe["token_matches"] is False:
+        found.append(
+            f"k3s_token is the token of another cluster than the one that lives on {server['name']}; "
+            "remove k3s_token from the inventory (the cluster keeps its own), or correct it."
+        )
+    for agent in agents:
+        foreign = foreign_mistake(agent["name"], agent["probe"]["ca_hash"], server["name"], probe["ca_hash"])
+        if foreign:
+            found.append(foreign)
+    if not probe["ca_hash"] and server["wishes"]["token_is_long"]:
+        found.append(
+            "k3s_token has the long form (K10...) of a cluster that exists, but there is none on "
+            f"{server['name']}; give the short form, or leave k3s_token out and let k3s make one."
+        )
+    return found
+
+
+def foreign_mistake(agent: str, agent_hash: str, server: str, server_hash: str) -> str:
+    """Return why an agent may not join the server's cluster: it belongs to one with another CA. Empty hash: none."""
+    if not agent_hash or agent_hash == server_hash:
+        return ""
+    if not server_hash:
+        return (
+            f"{agent} belongs to a cluster, but {server} has none, and a second one must not be founded; check that "
+            f"{server} is the right host and its data directory is there, or remove k3s from {agent} first ({REMOVE})."
+        )
+    return (
+        f"{agent} holds the token of another cluster than the one on {server}; remove k3s there first ({REMOVE}), "
+        "or take the host out of this inventory."
+    )
+
+
+def ca_hash(token: str) -> str:
+    """Return the hash of the cluster's CA that the long form of a token carries; empty for the short form."""
+    match = TOKEN.fullmatch(token.strip())
+    return match.group(1) if match else ""
+
+
+def same_token(given: str, living: str) -> bool:
+    """Whether a token from the inventory, in short or long form, is the server token of the living cluster."""
+    match_given, match_living = TOKEN.fullmatch(given.strip()), TOKEN.fullmatch(living.strip())
+    if match_given and match_living and match_given.group(1) != match_living.group(1):
+        return False
+    return _password(match_given.group(2) if match_given else given) == _password(
+        match_living.group(2) if match_living else living
+    )
+
+
+def _password(credentials: str) -> str:
+    return credentials.strip().rsplit(":", 1)[-1]
+
+
+# --- kubeconfig ------------------------------------------------------------------------------------------------------
+
+
+def kubeconfig_for(document: Mapping[str, Any], server: str) -> dict[str, Any]:
+    """Return the server's own kubeconfig with the address under which the reader reaches the API."""
+    clusters = [{**entry, "cluster": {**entry["cluster"], "server": server}} for entry in document["clusters"]]
+    return {**document, "clusters": clusters}
+
+
+def kubeconfig_refusal(existing: Any, living: str, path: str) -> str:
+    """Return why an existing kubeconfig must not be overwritten; empty where it is ours or there is none.
+
+    It is ours when it holds one cluster and the hash of its CA is ``living``, that of the cluster on the server (empty:
+    there is none yet, so the file is somebody else's). Addresses and client certificates may change.
+    """
+    if not existing:
+        return ""
+    way_out = "move it away, or set k3s_kubeconfig to another path."
+    clusters = existing.get("clusters") if isinstance(existing, Mapping) else None
+    if not isinstance(clusters, list) or not all(isinstance(entry, Mapping) for entry in clusters):
+        return f"{path} (k3s_kubeconfig) exists and is no kubeconfig; {way_out}"
+    if len(clusters) > 1:
+        return f"{path} (k3s_kubeconfig) holds {len(clusters)} clusters and would be overwritten; {way_out}"
+    if clusters and _ca(clusters[0]) != living:
+        return (
+            f"{path} (k3s_kubeconfig) is the kubeconfig of another cluster than the inventory's and is left as it is; "
+            f"{way_out}"
+        )
+    return ""
+
+
+def kubeconfig_ca(document: Mapping[str, Any]) -> str:
+    """Return the hash of the CA of a kubeconfig's first cluster, as the long form of a token has it."""
+    return _ca(document["clusters"][0])
+
+
+def _ca(entry: Mapping[str, Any]) -> str:
+    cluster = entry.get("cluster")
+    data = str(cluster.get("certificate-authority-data", "")) if isinstance(cluster, Mapping) else ""
+    try:
+        return hashlib.sha256(base64.b64decode(data, validate=True)).hexdigest() if data else "none"
+    except ValueError:
+        return "none"
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def nodes_not_ready(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, float], version: str) -> dict[str, str]:
+    """Return, by node name, what is still missing; empty when every wanted node is Ready in the wanted version.
+
+    ``wanted`` maps a node's name to when its kubelet was started (seconds since the epoch, that node's clock): a Ready
+    that was reported before is the one from the last life of the kubelet. A cordoned node counts as ready.
+    """
+    by_name = {node["metadata"]["name"]: node for node in nodes}
+    missing = {}
+    for name, since in wanted.items():
+        node = by_name.get(name)
+        if node is None:
+            missing[name] = "the node has not registered"
+            continue
+        conditions = {entry["type"]: entry for entry in node.get("status", {}).get("conditions") or []}
+        ready = conditions.get("Ready", {})
+        running = node.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "")
+        if ready.get("status") != "True":
+            missing[name] = f"the node is not Ready ({ready.get('message') or ready.get('reason') or 'no report yet'})"
+        elif _epoch(ready.get("lastHeartbeatTime", "")) < int(since):
+            missing[name] = "the node has not reported since its kubelet was started"
+        elif running and version and _kubernetes(running) != _kubernetes(version):
+            missing[name] = f"the node runs {running} instead of {version}"
+    return missing
+
+
+def _kubernetes(version: str) -> str:
+    return version.split("+", 1)[0]
+
+
+def _epoch(stamp: str) -> float:
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def likely_cause(journal: str) -> str:
+    """Return the line of a service's journal that tells most: the last fatal one, else the last error, or the last."""
+    lines = [line.strip() for line in journal.splitlines() if line.strip()]
+    for pattern in (r"level=fatal|\bFATAL\b|^F\d{4} ", r"level=error|\bERROR\b|^E\d{4} |panic:|[Ee]rror:"):
+        for line in reversed(lines):
+            if re.search(pattern, line):
+                return _message(line)
+    return _message(lines[-1]) if lines else ""
+
+
+def _message(line: str) -> str:
+    match = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    text = match.group(1).replace('\\"', '"') if match else line
+    return text[:400]

@@ -1,0 +1,153 @@
+#!/usr/bin/python
+"""Wait until k3s's service runs, its API is ready and its nodes are; where they do not come, say why."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k3s_wait
+short_description: Wait for a service of k3s, and on a server for the API and the nodes
+description:
+  - Waits until the unit is active; on a server until C(/readyz) answers and the given nodes are Ready, too.
+  - A node counts as Ready only by a report that its kubelet made after it was started, and a cordoned node counts, too.
+  - Fails with one sentence that holds the likely cause from the unit's journal.
+options:
+  unit:
+    description: The unit on this host.
+    type: str
+    choices: [k3s, k3s-agent]
+    required: true
+  nodes:
+    description: Nodes to wait for, each with the time when its kubelet was started (seconds since the epoch, its own clock).
+    type: dict
+    default: {}
+  version:
+    description: Version of k3s that the nodes have to run; empty accepts any.
+    type: str
+    default: ""
+  timeout:
+    description: Seconds for all of it.
+    type: int
+    default: 300
+author: The abaci.infra authors
+attributes:
+  check_mode:
+    description: Nothing is ever changed; in check mode it does not wait.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Wait for the API and the server's node
+  abaci.infra.k3s_wait:
+    unit: k3s
+    nodes: {server-0: 0}
+"""
+
+RETURN = r"""
+started:
+  description: When the unit's main process was started, in seconds since the epoch.
+  returned: success
+  type: float
+node_name:
+  description: Name under which this host registers unless its configuration says otherwise.
+  returned: success
+  type: str
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import k3s
+
+# Restarts of the unit after which waiting for it is in vain.
+GIVE_UP_AFTER = 3
+
+
+def run(*argv: str) -> tuple[int, str, str]:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return 124, "", "no answer within 20 s"
+    return done.returncode, done.stdout, done.stderr.strip()
+
+
+def show(unit: str) -> dict[str, str]:
+    names = "ActiveState,SubState,NRestarts,ExecMainPID,LoadState"
+    return dict(line.split("=", 1) for line in run("systemctl", "show", unit, f"--property={names}")[1].splitlines())
+
+
+def started(unit: str) -> float:
+    """Return when the unit was last started, by this host's clock: its ExecStartPre writes the file then."""
+    try:
+        return os.stat(f"/run/{unit}.inputs").st_mtime
+    except OSError:
+        return 0.0
+
+
+def kubectl(*argv: str) -> tuple[int, str, str]:
+    return run("/usr/local/bin/k3s", "kubectl", "--kubeconfig=/etc/rancher/k3s/k3s.yaml", *argv)
+
+
+def missing(unit: str, nodes: dict[str, Any], version: str) -> str:
+    """Return what is not there yet; empty when all is."""
+    state = show(unit)
+    if state.get("ActiveState") != "active":
+        return f"the service is {state.get('ActiveState', 'unknown')} ({state.get('SubState', 'unknown')})"
+    if unit != "k3s":
+        return ""
+    code, out, err = kubectl("get", "--raw=/readyz")
+    if code != 0:
+        return f"the API is not ready ({(err or out)[:200]})"
+    if not nodes:
+        return ""
+    code, out, err = kubectl("get", "nodes", "--output=json")
+    if code != 0:
+        return f"the API does not list the nodes ({err[:200]})"
+    waiting = k3s.nodes_not_ready(json.loads(out)["items"], {name: float(at) for name, at in nodes.items()}, version)
+    return "; ".join(f"{name}: {text}" for name, text in waiting.items())
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "choices": ["k3s", "k3s-agent"], "required": True},
+            "nodes": {"type": "dict", "default": {}},
+            "version": {"type": "str", "default": ""},
+            "timeout": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    unit, timeout = module.params["unit"], module.params["timeout"]
+    result = {"changed": False, "node_name": platform.node().lower()}
+    if module.check_mode:
+        module.exit_json(**result, started=started(unit))
+    begin = time.monotonic()
+    restarts = int(show(unit).get("NRestarts") or 0)
+    while True:
+        waiting = missing(unit, module.params["nodes"], module.params["version"])
+        if not waiting:
+            module.exit_json(**result, started=started(unit))
+        waited = time.monotonic() - begin
+        restarted = int(show(unit).get("NRestarts") or 0) - restarts
+        if waited > timeout or restarted >= GIVE_UP_AFTER:
+            break
+        time.sleep(1)
+    journal = run("journalctl", f"--unit={unit}", "--lines=200", "--no-pager", "--output=cat")[1]
+    ended = f"{restarted} times in {waited:.0f} s" if restarted >= GIVE_UP_AFTER else ""
+    module.fail_json(
+        msg=(
+            f"{unit} on {platform.node()} "
+            + (f"ended {ended} right after its start" if ended else f"was not ready within {timeout} s")
+            + f": {waiting}; its journal says: {k3s.likely_cause(journal) or 'nothing'} "
+            f"(journalctl -u {unit} shows the rest)."
+        ),
+        **result,
+    )
+
+
+if __name__ == "__main__":
+    main()

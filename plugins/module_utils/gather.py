@@ -142,7 +142,7 @@ def wait_replicated(
 def _no_position(document: Mapping[str, Any], database: str) -> str:
     leaders = litefs.primaries(document)
     if not document["statefulset"]["exists"]:
-        return f"There is no StatefulSet {document['namespace']}/{document['statefulset']['name']}."
+        return f"StatefulSet {document['namespace']}/{document['statefulset']['name']} does not exist."
     if len(leaders) > 1:
         return f"Pods {litefs.names(leaders)} each say that they are primary."
     if leaders:

@@ -268,6 +268,9 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     name = state["statefulset"]["name"]
     expected = [f"{name}-{ordinal}" for ordinal in range(state["statefulset"]["replicas"] or 0)]
     problems: list[str] = []
+    if not expected:
+        exists = "wants no pod" if state["statefulset"]["exists"] else "does not exist"
+        problems.append(f"StatefulSet {state['namespace']}/{name} {exists}, so nothing replicates.")
     for pod_name in expected:
         problem = _not_there(pod_name, pods.get(pod_name), database, target, cluster)
         if problem:
@@ -276,11 +279,11 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
         f"Pods {one} and {other} have the same TXID {txid} of {database} with different checksums."
         for one, other, txid in divergent(state, database)
     ]
-    leaders = [pod["name"] for pod in primaries(state)]
+    leaders = primaries(state)
     if len(leaders) != 1:
-        who = " and ".join(leaders) if leaders else "no pod"
-        problems.append(f"Exactly one pod has to be primary, and {who} says that it is.")
-    return {"done": bool(expected) and not problems, "problems": problems}
+        who = f"{len(leaders)} say so: {names(leaders)}" if leaders else "none says so"
+        problems.append(f"Exactly one pod has to be primary, but {who}.")
+    return {"done": not problems, "problems": problems}
 
 
 def _not_there(name: str, pod: Mapping[str, Any] | None, database: str, target: Position, cluster: str) -> str | None:

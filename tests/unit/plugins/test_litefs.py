@@ -201,7 +201,9 @@ def test_replicated_names_the_pod_that_is_not_there(state: dict[str, Any], words
 
 
 def test_nothing_is_replicated_where_no_replica_is_wanted() -> None:
-    assert not litefs.replicated(living(statefulset=statefulset(replicas=0)), TARGET, DATABASE)["done"]
+    verdict = litefs.replicated(living(statefulset=statefulset(replicas=0)), TARGET, DATABASE)
+    assert not verdict["done"]
+    assert "wants no pod" in verdict["problems"][0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,228 @@
+"""The pull check: what a pod's status means, and that no pod is left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils import image_pull
+from ansible_collections.abaci.infra.plugins.module_utils.kube import KubeError
+from ansible_collections.abaci.infra.plugins.modules import image_pull_check
+
+NOT_FOUND = (
+    'rpc error: code = NotFound desc = failed to pull and unpack image "ghcr.io/a/b:9": failed to resolve reference '
+    '"ghcr.io/a/b:9": ghcr.io/a/b:9: not found'
+)
+DENIED = (
+    'failed to resolve reference "ghcr.io/a/b:1": pull access denied, repository does not exist or may require login'
+)
+REFUSED = 'failed to do request: Head "https://ghcr.io/v2/a/b": dial tcp 10.0.0.1:443: connect: connection refused'
+
+
+def status(state: dict[str, Any] | None = None, image_id: str = "", **more: Any) -> dict[str, Any]:
+    containers = [] if state is None else [{"name": "pull", "state": state, "imageID": image_id}]
+    return {"spec": {"nodeName": "node-1"}, "status": {"phase": "Pending", "containerStatuses": containers, **more}}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+@pytest.mark.parametrize(
+    ("item", "pulled", "hopeless", "words"),
+    [
+        (status(), False, False, None),
+        (status(waiting("ContainerCreating")), False, False, None),
+        (status({"running": {}}, "ghcr.io/a/b@sha256:11"), True, False, None),
+        (status({"terminated": {"exitCode": 0}}, "ghcr.io/a/b@sha256:11"), True, False, None),
+        # The image has no `true`: it was pulled all the same.
+        (status({"terminated": {"exitCode": 128, "reason": "StartError"}}, "x@sha256:11"), True, False, None),
+        (status(waiting("CreateContainerError", "no command specified")), True, False, None),
+        (status(waiting("RunContainerError", "exec: true: not found")), True, False, None),
+        (status(waiting("ErrImagePull", NOT_FOUND)), False, True, "ghcr.io/a/b:9: not found"),
+        (
+            status(waiting("ImagePullBackOff", f'Back-off pulling image "a": ErrImagePull: {NOT_FOUND}')),
+            False,
+            True,
+            "not",
+        ),
+        (status(waiting("ErrImagePull", DENIED)), False, True, "access denied"),
+        (status(waiting("ErrImagePull", "unexpected status code 401 Unauthorized")), False, True, "401"),
+        (status(waiting("ErrImagePull", REFUSED)), False, False, "connection refused"),
+        (status(waiting("ErrImagePull", "dial tcp: lookup ghcr.io: i/o timeout")), False, False, "timeout"),
+        (status(waiting("ErrImagePull", "unexpected status code 503")), False, False, "503"),
+        (status(waiting("ImagePullBackOff")), False, False, "ImagePullBackOff"),
+        (status(waiting("InvalidImageName", "couldn't parse image name")), False, True, "parse image name"),
+        (
+            status(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]),
+            False,
+            False,
+            "no node takes the pod: 0/1 nodes",
+        ),
+        (
+            status(phase="Failed", reason="OutOfcpu", message="Node had no room"),
+            False,
+            True,
+            "rejected the pod: Node had",
+        ),
+    ],
+)
+def test_the_status_is_read(item: dict[str, Any], pulled: bool, hopeless: bool, words: str | None) -> None:
+    verdict = image_pull.verdict(item)
+    assert (verdict.pulled, verdict.hopeless) == (pulled, hopeless)
+    assert verdict.reason is None if words is None else words in (verdict.reason or "")
+
+
+def test_the_digest_is_that_of_the_image() -> None:
+    verdict = image_pull.verdict(status({"running": {}}, "ghcr.io/a/b@sha256:" + "1" * 64))
+    assert verdict.digest == "sha256:" + "1" * 64
+
+
+def test_the_registrys_words_come_without_the_kubelets_wrapping() -> None:
+    said = image_pull.plain(f'Back-off pulling image "ghcr.io/a/b:9": ErrImagePull: {NOT_FOUND}.')
+    assert said.startswith("failed to pull and unpack image")
+    assert said.endswith("ghcr.io/a/b:9: not found")
+
+
+def test_the_pod_is_nobodys_endpoint_and_ends_by_itself() -> None:
+    made = image_pull.pod("abaci", "abaci-app", "0a1b2c", "a:1", ["login"], 60)
+    assert made["metadata"]["name"] == "abaci-app-pull-0a1b2c"
+    assert "app" not in made["metadata"]["labels"]
+    spec = made["spec"]
+    assert (spec["restartPolicy"], spec["automountServiceAccountToken"]) == ("Never", False)
+    assert spec["activeDeadlineSeconds"] == 90
+    assert spec["imagePullSecrets"] == [{"name": "login"}]
+    assert (spec["containers"][0]["imagePullPolicy"], spec["containers"][0]["image"]) == ("Always", "a:1")
+    assert "volumes" not in spec
+
+
+class FakeApi:
+    """A namespace in which a pod goes through ``statuses``, one per look."""
+
+    def __init__(
+        self, *statuses: dict[str, Any] | None, left: tuple[str, ...] = (), secrets: tuple[str, ...] = ()
+    ) -> None:
+        self.statuses = list(statuses)
+        self.pods = set(left)
+        self.secrets = secrets
+        self.created: list[str] = []
+        self.refuse: KubeError | None = None
+
+    def get(self, _version: str, kind: str, name: str, _namespace: str | None = None) -> dict[str, Any] | None:
+        if kind == "Namespace":
+            return {} if name == "abaci" else None
+        if kind == "Secret":
+            return {} if name in self.secrets else None
+        if name not in self.pods:
+            return None
+        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+
+    def list(self, _version: str, _kind: str, _namespace: str, selector: str) -> list[dict[str, Any]]:
+        assert selector == "app.kubernetes.io/component=image-check,app.kubernetes.io/instance=abaci-app"
+        return [{"metadata": {"name": name}} for name in sorted(self.pods)]
+
+    def create(self, obj: dict[str, Any]) -> dict[str, Any]:
+        if self.refuse:
+            raise self.refuse
+        assert not self.pods, "leftovers go first"
+        self.created.append(obj["metadata"]["name"])
+        self.pods.add(obj["metadata"]["name"])
+        return obj
+
+    def delete(
+        self, _version: str, _kind: str, name: str, _namespace: str, *, grace_period_seconds: int | None = None
+    ) -> bool:
+        assert grace_period_seconds == 0
+        there = name in self.pods
+        self.pods.discard(name)
+        return there
+
+
+def run(api: FakeApi, **changed: Any) -> dict[str, Any]:
+    options = {
+        "namespace": "abaci",
+        "name": "abaci-app",
+        "image": "ghcr.io/a/b:9",
+        "pull_secrets": [],
+        "timeout": 5,
+        "node_selector": {},
+        "tolerations": [],
+    } | changed
+    result: dict[str, Any] = image_pull_check.check(api, options, pause=0.01)
+    return result
+
+
+PULLED = status({"terminated": {"exitCode": 0}}, "ghcr.io/a/b@sha256:11")
+
+
+def test_a_pull_that_works_returns_the_digest_and_leaves_no_pod() -> None:
+    api = FakeApi(status(), status(waiting("ContainerCreating")), PULLED)
+    result = run(api)
+    assert (result["digest"], result["node"], api.pods, len(api.created)) == ("sha256:11", "node-1", set(), 1)
+
+
+def test_a_registry_that_was_away_for_a_moment_is_waited_for() -> None:
+    assert run(FakeApi(status(waiting("ErrImagePull", REFUSED)), PULLED))["digest"] == "sha256:11"
+
+
+def test_an_image_that_does_not_exist_fails_at_once_in_one_sentence() -> None:
+    api = FakeApi(status(waiting("ErrImagePull", NOT_FOUND)))
+    with pytest.raises(KubeError) as caught:
+        run(api, timeout=3600)
+    sentence = str(caught.value)
+    assert sentence.startswith("The image ghcr.io/a/b:9 cannot be pulled by node node-1: failed to pull")
+    assert "app_image" in sentence and "\n" not in sentence
+    assert api.pods == set()
+
+
+@pytest.mark.parametrize(
+    ("hanging", "words"),
+    [
+        (status(waiting("ErrImagePull", REFUSED)), r"within 0 s: failed to do request.*connection refused"),
+        (status(waiting("ContainerCreating")), r"within 0 s: the node has not finished pulling it"),
+    ],
+)
+def test_a_pull_that_hangs_fails_when_its_time_is_over(hanging: dict[str, Any], words: str) -> None:
+    api = FakeApi(hanging)
+    with pytest.raises(KubeError, match=words):
+        run(api, timeout=0)
+    assert api.pods == set()
+
+
+def test_leftovers_of_dead_runs_go_first() -> None:
+    api = FakeApi(PULLED, left=("abaci-app-pull-aaaaaa", "abaci-app-pull-bbbbbb"))
+    run(api)
+    assert api.pods == set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_run_that_is_stopped_deletes_its_pod(error: BaseException) -> None:
+    api = FakeApi(status())
+    api.get = lambda *args: {} if args[1] == "Namespace" else (_ for _ in ()).throw(error)  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        run(api)
+    assert (len(api.created), api.pods) == (1, set())
+
+
+def test_a_missing_pull_secret_is_named_before_a_pod_is_made() -> None:
+    api = FakeApi(PULLED, secrets=("one",))
+    with pytest.raises(KubeError, match=r"pull secret two .* app_image_pull_secrets"):
+        run(api, pull_secrets=["one", "two"])
+    assert api.created == []
+
+
+def test_a_missing_namespace_is_named() -> None:
+    with pytest.raises(KubeError, match="There is no namespace nowhere"):
+        run(FakeApi(PULLED), namespace="nowhere")
+
+
+def test_a_pod_that_the_api_refuses_is_an_error() -> None:
+    api = FakeApi(PULLED)
+    api.refuse = KubeError("The API server answered 403: quota exceeded.", 403)
+    with pytest.raises(KubeError, match="quota"):
+        run(api)
+
+
+def test_a_pod_that_somebody_removed_is_an_error() -> None:
+    with pytest.raises(KubeError, match="was removed while it pulled"):
+        run(FakeApi(None))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The bed: Docker containers that behave like freshly installed hosts, a registry beside them, and an inventory for both.
+"""The bed: Docker containers that behave like freshly installed hosts, a registry beside them, and their inventory.
 
 Everything that is made carries the label ``abaci.bed=<name>``, and ``down`` removes what carries it and nothing else.
 Docker is called through its command line; standard library only, so that any Python 3.11 can run this.
@@ -39,8 +39,8 @@ IMAGES = {
 }
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
-# What a node needs of its container. SYS_TIME is left out because all containers share the machine's clock. A few
-# machines cannot give SYS_RESOURCE, and on a few others only --privileged opens the cgroups: the first that runs is taken.
+# What a node needs of its container. SYS_TIME is left out because all containers share the machine's clock. Some
+# machines cannot give SYS_RESOURCE, and on others only --privileged opens the cgroups: the first that runs is taken.
 _NODE = (
     "--cgroupns=private",
     "--device=/dev/fuse",
@@ -244,7 +244,7 @@ def run(*command: str, data: bytes | None = None, check: bool = True) -> str:
     Raises:
         BedError: it failed; the message holds the command's own last words.
     """
-    done = subprocess.run(command, input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
     if check and done.returncode:
         words = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise BedError(f"`{' '.join(command[:4])} ...` failed: {words or f'exit {done.returncode}'}")
@@ -269,7 +269,10 @@ def artifact(name: str) -> pathlib.Path:
     sys.path.insert(0, str(TESTBED))
     import build
 
-    path: pathlib.Path = build.artifact(name)
+    try:
+        path: pathlib.Path = build.artifact(name)
+    except build.BuildError as error:
+        raise BedError(str(error)) from error
     return path
 
 
@@ -301,12 +304,12 @@ def network(name: str) -> ipaddress.IPv4Network:
     for candidate in subnets(name):
         if f"{candidate.network_address}/" in used:
             continue
-        made = docker(
-            "network", "create", "--subnet", str(candidate), "--label", f"{LABEL}={name}", full, check=False
-        )
+        made = docker("network", "create", "--subnet", str(candidate), "--label", f"{LABEL}={name}", full, check=False)
         if made:
             return candidate
-    raise BedError(f"No free network for abaci-{name} among 10.100.7.0/24 to 10.227.7.0/24: remove one with `make down`.")
+    raise BedError(
+        f"No free network for abaci-{name} among 10.100.7.0/24 to 10.227.7.0/24: remove one with `make down`."
+    )
 
 
 def image(name: str) -> str:
@@ -375,7 +378,7 @@ def node_files(bed: Plan, node: Node, folder: pathlib.Path) -> bytes:
 
 
 def make_keys(bed: Plan, folder: pathlib.Path) -> None:
-    """SSH keys, the site's CA and its certificate; what exists already is kept, so that a repeated run changes nothing."""
+    """SSH keys, the site's CA and its certificate; what exists is kept, so that a repeated run changes nothing."""
     (folder / "host_keys").mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     keys = {folder / "id_ed25519": "bed", **{folder / "host_keys" / n.host: n.host for n in bed.nodes}}
@@ -418,7 +421,11 @@ def check_ports(ports: Ports) -> None:
     Raises:
         BedError: names the port and the variable that moves it.
     """
-    for port, variable in ((ports.https, "EDGE_HTTPS_PORT"), (ports.http, "EDGE_HTTP_PORT"), (ports.api, "BED_API_PORT")):
+    for port, variable in (
+        (ports.https, "EDGE_HTTPS_PORT"),
+        (ports.http, "EDGE_HTTP_PORT"),
+        (ports.api, "BED_API_PORT"),
+    ):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -433,8 +440,7 @@ def start_node(bed: Plan, node: Node, tag: str, flags: Sequence[str], folder: pa
         return
     if not state:
         volumes = {
-            f"{node.container}-{short}": path
-            for short, path in (("k3s", DATA_DIR), ("kubelet", "/var/lib/kubelet"), ("storage", "/opt/local-path"))
+            f"{node.container}-{short}": path for short, path in (("k3s", DATA_DIR), ("kubelet", "/var/lib/kubelet"))
         }
         for volume in volumes:
             docker("volume", "create", "--label", f"{LABEL}={bed.name}", volume)
@@ -506,7 +512,16 @@ def push(bed_name: str) -> None:
         for attempt in range(20):
             done = subprocess.run(
                 [
-                    *("docker", "exec", name, "skopeo", "copy", "--insecure-policy", "--quiet", "--dest-tls-verify=false"),
+                    *(
+                        "docker",
+                        "exec",
+                        name,
+                        "skopeo",
+                        "copy",
+                        "--insecure-policy",
+                        "--quiet",
+                        "--dest-tls-verify=false",
+                    ),
                     *(f"oci-archive:{source}", f"docker://127.0.0.1:5000/{reference}"),
                 ],
                 capture_output=True,
@@ -527,7 +542,8 @@ def k3s_settings(release: str | None) -> dict[str, object]:
     if release:
         return {"k3s_source": "release", "k3s_version": release}
     folder = artifact("k3s")
-    sums = dict(reversed(line.split()) for line in (folder / "sha256sum-amd64.txt").read_text().splitlines())  # type: ignore[misc]
+    lines = (folder / "sha256sum-amd64.txt").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split() for line in lines)}
     version = next(line.split()[2] for line in run(sys.executable, str(folder / "k3s"), "--version").splitlines()[:1])
     return {
         "k3s_source": "folder",
@@ -613,9 +629,7 @@ def down(name: str) -> None:
 
 
 def status(name: str) -> None:
-    rows = docker(
-        *("ps", "-a", "--filter", f"label={LABEL}={name}", "--format", "{{.Names}}\t{{.Status}}\t{{.Ports}}")
-    )
+    rows = docker(*("ps", "-a", "--filter", f"label={LABEL}={name}", "--format", "{{.Names}}\t{{.Status}}\t{{.Ports}}"))
     print(rows or f"There is no bed {name!r}.")
 
 

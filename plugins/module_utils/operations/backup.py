@@ -1,0 +1,124 @@
+"""Which pod a backup is taken from, what its manifest says, and which old backups go. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import litefs
+from . import situation as sit
+
+SCHEMA = 1
+NAME = re.compile(r"(?P<database>.+)\.(?P<time>\d{8}T\d{6}Z)\.(?P<txid>[0-9a-f]{16}|unknown)\.manifest\.json")
+
+
+def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] | None, str | None]:
+    """The pod to export from: ({pod, cluster_id, at_primary: bool, why: str}, None), or (None, why there is none).
+
+    A connected replica at the primary's position, since an export holds locks on its node; else whichever reachable
+    pod of the recorded cluster has the most. ``wished`` names a pod, of whatever cluster: to keep what only it has.
+    """
+    database = str(state["database"])
+    if wished:
+        pod = next((pod for pod in state["pods"] if pod["name"] == wished or str(pod["ordinal"]) == wished), None)
+        if pod is None:
+            known = ", ".join(pod["name"] for pod in state["pods"]) or "none"
+            return None, f"backup_pod is {wished}, but there is no such pod (there are: {known})."
+        if not pod["litefs"]["reachable"]:
+            return (
+                None,
+                f"LiteFS on pod {pod['name']} does not answer ({pod['litefs']['error']}): nothing can be exported.",
+            )
+        where = litefs.position(pod, database)
+        if where is None or not where.known:
+            return None, f"Pod {pod['name']} does not have the database {database}: check app_database."
+        return _choice(pod, "it was asked for", False), None
+    recorded = (state["record"] or {}).get("cluster_id") or None
+    leaders = litefs.primaries(state)
+    if recorded is None and len(leaders) == 1:
+        recorded = leaders[0]["litefs"]["cluster_id"]
+    if recorded is None:
+        return None, (
+            "There is neither a recorded cluster nor one running primary to say which data to back up: run site.yml, or "
+            "name a pod with backup_pod."
+        )
+    pods = sit.holders(state, recorded)
+    if not pods:
+        return None, (
+            f"No pod that answers holds the recorded cluster {recorded} with the database {database}: delete nothing "
+            f"and see {sit.RUNBOOK}."
+        )
+    found = sit.look(state)
+    if isinstance(found, sit.Situation):
+        replicas = [
+            pod
+            for pod in pods
+            if pod is not found.leader
+            and sit.in_sync(state, found, pod)
+            and sit.txid(state, pod) == found.position.txid
+        ]
+        if replicas:
+            return _choice(replicas[-1], f"it follows {found.leader['name']} and is at its position", True), None
+    top = sit.best(state, pods)
+    replicas = [pod for pod in top if not pod["litefs"]["is_primary"]]
+    pod = (replicas or top)[-1]
+    return _choice(
+        pod, f"of the pods that answer it has the highest position, {sit.txid(state, pod):016x}", False
+    ), None
+
+
+def _choice(pod: sit.Pod, why: str, at_primary: bool) -> dict[str, Any]:
+    return {"pod": pod["name"], "cluster_id": pod["litefs"]["cluster_id"], "at_primary": at_primary, "why": why}
+
+
+def every_copy(state: sit.State) -> list[str]:
+    """The pods whose database can be exported, whatever cluster they are of."""
+    found = []
+    for pod in litefs.reachable(state):
+        where = litefs.position(pod, str(state["database"]))
+        if where is not None and where.known:
+            found.append(str(pod["name"]))
+    return found
+
+
+def exported_at(log: str, checksum: str) -> str | None:
+    """The TXID (16 hex) that LiteFS's log gives for an export with this checksum; None where it says nothing of it.
+
+    The one line that is read: ``snapshot successfully exported @ TXID/CHECKSUM``. It counts only if its checksum is
+    that of the file, so a line of somebody else's export cannot be taken for ours unless the content is the same.
+    """
+    pairs = re.findall(r"snapshot successfully exported @ ([0-9a-f]{16})/([0-9a-f]{16})", log)
+    found = [txid for txid, seen in pairs if seen == checksum]
+    return found[-1] if found else None
+
+
+def position(
+    checksum: str, before: tuple[str, str] | None, after: tuple[str, str] | None, log: str
+) -> tuple[str | None, str | None]:
+    """The TXID of an exported file with this checksum, and the problem where it cannot be known.
+
+    ``before`` and ``after`` are (txid, checksum) of the node around the export.
+    """
+    for known in (before, after):
+        if known is not None and known[1] == checksum:
+            return known[0], None
+    txid = exported_at(log, checksum)
+    if txid is not None:
+        return txid, None
+    if before is not None and before == after:
+        return None, (
+            f"its checksum is {checksum}, but the node was at {before[0]}/{before[1]} before and after the export"
+        )
+    return None, f"its checksum {checksum} is neither the node's before or after the export nor in its log"
+
+
+def expired(manifests: Iterable[str], keep: int) -> list[str]:
+    """The file names of the manifests beyond the newest ``keep`` (0 keeps all); names that are not ours stay."""
+    ours = sorted((name for name in manifests if NAME.fullmatch(name)), key=lambda name: _time(name), reverse=True)
+    return ours[keep:] if keep > 0 else []
+
+
+def _time(name: str) -> str:
+    match = NAME.fullmatch(name)
+    return match["time"] if match else ""

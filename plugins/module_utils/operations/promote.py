@@ -1,0 +1,286 @@
+"""Moving the primary's role when the primary's node or volume is gone. Pure.
+
+The order of the steps is the safety: the record names the successor and holds the old primary back, then the old
+primary is stopped, then the configuration is rendered from the record, then the successor restarts as primary, and only
+then the others. A run that died anywhere is continued: what is done shows in the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import identity, litefs
+from . import situation as sit
+
+
+def decide(
+    state: sit.State,
+    wishes: Mapping[str, Any] | None = None,
+    exports: Iterable[Mapping[str, Any]] = (),
+    now: str | None = None,
+) -> dict[str, Any]:
+    """What is left to do to make the replica with the highest position primary.
+
+    ``state`` has, beside the document, ``rendered_ordinal``: whose name the rendered litefs.yml has as primary.
+    ``wishes``: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be lost,
+    as shown), node_off (name of the old primary's node, which a person has made sure is off), without (ordinals of
+    pods that cannot be asked and are given up until they are exported).
+    The plan also says ``successor``, ``export`` (pods to export first) and ``loss`` ({after_txid, pod, seconds}).
+    """
+    wishes = wishes or {}
+    now = now or str(state["gathered_at"])
+
+    def refuse(sentence: str, cause: str | None = None, **more: Any) -> dict[str, Any]:
+        return sit.plan(
+            f"Nothing was promoted. {sentence}",
+            cause=cause,
+            **({"successor": None, "export": [], "loss": None} | more),
+        )
+
+    if not state["statefulset"]["exists"]:
+        return refuse(f"There is no StatefulSet {state['statefulset']['name']} in namespace {state['namespace']}.")
+    try:
+        record = identity.parse(state)
+    except ValueError as exc:
+        return refuse(str(exc))
+    if record is None or record.cluster_id is None:
+        return refuse(
+            f"{identity.name_of(state)} records no cluster, so nothing says which copies are the right ones: see "
+            f"{sit.RUNBOOK}."
+        )
+    held = sit.held(state)
+    if record.primary_ordinal not in held and held and state.get("rendered_ordinal") is not None:
+        return _continue(state, record, wishes)
+    leaders = litefs.primaries(state)
+    if len(leaders) > 1:
+        return refuse(
+            f"Pods {litefs.names(leaders)} each say that they are primary: stop the wrong one first (see {sit.RUNBOOK}).",
+            "8.5",
+        )
+    old = sit.pod_of(state, record.primary_ordinal)
+    if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
+        return refuse(
+            f"The primary {leaders[0]['name']} runs and holds the recorded cluster {record.cluster_id}: there is nothing "
+            "to promote; a planned restart loses nothing and needs no other primary."
+        )
+    if leaders and leaders[0]["ordinal"] != record.primary_ordinal:
+        return refuse(
+            f"{leaders[0]['name']} says that it is primary, of the cluster {leaders[0]['litefs']['cluster_id']}, and is "
+            f"neither the recorded primary nor of the recorded cluster {record.cluster_id}: see {sit.RUNBOOK}.",
+            "8.5",
+        )
+    candidates = [pod for pod in sit.holders(state, record.cluster_id) if pod["ordinal"] != record.primary_ordinal]
+    if not candidates:
+        return refuse(
+            f"No replica that answers holds the recorded cluster {record.cluster_id} with the database "
+            f"{state['database']}: bring back the primary's kept volume ({sit.RUNBOOK}), or restore a backup with "
+            "playbooks/restore.yml.",
+            "8.2",
+        )
+    top = sit.best(state, candidates)
+    checksums = {state_position.checksum for pod in top if (state_position := litefs.position(pod, state["database"]))}
+    if len(checksums) > 1:
+        return refuse(
+            f"{litefs.names(top)} are at the same TXID {sit.txid(state, top[0]):016x} with different checksums, so they "
+            "are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), stop the one that is wrong, and "
+            "run again.",
+            "8.5",
+        )
+    silent = _silent(state, record, wishes)
+    if silent:
+        return refuse(silent, "8.4")
+    successor, problem = _successor(state, top, wishes.get("successor"))
+    if problem or successor is None:
+        return refuse(problem or "")
+    figure = f"{sit.txid(state, successor):016x}"
+    loss = {"after_txid": figure, "pod": successor["name"], "seconds": _lag(successor)}
+    problem = _not_off(state, old, wishes.get("node_off"))
+    if problem:
+        return refuse(problem, "8.4", successor=successor["ordinal"], loss=loss)
+    if str(wishes.get("accept") or "").lower() != figure:
+        given = f" (promote_accept_loss_after is {wishes['accept']})" if wishes.get("accept") else ""
+        since = f", which heard from the old primary {loss['seconds']} s ago" if loss["seconds"] is not None else ""
+        return refuse(
+            f"The best copy is {successor['name']} at TXID {figure}{since}. What the old primary acknowledged after that "
+            f"transaction is lost, unless its volume comes back. To accept that, give the figure back: "
+            f"-e promote_accept_loss_after={figure}{given}.",
+            _cause(state, old),
+            successor=successor["ordinal"],
+            loss=loss,
+        )
+    export = [
+        pod["name"]
+        for pod in litefs.reachable(state)
+        if sit.txid(state, pod)
+        and sit.fresh_export(exports, state["database"], pod["litefs"]["cluster_id"], sit.txid(state, pod), now) is None
+    ]
+    given_up = sorted({record.primary_ordinal, *held, *_numbers(wishes.get("without"))} - {successor["ordinal"]})
+    steps = [
+        sit.step(
+            "record",
+            f"record ordinal {successor['ordinal']} as primary and hold back "
+            f"{litefs.names([{'name': _name(state, ordinal)} for ordinal in given_up])}",
+            primary_ordinal=successor["ordinal"],
+            held=given_up,
+        )
+    ]
+    steps += _rest(state, record, successor["ordinal"], given_up, wishes, fresh=True)
+    return sit.plan(None, steps, cause=_cause(state, old), successor=successor["ordinal"], export=export, loss=loss)
+
+
+def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """The record names the successor already: what is left."""
+    steps = _rest(state, record, record.primary_ordinal, sit.held(state), wishes, fresh=False)
+    refusal = next((step["refusal"] for step in steps if "refusal" in step), None)
+    return sit.plan(refusal, steps, successor=record.primary_ordinal, export=[], loss=None)
+
+
+def _rest(
+    state: sit.State,
+    record: identity.Record,
+    successor: int,
+    held: list[int],
+    wishes: Mapping[str, Any],
+    *,
+    fresh: bool,
+) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = []
+    name = _name(state, successor)
+    leaders = litefs.primaries(state)
+    done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
+    for ordinal in held:
+        pod = sit.pod_of(state, ordinal)
+        if pod is None or _held_back(pod) or pod["unschedulable"]:
+            continue
+        off = _node_away(state, pod)
+        if off and wishes.get("node_off") != pod["node"] and ordinal not in _numbers(wishes.get("without")):
+            steps.append({"refusal": _not_off(state, pod, wishes.get("node_off"))})
+            continue
+        steps.append(
+            sit.step(
+                "stop",
+                f"stop {pod['name']}" + (f", whose node {pod['node']} is off" if off else "; the guard holds it back"),
+                pod=pod["name"],
+                uid=pod["uid"],
+                ordinal=ordinal,
+                force=off,
+            )
+        )
+    if steps and any("refusal" in step for step in steps):
+        return [step for step in steps if "refusal" in step]
+    if steps:
+        # The successor may have received more until the old primary stopped, and nobody may have overtaken it.
+        steps.append(sit.step("check_best", f"see that no copy is ahead of {name}", ordinal=successor))
+    if fresh or state.get("rendered_ordinal") != successor:
+        steps.append(
+            sit.step("render", f"render configuration, Services and routes for primary {name}", ordinal=successor)
+        )
+    if not done:
+        pod = sit.pod_of(state, successor)
+        steps.append(
+            sit.step(
+                "restart",
+                f"restart {name} as primary",
+                pod=name,
+                uid=pod["uid"] if pod else None,
+                ordinal=successor,
+                primary=True,
+            )
+        )
+    living = state["statefulset"]
+    for pod in state["pods"]:
+        if pod["ordinal"] in (successor, *held):
+            continue
+        follows = bool(done) and pod["litefs"]["primary_hostname"] == name and pod["litefs"]["never_synced"] is False
+        if follows and pod["revision"] == living["update_revision"]:
+            continue
+        steps.append(
+            sit.step(
+                "restart",
+                f"restart {pod['name']} as a replica of {name}",
+                pod=pod["name"],
+                uid=pod["uid"],
+                ordinal=pod["ordinal"],
+                primary=False,
+            )
+        )
+    if steps:
+        steps.append(sit.step("wait_followers", f"wait until every replica that runs has what {name} has"))
+    return steps
+
+
+def _silent(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> str | None:
+    given_up = _numbers(wishes.get("without"))
+    for pod in state["pods"]:
+        ordinal = pod["ordinal"]
+        if pod["litefs"]["reachable"] or ordinal in (record.primary_ordinal, *given_up, *sit.held(state)):
+            continue
+        return (
+            f"{pod['name']} does not answer ({pod['litefs']['error']}), and it may have more than the others: bring it "
+            f"back, or give it up with -e '{{\"promote_without\": [{ordinal}]}}' (it is then held back until its database "
+            "is exported)."
+        )
+    return None
+
+
+def _successor(state: sit.State, top: list[sit.Pod], wish: object) -> tuple[sit.Pod | None, str | None]:
+    if wish in (None, ""):
+        return top[0], None
+    number = sit.whole(wish)
+    chosen = next((pod for pod in top if pod["ordinal"] == number), None)
+    if chosen is not None:
+        return chosen, None
+    return None, (
+        f"promote_successor is {wish}, but the highest position, TXID {sit.txid(state, top[0]):016x}, is that of "
+        f"{litefs.names(top)}: promoting another copy would throw transactions away, so leave the variable out."
+    )
+
+
+def _not_off(state: sit.State, old: sit.Pod | None, node_off: object) -> str | None:
+    """Why the old primary cannot be taken for stopped."""
+    if old is None or not old["node"] or not _node_away(state, old):
+        if node_off and (old is None or node_off != old["node"]):
+            return f"promote_node_off is {node_off}, but the old primary is not on that node: leave the variable out."
+        return None
+    if node_off == old["node"]:
+        return None
+    return (
+        f"{old['name']} is on node {old['node']}, which does not answer but may still run and write: switch that node "
+        f"off, make sure that it is off, and say so with -e promote_node_off={old['node']}."
+    )
+
+
+def _node_away(state: sit.State, pod: sit.Pod) -> bool:
+    node = next((item for item in state["nodes"] if item["name"] == pod["node"]), None)
+    return bool(pod["node"]) and (node is None or not node["ready"])
+
+
+def _held_back(pod: sit.Pod) -> bool:
+    """Whether the guard holds it: its init container ended badly and LiteFS does not run."""
+    return (
+        not pod["litefs"]["reachable"]
+        and not pod["deleting"]
+        and pod["init"]["state"] == "failed"
+        and "held back" in (pod["init"]["message"] or "")
+    )
+
+
+def _cause(state: sit.State, old: sit.Pod | None) -> str:
+    if old is None or _node_away(state, old):
+        return "8.4"
+    return sit.sign(old) or "8.2"
+
+
+def _lag(pod: sit.Pod) -> float | None:
+    lag = pod["litefs"]["lag_ms"]
+    return None if lag is None else round(lag / 1000, 1)
+
+
+def _numbers(value: object) -> list[int]:
+    items = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    return [number for item in items if (number := sit.whole(item)) is not None]
+
+
+def _name(state: sit.State, ordinal: int) -> str:
+    return f"{state['statefulset']['name']}-{ordinal}"

@@ -1,0 +1,215 @@
+"""Re-seeding replicas: which claims may be replaced by new ones, and in which order. Pure.
+
+Only a replica's, only while the running primary holds the recorded cluster at a position that no replica is ahead of,
+and only with a fresh export of that cluster. The old volume is kept (Retain) each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import litefs
+from . import backup
+from . import situation as sit
+
+MISMATCHED = "mismatched"
+
+
+def decide(
+    state: sit.State,
+    targets: object,
+    exports: Iterable[Mapping[str, Any]] = (),
+    memo: Mapping[str, Any] | None = None,
+    now: str | None = None,
+) -> dict[str, Any]:
+    """What is left to do to re-seed the targets (``mismatched``, or a list of ordinals).
+
+    ``exports``: manifests of exports made for this run. ``memo``: what the lock remembers of a run that died, made by
+    remember(); it keeps a replica from being re-seeded twice. The plan also says ``targets`` (ordinals) and ``export``:
+    the pods that have to be exported before the first step, the primary's cluster first, then each copy of another
+    cluster that is about to be put aside; ``rescue``: the ordinals whose volume has to be exported without LiteFS.
+    """
+    now = now or str(state["gathered_at"])
+    found = sit.look(state)
+    if isinstance(found, sit.Problem):
+        return sit.plan(f"Nothing was reset. {found.sentence}", cause=found.cause, targets=[], export=[], rescue=[])
+
+    def refuse(sentence: str, cause: str | None = None) -> dict[str, Any]:
+        return sit.plan(f"Nothing was reset. {sentence}", cause=cause, targets=[], export=[], rescue=[])
+
+    leader = found.leader
+    ordinals, problem = _targets(state, found, targets, memo or {})
+    if problem:
+        return refuse(problem)
+    for ordinal in ordinals:
+        if ordinal in (leader["ordinal"], found.record.primary_ordinal):
+            return refuse(
+                f"replica_reset_targets has {ordinal}, and {leader['name']} is the primary: its volume is never reset "
+                "(playbooks/promote.yml moves the role, the runbook brings a lost volume back)."
+            )
+    better = sit.ahead(state, found)
+    if better:
+        top = sit.best(state, better)[0]
+        return refuse(
+            f"The primary {leader['name']} is at TXID {found.position.txid:016x}, behind {top['name']} at "
+            f"{sit.txid(state, top):016x}: the replica has transactions that the primary lost, so export it "
+            f"(playbooks/backup.yml -e backup_pod={top['name']}) and see {sit.RUNBOOK} before anything is replaced.",
+            "8.6",
+        )
+    notes = [
+        f"{pod['name']} does not answer ({pod['litefs']['error']}), so its position is not known; its volume stays."
+        for pod in state["pods"]
+        if not pod["litefs"]["reachable"] and pod["ordinal"] not in ordinals
+    ]
+    steps: list[dict[str, Any]] = []
+    for ordinal in ordinals:
+        unsafe = _unsafe(state, found, ordinal)
+        if unsafe:
+            return refuse(unsafe)
+        steps += _steps(state, found, ordinal, memo or {})
+    touched = {one["ordinal"] for one in steps if one["do"] in ("delete_claim", "delete_pod")}
+    if steps:
+        steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
+    pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
+    foreign = [pod for pod in pods if _mismatched(found, pod)]
+    cause = "8.1C" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
+    rescue = [
+        ordinal for ordinal in sorted(touched) if ordinal in sit.held(state) and not _rescued(exports, ordinal, now)
+    ]
+    return sit.plan(
+        None,
+        steps,
+        notes,
+        cause,
+        targets=ordinals,
+        export=_exports(state, found, foreign, list(exports), now) if touched else [],
+        rescue=rescue,
+    )
+
+
+def remember(state: sit.State, ordinals: Iterable[int]) -> dict[str, Any]:
+    """What the lock keeps: the claims that are to be replaced, by uid, so that a second run knows the new ones."""
+    found = {str(ordinal): (sit.claim_of(state, ordinal) or {}).get("uid") for ordinal in ordinals}
+    return {"claims": {ordinal: uid for ordinal, uid in found.items() if uid}}
+
+
+def _targets(
+    state: sit.State, found: sit.Situation, targets: object, memo: Mapping[str, Any]
+) -> tuple[list[int], str | None]:
+    if targets == MISMATCHED:
+        wrong = [pod["ordinal"] for pod in state["pods"] if _mismatched(found, pod) and pod is not found.leader]
+        # A replica that a run which died had begun with is no longer mismatched, but its pod may not be gone yet.
+        begun = [int(ordinal) for ordinal in (memo.get("claims") or {})]
+        return sorted({*wrong, *begun}), None
+    listed = targets if isinstance(targets, list) else None
+    numbers = [sit.whole(item) for item in listed or []]
+    if not listed or None in numbers:
+        return [], (
+            f"replica_reset_targets is {targets!r}: set it to {MISMATCHED}, or to a list of ordinals such as [1, 2]."
+        )
+    ordinals = sorted({number for number in numbers if number is not None})
+    for ordinal in ordinals:
+        if ordinal >= (state["statefulset"]["replicas"] or 0):
+            return [], (
+                f"replica_reset_targets has {ordinal}, but the StatefulSet has {state['statefulset']['replicas']} "
+                "replicas: there is no such pod to re-seed."
+            )
+    return ordinals, None
+
+
+def _mismatched(found: sit.Situation, pod: sit.Pod | None) -> bool:
+    return (
+        pod is not None and pod["litefs"]["reachable"] and pod["litefs"]["cluster_id"] not in (None, found.cluster_id)
+    )
+
+
+def _name(state: sit.State, ordinal: int) -> str:
+    return f"{state['statefulset']['name']}-{ordinal}"
+
+
+def _rescued(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:
+    return any(
+        manifest.get("verified") is True
+        and manifest.get("volume_of") == ordinal
+        and 0 <= sit.seconds_between(str(manifest.get("time")), now) + 5
+        for manifest in exports
+    )
+
+
+def _exports(
+    state: sit.State, found: sit.Situation, foreign: list[sit.Pod], exports: list[Mapping[str, Any]], now: str
+) -> list[str]:
+    database = str(state["database"])
+    least = max([sit.txid(state, pod) for pod in sit.holders(state, found.cluster_id)], default=1)
+    missing: list[str] = []
+    if sit.fresh_export(exports, database, found.cluster_id, min(least, found.position.txid), now) is None:
+        choice, _problem = backup.choose(state)
+        missing.append(choice["pod"] if choice else found.leader["name"])
+    for pod in foreign:
+        cluster, held = pod["litefs"]["cluster_id"], sit.txid(state, pod)
+        if held and sit.fresh_export(exports, database, cluster, held, now) is None:
+            missing.append(pod["name"])
+    return missing
+
+
+def _unsafe(state: sit.State, found: sit.Situation, ordinal: int) -> str | None:
+    """Why the claim of this ordinal must not go although its ordinal is not the primary's."""
+    claim = sit.claim_of(state, ordinal)
+    if claim is None or not claim["volume"]:
+        return None
+    primary = sit.claim_of(state, found.leader["ordinal"])
+    if primary is not None and claim["volume"] == primary["volume"]:
+        return f"Claim {claim['name']} has the primary's own volume {claim['volume']}: look at it before anything else."
+    if sit.volume_of(state, claim) is None:
+        return (
+            f"The volume {claim['volume']} of claim {claim['name']} is not to be seen in the API, so nothing proves that "
+            "it would be kept: run again when it is."
+        )
+    return None
+
+
+def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[str, Any]) -> list[dict[str, Any]]:
+    claim, pod = sit.claim_of(state, ordinal), sit.pod_of(state, ordinal)
+    name = _name(state, ordinal)
+    begun: dict[str, str] = dict(memo.get("claims") or {})
+    old = begun.get(str(ordinal))
+    if claim is not None and old is not None and claim["uid"] != old:
+        return []  # it has its new volume: what is left is the wait
+    if old is None and pod is not None and sit.in_sync(state, found, pod) and ordinal not in sit.held(state):
+        return []  # nothing is wrong with it
+    steps: list[dict[str, Any]] = []
+    volume = sit.volume_of(state, claim)
+    if volume is not None and volume["reclaim_policy"] != "Retain":
+        steps.append(
+            sit.step("retain", f"keep volume {volume['name']} of {name} when its claim goes", volume=volume["name"])
+        )
+    if claim is not None and not claim["deleting"]:
+        steps.append(
+            sit.step(
+                "delete_claim",
+                f"delete claim {claim['name']}; volume {claim['volume']} is kept",
+                claim=claim["name"],
+                uid=claim["uid"],
+                ordinal=ordinal,
+            )
+        )
+    if ordinal in sit.held(state):
+        steps.append(sit.step("release", f"stop holding {name} back", ordinal=ordinal))
+    if pod is not None:
+        steps.append(
+            sit.step(
+                "delete_pod",
+                f"delete pod {name}, which comes back with a new volume",
+                pod=pod["name"],
+                uid=pod["uid"],
+                ordinal=ordinal,
+            )
+        )
+    steps.append(sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name))
+    return steps
+
+
+def names(state: sit.State, ordinals: Iterable[int]) -> str:
+    """Pod names for a sentence."""
+    return litefs.names([{"name": _name(state, ordinal)} for ordinal in ordinals])

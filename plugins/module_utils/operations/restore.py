@@ -1,0 +1,261 @@
+"""Bringing a backup back, into a running cluster or into one that has no copy left. Pure.
+
+Into a running cluster it is one transaction of the primary, which the replicas follow. Where no copy is left the record
+says ``restore`` once: the guard lets the primary start on whatever its volume holds, LiteFS runs no command (so nothing
+is migrated into an empty database), the file is imported, and the id that LiteFS then holds is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import identity, litefs
+from . import situation as sit
+
+
+def decide(
+    state: sit.State,
+    file: Mapping[str, Any],
+    wishes: Mapping[str, Any] | None = None,
+    exports: Iterable[Mapping[str, Any]] = (),
+    volumes: Mapping[str, str | None] | None = None,
+    now: str | None = None,
+) -> dict[str, Any]:
+    """What is left to do until the site serves the file.
+
+    ``file`` describes it: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum,
+    cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``wishes``: into (the cluster id whose data is
+    overwritten, as shown), without (names of volumes that cannot be looked into). ``exports``: manifests made for this
+    run. ``volumes``: what a look into each volume found, name -> cluster id or null for none; a volume that is missing
+    could not be looked into.
+    The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first) and ``way``
+    (running | lost).
+    """
+    wishes = wishes or {}
+    now = now or str(state["gathered_at"])
+
+    def refuse(sentence: str, cause: str | None = None) -> dict[str, Any]:
+        return sit.plan(f"Nothing was restored. {sentence}", cause=cause, export=[], look=[], way=None)
+
+    if file.get("problem") or file.get("verified") is not True:
+        return refuse(
+            f"{file.get('path')} is not a database that may be restored: {file.get('problem') or 'not verified'}."
+        )
+    raw = state["record"] or {}
+    if raw.get("state") == "restore":
+        return _lost(state, file, raw, wishes, exports, now)
+    found = sit.look(state)
+    if isinstance(found, sit.Situation):
+        return _running(state, found, file, wishes, list(exports), now, refuse)
+    if litefs.primaries(state):
+        return refuse(found.sentence, found.cause)
+    try:
+        record = identity.parse(state)
+    except ValueError as exc:
+        return refuse(str(exc))
+    if record is None or record.cluster_id is None:
+        return refuse(f"{found.sentence} A new, empty site is restored into once it runs.")
+    name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
+    who = sit.holders(state, record.cluster_id)
+    if who:
+        return refuse(
+            f"{litefs.names(who)} still {'hold' if len(who) > 1 else 'holds'} the recorded cluster {record.cluster_id}, "
+            f"up to TXID {sit.txid(state, sit.best(state, who)[0]):016x}: that is newer than any backup, so bring the "
+            f"primary back ({sit.RUNBOOK}) or move its role with {identity.PROMOTE}.",
+            found.cause,
+        )
+    pod = sit.pod_of(state, record.primary_ordinal)
+    if pod is None or pod["init"]["state"] != "failed":
+        return refuse(
+            f"No primary runs, and {name} is not held by the guard either, so nothing proves that its volume is lost: "
+            f"{found.sentence}",
+            found.cause,
+        )
+    silent = [one for one in state["pods"] if not one["litefs"]["reachable"] and one is not pod]
+    # A pod that does not answer is known by its volume.
+    look = _unseen(state, volumes)
+    given_up = [str(item) for item in wishes.get("without") or []]
+    left = [volume for volume in look if volume not in given_up]
+    if volumes is None and look:
+        return sit.plan(None, [], look=look, export=[], way="lost")
+    if left:
+        return refuse(
+            f"Volume {left[0]} could not be looked into, and it may hold the recorded cluster {record.cluster_id}: bring "
+            f'its node back, or give it up with -e \'{{"restore_without": ["{left[0]}"]}}\'.',
+            "8.2",
+        )
+    holding = sorted(name for name, cluster in (volumes or {}).items() if cluster == record.cluster_id)
+    if holding:
+        return refuse(
+            f"Volume {holding[0]} holds the recorded cluster {record.cluster_id}: use it ({sit.RUNBOOK}), it is newer than "
+            "any backup.",
+            "8.2",
+        )
+    problem = _unconfirmed(file, record.cluster_id, wishes)
+    if problem:
+        return refuse(problem)
+    notes = [f"{one['name']} does not answer; its volume was looked into." for one in silent]
+    steps = [
+        sit.step(
+            "record_restore",
+            f"record that {name} may start once on whatever its volume holds, without a command",
+            cluster_id=record.cluster_id,
+        ),
+        *_lost_steps(state, file, record.primary_ordinal, None),
+    ]
+    return sit.plan(None, steps, notes, "8.2", export=[], look=[], way="lost")
+
+
+def _running(
+    state: sit.State,
+    found: sit.Situation,
+    file: Mapping[str, Any],
+    wishes: Mapping[str, Any],
+    exports: list[Mapping[str, Any]],
+    now: str,
+    refuse: Any,
+) -> dict[str, Any]:
+    leader = found.leader
+    if found.position.checksum == file.get("imported_checksum"):
+        steps = (
+            []
+            if _all_follow(state, found)
+            else [sit.step("wait_replicated", "wait until every replica has what the primary has")]
+        )
+        note = f"The primary {leader['name']} has exactly this file's content."
+        plan: dict[str, Any] = sit.plan(None, steps, [note], export=[], look=[], way="running")
+        return plan
+    better = sit.ahead(state, found)
+    if better:
+        return refuse(  # type: ignore[no-any-return]
+            f"{litefs.names(better)} has transactions that the primary {leader['name']} (TXID {found.position.txid:016x}) "
+            f"does not have: export it (playbooks/backup.yml -e backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
+            "8.6",
+        )
+    present = sit.fresh_export(exports, state["database"], found.cluster_id, 1, now)
+    if present is None:
+        return sit.plan(None, [], export=[leader["name"]], look=[], way="running")
+    for key, label in (("page_size", "page size"), ("journal_mode", "journal mode")):
+        if file.get(key) != present.get(key):
+            cure = (
+                "it cannot be changed on a living cluster: make a copy of the backup with that page size (VACUUM INTO "
+                "after PRAGMA page_size)"
+                if key == "page_size"
+                else f"convert a copy of the backup with: sqlite3 COPY 'PRAGMA journal_mode={present.get(key)}'"
+            )
+            return refuse(  # type: ignore[no-any-return]
+                f"{file.get('path')} has {label} {file.get(key)} and the living database {present.get(key)}; LiteFS does "
+                f"not survive the difference: {cure}, and restore that.",
+                "8.12",
+            )
+    problem = _unconfirmed(file, found.cluster_id, wishes)
+    if problem:
+        return refuse(problem)  # type: ignore[no-any-return]
+    notes = [
+        f"{pod['name']} does not follow the primary and will not get the restored data: playbooks/replica_reset.yml."
+        for pod in state["pods"]
+        if pod is not leader and not sit.in_sync(state, found, pod)
+    ]
+    steps = [
+        sit.step(
+            "import",
+            f"import {file.get('path')} into {leader['name']}",
+            pod=leader["name"],
+            cluster_id=found.cluster_id,
+            least=present["txid"],
+        ),
+        sit.step("wait_replicated", "wait until every replica has what the primary has"),
+    ]
+    return sit.plan(None, steps, notes, export=[], look=[], way="running")
+
+
+def _lost(
+    state: sit.State,
+    file: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    wishes: Mapping[str, Any],
+    exports: Iterable[Mapping[str, Any]],
+    now: str,
+) -> dict[str, Any]:
+    """The record says restore: what is left."""
+    ordinal = sit.whole(raw.get("primary_ordinal"))
+    if ordinal is None:
+        return sit.plan(
+            f"Nothing was restored. {identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, which is "
+            f"not the number of a pod: see {sit.RUNBOOK}.",
+            export=[],
+            look=[],
+            way="lost",
+        )
+    leaders = litefs.primaries(state)
+    leader = leaders[0] if len(leaders) == 1 and leaders[0]["ordinal"] == ordinal else None
+    export: list[str] = []
+    if leader is not None and sit.txid(state, leader):
+        where = litefs.position(leader, state["database"])
+        restored = where is not None and where.checksum == file.get("imported_checksum")
+        held = leader["litefs"]["cluster_id"]
+        if not restored and sit.fresh_export(exports, state["database"], held, sit.txid(state, leader), now) is None:
+            export.append(leader["name"])
+    return sit.plan(None, _lost_steps(state, file, ordinal, leader), cause="8.2", export=export, look=[], way="lost")
+
+
+def _lost_steps(
+    state: sit.State, file: Mapping[str, Any], ordinal: int, leader: sit.Pod | None
+) -> list[dict[str, Any]]:
+    name = f"{state['statefulset']['name']}-{ordinal}"
+    where = litefs.position(leader, state["database"]) if leader is not None else None
+    restored = where is not None and where.checksum == file.get("imported_checksum")
+    steps: list[dict[str, Any]] = []
+    if not state.get("rendered_quiet"):
+        steps.append(sit.step("render", "render the configuration without commands", ordinal=ordinal))
+    if leader is None or not state.get("rendered_quiet"):
+        pod = sit.pod_of(state, ordinal)
+        steps.append(
+            sit.step(
+                "restart",
+                f"restart {name}, which starts without a command",
+                pod=name,
+                uid=pod["uid"] if pod else None,
+                ordinal=ordinal,
+                primary=True,
+            )
+        )
+    if not restored:
+        steps.append(
+            sit.step("import", f"import {file.get('path')} into {name}", pod=name, cluster_id=None, least=None)
+        )
+    steps.append(sit.step("record_id", f"record the cluster that {name} holds now", ordinal=ordinal))
+    steps.append(sit.step("render", "render the configuration with its commands", ordinal=ordinal))
+    steps.append(sit.step("restart_all", f"restart {name} with its commands, then the replicas", ordinal=ordinal))
+    steps.append(sit.step("wait_followers", f"wait until every replica that runs has what {name} has"))
+    return steps
+
+
+def _unseen(state: sit.State, volumes: Mapping[str, str | None] | None) -> list[str]:
+    return [volume["name"] for volume in state["volumes"] if volume["name"] not in (volumes or {})]
+
+
+def _unconfirmed(file: Mapping[str, Any], cluster_id: str, wishes: Mapping[str, Any]) -> str | None:
+    """Why the overwriting of this cluster's data is not confirmed; a backup of this very cluster needs no word."""
+    if file.get("cluster_id") == cluster_id:
+        return None
+    if str(wishes.get("into") or "") == cluster_id:
+        return None
+    source = (
+        f"is a backup of the cluster {file['cluster_id']}"
+        if file.get("cluster_id")
+        else "has no manifest that says whose it is"
+    )
+    given = f" (restore_into is {wishes['into']})" if wishes.get("into") else ""
+    return (
+        f"{file.get('path')} {source}, and would overwrite the data of the cluster {cluster_id}: to confirm that, give "
+        f"-e restore_into={cluster_id}{given}."
+    )
+
+
+def _all_follow(state: sit.State, found: sit.Situation) -> bool:
+    return all(
+        pod is found.leader or (sit.in_sync(state, found, pod) and sit.txid(state, pod) >= found.position.txid)
+        for pod in state["pods"]
+    )

@@ -1,0 +1,205 @@
+"""How many replicas there are: up one at a time, each proven before the next; down without losing a copy. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import litefs
+from . import backup
+from . import situation as sit
+
+
+def decide(
+    state: sit.State,
+    replicas: object,
+    remove_volumes: bool = False,
+    exports: Iterable[Mapping[str, Any]] = (),
+    memo: Mapping[str, Any] | None = None,
+    now: str | None = None,
+) -> dict[str, Any]:
+    """What is left to do until the StatefulSet has so many replicas.
+
+    With ``remove_volumes`` the volumes of the ordinals that go are removed too, each only if its data was proven to be
+    elsewhere while its pod ran: of the primary's cluster, not ahead of it, and in a fresh export. That proof is in
+    ``memo`` (made by remember() before the first step), because afterwards nobody can be asked any more. The plan also
+    says ``export``: the pods that have to be exported before the first step.
+    """
+    now = now or str(state["gathered_at"])
+    wish = sit.whole(replicas)
+
+    def refuse(sentence: str, cause: str | None = None) -> dict[str, Any]:
+        return sit.plan(f"Nothing was scaled. {sentence}", cause=cause, export=[])
+
+    if wish is None:
+        return refuse(f"scale_replicas is {replicas!r}: set it to a whole number from 1 on.")
+    if wish == 0:
+        return refuse(
+            "scale_replicas is 0: that stops the site, and pod-0 may come back on an empty volume; to stop it on "
+            "purpose, scale to 1 and stop the writes at the edge."
+        )
+    found = sit.look(state)
+    if isinstance(found, sit.Problem):
+        return refuse(found.sentence, found.cause)
+    least = max(found.leader["ordinal"], found.record.primary_ordinal) + 1
+    if wish < least:
+        return refuse(
+            f"scale_replicas is {wish}, but the primary is {found.leader['name']} and pods are numbered from 0: "
+            f"{least} is the least, unless playbooks/promote.yml moves the primary first."
+        )
+    current = int(state["statefulset"]["replicas"])
+    leaving = [pod for pod in state["pods"] if pod["ordinal"] >= wish]
+    better = [pod for pod in sit.ahead(state, found) if pod in leaving]
+    if better:
+        return refuse(
+            f"{litefs.names(better)} would be stopped, and has transactions that the primary {found.leader['name']} "
+            f"(TXID {found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
+            f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
+            "8.6",
+        )
+    if wish != current and sit.rolling(state):
+        return refuse(
+            f"StatefulSet {state['statefulset']['name']} is being rolled out at this moment: wait until it is done "
+            "(or heal the pod that it waits for) and run again."
+        )
+    steps: list[dict[str, Any]] = []
+    notes: list[str] = []
+    export: list[str] = []
+    if wish > current:
+        refused, said = _up(state, found, current, wish, steps)
+        if refused:
+            return refuse(refused, "8.1C")
+        notes += said
+    elif wish < current:
+        if remove_volumes:
+            problem = _unproven(state, found, leaving)
+            if problem:
+                return refuse(problem)
+            most = max([sit.txid(state, pod) for pod in leaving], default=1)
+            if sit.fresh_export(exports, str(state["database"]), found.cluster_id, most, now) is None:
+                choice, _problem = backup.choose(state)
+                export.append(choice["pod"] if choice else found.leader["name"])
+        steps.append(
+            sit.step(
+                "scale",
+                f"scale down from {current} to {wish}: {litefs.names(leaving) or 'no pod'} stops",
+                replicas=wish,
+                was=current,
+            )
+        )
+        steps.append(sit.step("wait_gone", f"wait until no pod from ordinal {wish} on is left", ordinal=wish))
+    if remove_volumes:
+        steps += _removals(state, wish, memo or {}, notes)
+    elif wish < current:
+        notes += [
+            f"Volume {claim['volume']} of {claim['name']} is kept; the next scale up uses it again."
+            for claim in state["claims"]
+            if claim["ordinal"] >= wish
+        ]
+    if steps:
+        steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
+    return sit.plan(None, steps, notes, export=export)
+
+
+def remember(state: sit.State, replicas: int, remove_volumes: bool) -> dict[str, Any]:
+    """What the lock keeps: claims and volumes of the pods that go and are proven now, by uid."""
+    found = sit.look(state)
+    if not remove_volumes or isinstance(found, sit.Problem):
+        return {"volumes": {}}
+    leaving = [pod for pod in state["pods"] if pod["ordinal"] >= replicas]
+    if _unproven(state, found, leaving):
+        return {"volumes": {}}
+    kept: dict[str, Any] = {}
+    for pod in leaving:
+        claim = sit.claim_of(state, pod["ordinal"])
+        if claim is not None and claim["volume"]:
+            kept[str(pod["ordinal"])] = {"claim": claim["name"], "uid": claim["uid"], "volume": claim["volume"]}
+    return {"volumes": kept}
+
+
+def _up(
+    state: sit.State, found: sit.Situation, current: int, wish: int, steps: list[dict[str, Any]]
+) -> tuple[str | None, list[str]]:
+    notes: list[str] = []
+    # The pods that run come first: a copy that does not follow is healed, not outnumbered.
+    for ordinal in range(current):
+        pod = sit.pod_of(state, ordinal)
+        if pod is not None and pod["litefs"]["cluster_id"] not in (None, found.cluster_id):
+            return (
+                f"{pod['name']} holds the cluster {pod['litefs']['cluster_id']}, not the recorded {found.cluster_id}, "
+                f"and will never follow: re-seed it first (playbooks/replica_reset.yml -e replica_reset_targets="
+                f"[{ordinal}]).",
+                notes,
+            )
+    steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
+    for ordinal in range(current, wish):
+        claim = sit.claim_of(state, ordinal)
+        if claim is not None:
+            notes.append(
+                f"{claim['name']} exists from before: its volume {claim['volume']} is used again and catches up, or shows "
+                "a mismatch if it is of an older cluster."
+            )
+        name = f"{state['statefulset']['name']}-{ordinal}"
+        steps.append(sit.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal))
+        steps.append(sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name))
+    return None, notes
+
+
+def _unproven(state: sit.State, found: sit.Situation, leaving: list[sit.Pod]) -> str | None:
+    """Why the data of the leaving pods is not proven to be elsewhere."""
+    different = sit.diverged(state, found)
+    for pod in leaving:
+        node = pod["litefs"]
+        end = "so its volume is not removed: leave scale_remove_volumes out to keep it"
+        if not node["reachable"]:
+            return f"LiteFS on {pod['name']} does not answer ({node['error']}), {end}."
+        if node["cluster_id"] != found.cluster_id:
+            return (
+                f"{pod['name']} holds the cluster {node['cluster_id'] or 'without an id'}, not the recorded "
+                f"{found.cluster_id}, {end}."
+            )
+        if pod in different:
+            return f"{pod['name']} has another checksum than the primary at the same TXID, {end}."
+    return None
+
+
+def _removals(state: sit.State, wish: int, memo: Mapping[str, Any], notes: list[str]) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = []
+    proven: Mapping[str, Mapping[str, Any]] = memo.get("volumes") or {}
+    for claim in state["claims"]:
+        if claim["ordinal"] < wish:
+            continue
+        proof = proven.get(str(claim["ordinal"]))
+        if proof is None or proof["uid"] != claim["uid"] or proof["volume"] != claim["volume"]:
+            if claim["ordinal"] >= (state["statefulset"]["replicas"] or 0):
+                notes.append(
+                    f"{claim['name']} stays: no pod ran on it when this began, so nothing proves that its data is "
+                    "elsewhere; remove it by name when it is not needed."
+                )
+            continue
+        if not claim["deleting"]:
+            steps.append(
+                sit.step(
+                    "delete_claim",
+                    f"delete claim {claim['name']}",
+                    claim=claim["name"],
+                    uid=claim["uid"],
+                    ordinal=claim["ordinal"],
+                )
+            )
+    for ordinal, proof in sorted(proven.items()):
+        claim = next((claim for claim in state["claims"] if claim["uid"] == proof["uid"]), None)
+        volume = next((volume for volume in state["volumes"] if volume["name"] == proof["volume"]), None)
+        if int(ordinal) < wish or volume is None or volume["deleting"] or (claim is None and not volume["kept"]):
+            continue
+        if volume["claim_uid"] not in (None, proof["uid"]):
+            continue  # another claim has it by now
+        steps.append(
+            sit.step(
+                "remove_volume",
+                f"remove volume {volume['name']} of ordinal {ordinal}: its data was proven to be elsewhere",
+                volume=volume["name"],
+                claim_uid=proof["uid"],
+            )
+        )
+    return steps

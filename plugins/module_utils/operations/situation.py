@@ -1,0 +1,337 @@
+"""Where the data stands: what every operation asks before it decides. Pure functions over the state document.
+
+A step is plain data: ``do`` (what kind of act), its arguments, and ``say`` (one sentence for the operator). A plan is
+{refusal: str|null, cause: str|null, steps: [step], notes: [str]} with what an operation adds. An operation decides
+again, on a fresh document, before each step: what is done already is not in the steps any more, so a run that died is
+continued by running it again.
+
+``cause`` names the section of the reference on LiteFS that describes what is wrong:
+    8.1A  the primary's volume is new, empty, foreign or older: the replicas hold the data
+    8.1B  the primary lost only its cluster id: its data is whole
+    8.1C  a replica's volume belongs to another cluster: the primary holds the data
+    8.3   a disk is full          8.4   the primary's node is gone        8.5   two primaries
+    8.6   a volume is older       8.9   a replica cannot apply            8.10  the primary's database is locked
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import identity, litefs
+
+State = Mapping[str, Any]
+Pod = Mapping[str, Any]
+
+RUNBOOK = identity.RUNBOOK
+IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
+FRESH_SECONDS = 900  # how old an export may be that stands for the data before a destructive step
+
+_SIGNS = (
+    (r"no space left|disk (is )?full", "8.3"),
+    (r"post-apply checksum|applying ltx", "8.9"),
+    (r"panic in handler|index out of range", "8.10"),
+)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A cluster with a recorded identity and the one running primary that holds it."""
+
+    cluster_id: str
+    leader: Pod
+    position: litefs.Position
+    record: identity.Record
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why there is no such situation."""
+
+    sentence: str
+    cause: str | None = None
+
+
+def plan(
+    refusal: str | None = None,
+    steps: Iterable[Mapping[str, Any]] = (),
+    notes: Iterable[str] = (),
+    cause: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A plan as plain data; a refused one has no steps."""
+    return {
+        "refusal": refusal,
+        "cause": cause,
+        "steps": [] if refusal else [dict(step) for step in steps],
+        "notes": list(notes),
+        **more,
+    }
+
+
+def step(do: str, say: str, **arguments: Any) -> dict[str, Any]:
+    """One act of a plan."""
+    return {"do": do, "say": say, **arguments}
+
+
+def look(state: State) -> Situation | Problem:
+    """The situation, or the sentence that says which proof is missing, why, and what to do."""
+    if not state["statefulset"]["exists"]:
+        return Problem(
+            f"There is no StatefulSet {state['statefulset']['name']} in namespace {state['namespace']}: run site.yml."
+        )
+    try:
+        record = identity.parse(state)
+    except ValueError as exc:
+        return Problem(str(exc))
+    if record is None:
+        return Problem(
+            f"There is no {identity.name_of(state)} that says whose data this is: run site.yml, which writes it."
+        )
+    if record.state != "recorded" or record.cluster_id is None:
+        return Problem(
+            f"{identity.name_of(state)} says {record.state}, so nobody knows yet whose data this is: run site.yml (or "
+            "playbooks/restore.yml, if it was at work) to its end first."
+        )
+    leaders = litefs.primaries(state)
+    if len(leaders) > 1:
+        return Problem(
+            f"Pods {litefs.names(leaders)} each say that they are primary (split brain): stop all writes, export both "
+            f"(playbooks/backup.yml -e backup_pod=NAME) and see {RUNBOOK}; one of them will lose what only it has.",
+            "8.5",
+        )
+    if not leaders:
+        return _no_primary(state, record)
+    leader = leaders[0]
+    held = leader["litefs"]["cluster_id"]
+    if held != record.cluster_id:
+        return _other_primary(state, record, leader)
+    if leader["ordinal"] != record.primary_ordinal:
+        return Problem(
+            f"{leader['name']} is primary, but {identity.name_of(state)} says that ordinal {record.primary_ordinal} is: "
+            "let playbooks/promote.yml finish, or correct the record.",
+            "8.5",
+        )
+    where = litefs.position(leader, state["database"])
+    if where is None or not where.known:
+        return Problem(
+            f"The primary {leader['name']} does not have the database {state['database']}: check app_database, and "
+            f"restore it with playbooks/restore.yml if it was removed.",
+            "8.1A" if holders(state, record.cluster_id, leader) else None,
+        )
+    return Situation(record.cluster_id, leader, where, record)
+
+
+def holders(state: State, cluster_id: str, other_than: Pod | None = None) -> list[Pod]:
+    """The reachable pods that hold the cluster with a database of which they know a position."""
+    found = []
+    for pod in litefs.reachable(state):
+        where = litefs.position(pod, state["database"])
+        if pod is not other_than and pod["litefs"]["cluster_id"] == cluster_id and where is not None and where.known:
+            found.append(pod)
+    return found
+
+
+def best(state: State, pods: Iterable[Pod]) -> list[Pod]:
+    """Those of the pods (of one cluster) with the highest position."""
+    placed = [(litefs.position(pod, state["database"]), pod) for pod in pods]
+    top = max((where.txid for where, _pod in placed if where), default=0)
+    return [pod for where, pod in placed if where and where.txid == top]
+
+
+def ahead(state: State, situation: Situation) -> list[Pod]:
+    """The pods of the primary's cluster that have a transaction which the primary does not have."""
+    return [
+        pod
+        for pod in holders(state, situation.cluster_id, situation.leader)
+        if txid(state, pod) > situation.position.txid
+    ]
+
+
+def diverged(state: State, situation: Situation) -> list[Pod]:
+    """The pods of the primary's cluster with another checksum at the primary's TXID."""
+    return [
+        pod
+        for pod in holders(state, situation.cluster_id, situation.leader)
+        if litefs.compare(
+            litefs.position(pod, state["database"]) or situation.position,
+            situation.position,
+            situation.cluster_id,
+            situation.cluster_id,
+        )
+        == "diverged"
+    ]
+
+
+def in_sync(state: State, situation: Situation, pod: Pod) -> bool:
+    """Whether the pod follows the primary: connected, of its cluster, and not at a history of its own."""
+    node = pod["litefs"]
+    if not node["reachable"] or node["cluster_id"] != situation.cluster_id or node["never_synced"] is not False:
+        return False
+    if not node["primary_hostname"] or node["lag_ms"] is None or node["lag_ms"] > IN_SYNC_LAG_MS:
+        return False
+    where = litefs.position(pod, state["database"])
+    return where is not None and where.known and pod not in diverged(state, situation)
+
+
+def txid(state: State, pod: Pod) -> int:
+    """The pod's TXID in the database, 0 where it has none."""
+    where = litefs.position(pod, state["database"])
+    return where.txid if where else 0
+
+
+def fresh_export(
+    exports: Iterable[Mapping[str, Any]], database: str, cluster_id: str, least: int, now: str
+) -> Mapping[str, Any] | None:
+    """A verified export of this cluster's database, not older than FRESH_SECONDS, that has transaction ``least``."""
+    for manifest in exports:
+        if (
+            manifest.get("verified") is True
+            and manifest.get("database") == database
+            and manifest.get("cluster_id") == cluster_id
+            and re.fullmatch(r"[0-9a-f]{16}", str(manifest.get("txid")))
+            and int(str(manifest["txid"]), 16) >= least
+            and 0 <= seconds_between(str(manifest.get("time")), now) + 5 <= FRESH_SECONDS
+        ):
+            return manifest
+    return None
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Seconds from one RFC 3339 time to another; minus infinity where one cannot be read."""
+    try:
+        one, two = (datetime.datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (earlier, later))
+        return (two - one).total_seconds()
+    except (ValueError, TypeError):
+        return float("-inf")
+
+
+def claim_of(state: State, ordinal: int) -> Mapping[str, Any] | None:
+    """The claim of an ordinal."""
+    return next((claim for claim in state["claims"] if claim["ordinal"] == ordinal), None)
+
+
+def pod_of(state: State, ordinal: int) -> Pod | None:
+    """The pod of an ordinal."""
+    return next((pod for pod in state["pods"] if pod["ordinal"] == ordinal), None)
+
+
+def volume_of(state: State, claim: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The volume that a claim is bound to."""
+    if claim is None or not claim["volume"]:
+        return None
+    return next((volume for volume in state["volumes"] if volume["name"] == claim["volume"]), None)
+
+
+def held(state: State) -> list[int]:
+    """Ordinals that the record holds back: old primaries whose database has not been exported yet."""
+    raw = (state["record"] or {}).get("held_ordinals") or ""
+    return sorted({int(word) for word in re.findall(r"\d+", str(raw))})
+
+
+def rolling(state: State) -> bool:
+    """Whether the StatefulSet is being rolled out (by site.yml, Keel or a person)."""
+    living = state["statefulset"]
+    return bool(
+        living["update_revision"]
+        and (
+            living["current_revision"] != living["update_revision"]
+            or living["observed_generation"] not in (None, living["generation"])
+        )
+    )
+
+
+def sign(pod: Pod) -> str | None:
+    """The cause that the pod's own words name."""
+    text = f"{pod['waiting']['message'] or ''} {pod['init']['message'] or ''}"
+    return next((cause for pattern, cause in _SIGNS if re.search(pattern, text, re.IGNORECASE)), None)
+
+
+def whole(value: object) -> int | None:
+    """A number that is given as one, or as its digits (ansible -e gives text); None for anything else."""
+    if isinstance(value, bool):
+        return None
+    text = str(value)
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) else None
+
+
+def _who_holds(state: State, cluster_id: str, other_than: Pod | None = None) -> str:
+    pods = holders(state, cluster_id, other_than)
+    if not pods:
+        return "no pod that answers holds it"
+    top = best(state, pods)
+    return f"{litefs.names(top)} {'hold' if len(top) > 1 else 'holds'} it up to TXID {txid(state, top[0]):016x}"
+
+
+def _no_primary(state: State, record: identity.Record) -> Problem:
+    name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
+    pod = pod_of(state, record.primary_ordinal)
+    cluster_id = record.cluster_id or ""
+    who = _who_holds(state, cluster_id)
+    start = f"No running primary holds the recorded cluster {cluster_id} ({who})"
+    if pod is None:
+        return Problem(f"{start}; there is no pod {name}: delete nothing, bring it back first (see {RUNBOOK}).", "8.4")
+    node = next((item for item in state["nodes"] if item["name"] == pod["node"]), None)
+    if pod["node"] and (node is None or not node["ready"]):
+        return Problem(
+            f"{start}; {name} is on node {pod['node']}, which is not ready: delete nothing; bring the node back, or "
+            f"move the role with {identity.PROMOTE}.",
+            "8.4",
+        )
+    said = pod["init"]["message"]
+    if pod["init"]["state"] in ("failed", "waiting", "running") and said:
+        cause = _cause_of_refusal(said)
+        hint = {
+            "8.1B": f"its database is there and only its cluster id is missing, so write {cluster_id} back into the "
+            f"file clusterid of its volume as {RUNBOOK} shows",
+            "8.6": f"its volume is an older copy: use the kept volume, or {identity.PROMOTE}",
+            "8.1A": f"its volume is new, empty or foreign and the replicas are what is left: delete nothing, and use "
+            f"its kept volume ({RUNBOOK}) or {identity.PROMOTE}",
+        }[cause]
+        return Problem(f"{start}; {name} is held by the guard ({said.rstrip('.')}): {hint}.", cause)
+    cause_seen = sign(pod)
+    why = pod["waiting"]["message"] or pod["waiting"]["reason"] or pod["unschedulable"] or pod["litefs"]["error"]
+    return Problem(
+        f"{start}; {name} does not run as primary ({str(why or 'no reason is known').rstrip('.')}): delete nothing, "
+        f"bring it back (see {RUNBOOK}), or move the role with {identity.PROMOTE}.",
+        cause_seen,
+    )
+
+
+def _cause_of_refusal(message: str) -> str:
+    """The cause behind the guard's words (roles/app/files/guard.sh)."""
+    if "holds no cluster id" in message:
+        return "8.1B"
+    if "ends at TXID" in message:
+        return "8.6"
+    return "8.1A"
+
+
+def _other_primary(state: State, record: identity.Record, leader: Pod) -> Problem:
+    """The primary that runs is not the recorded cluster: always cause A or B."""
+    cluster_id, mine = record.cluster_id or "", leader["litefs"]["cluster_id"]
+    where = litefs.position(leader, state["database"])
+    twins = [
+        pod
+        for pod in holders(state, cluster_id, leader)
+        if where is not None and where.known and litefs.position(pod, state["database"]) == where
+    ]
+    start = (
+        f"The running primary {leader['name']} holds the cluster {mine or 'without an id'}, not the recorded "
+        f"{cluster_id} ({_who_holds(state, cluster_id, leader)}): reset no replica and delete nothing"
+    )
+    if twins:
+        return Problem(
+            f"{start}; it has the very position and checksum of {litefs.names(twins)}, so it lost only its cluster id: "
+            f"stop it, write {cluster_id} into its volume's file clusterid and start it ({RUNBOOK}).",
+            "8.1B",
+        )
+    return Problem(
+        f"{start}; its volume is new, empty or foreign and the replicas hold the last good copies: export it "
+        f"(playbooks/backup.yml -e backup_pod={leader['name']}), delete only its pod so that the guard holds it, and see "
+        f"{RUNBOOK} or {identity.PROMOTE}.",
+        "8.1A",
+    )

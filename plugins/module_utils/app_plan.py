@@ -108,7 +108,8 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
             "data": decision.data if decision.data is not None else _present(state),
         },
         "retain": {
-            "admission_policy": minor is not None and minor >= ADMISSION_POLICY_MINOR,
+            # Not known is a check run without a cluster: the k3s that would be installed has it.
+            "admission_policy": minor is None or minor >= ADMISSION_POLICY_MINOR,
             "patch": [volume["name"] for volume in state["volumes"] if volume["reclaim_policy"] != "Retain"],
         },
         "notes": notes,

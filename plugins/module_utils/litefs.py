@@ -295,6 +295,10 @@ def _not_there(name: str, pod: Mapping[str, Any] | None, database: str, target: 
         return f"LiteFS on pod {name} does not answer ({held})."
     if not litefs["cluster_id"]:
         return f"Pod {name} has not joined the cluster {cluster} yet."
+    if litefs["cluster_id"] != cluster and litefs["is_primary"]:
+        return (
+            f"The primary {name} held the LiteFS cluster {cluster} when it was asked, and {litefs['cluster_id']} now."
+        )
     if litefs["cluster_id"] != cluster:
         return (
             f"Pod {name} holds the LiteFS cluster {litefs['cluster_id']}, not the primary's {cluster}: "

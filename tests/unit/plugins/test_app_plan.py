@@ -444,7 +444,7 @@ def test_kept_volumes_are_listed() -> None:
     assert not [note for note in notes if "pvc-0" in note]
 
 
-@pytest.mark.parametrize(("minor", "policy"), [("35", False), ("36", True), ("37+", True), ("", False)])
+@pytest.mark.parametrize(("minor", "policy"), [("35", False), ("36", True), ("37+", True), ("", True)])
 def test_an_older_api_has_no_policy_that_makes_volumes_retain(minor: str, policy: bool) -> None:
     state = living(version={"minor": minor}, volumes=[volume(0, policy="Delete"), volume(1)])
     assert decided(state)["retain"] == {"admission_policy": policy, "patch": ["pvc-0"]}

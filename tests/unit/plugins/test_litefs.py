@@ -178,6 +178,7 @@ TARGET = {"pod": "abaci-app-0", "cluster_id": A, "txid": f"{5:016x}", "checksum"
         (living({0: node(txid=9, primary=True), 1: node(txid=9)}), None),  # the site is written to meanwhile
         (living({1: node(txid=4)}), "abaci-app-1 is at TXID 0000000000000004"),
         (living({1: node(B, txid=900)}), f"abaci-app-1 holds the LiteFS cluster {B}"),
+        (living({0: node(B, 1, primary=True)}), f"primary abaci-app-0 held the LiteFS cluster {A} when .* {B} now"),
         (living({2: node(None, database=None)}), "abaci-app-2 has not joined the cluster"),
         (living({2: node(database=None)}), "abaci-app-2 does not have the database"),
         (living({2: node(never_synced=True)}), "abaci-app-2 has never been in sync"),

@@ -1,0 +1,48 @@
+"""The filters as Ansible calls them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.abaci.infra.plugins.filter import app
+from factory_objects import document, living, wishes
+
+FILTERS = app.FilterModule().filters()
+FOLDER = Path(__file__).resolve().parents[3] / "plugins" / "filter"
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_filter_is_documented_under_its_name(name: str) -> None:
+    documentation = yaml.safe_load((FOLDER / f"{name}.yml").read_text())
+    assert documentation["DOCUMENTATION"]["name"] == name
+    assert f"abaci.infra.{name}" in documentation["EXAMPLES"]
+    assert documentation["RETURN"]["_value"]["type"]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [({}, "schema 1"), ({**document(), "schema": 2}, "not 2"), (None, "not 'NoneType'"), ("text", "not 'str'")],
+)
+def test_another_document_is_refused(state: Any, words: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=words):
+        FILTERS["app_plan"](state, wishes())
+
+
+def test_an_unknown_wish_is_named() -> None:
+    with pytest.raises(AnsibleFilterError, match="the wish image"):
+        FILTERS["app_plan"](living(), wishes(image="x"))
+
+
+def test_a_bad_secret_is_named_without_its_value() -> None:
+    with pytest.raises(AnsibleFilterError, match="AUTH_SECRET"):
+        FILTERS["secret_values"]({"AUTH_SECRET": None}, {"AUTH_SECRET": "%"})
+
+
+def test_the_other_filters_pass_through() -> None:
+    assert FILTERS["domain_problems"]("abaci.example.com") == []
+    assert FILTERS["secret_values"]({"A": "b"}, {}) == {"A": "b"}
+    assert FILTERS["template_hash"]({}) == FILTERS["template_hash"]({"spec": {}})

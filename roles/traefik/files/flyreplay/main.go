@@ -73,6 +73,7 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 	if config.Port < 1 || config.Port > 65535 {
 		return nil, fmt.Errorf("middleware %s: port %d is not between 1 and 65535", name, config.Port)
 	}
+	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &middleware{
 		next:     next,
 		replay:   config.Replay,
@@ -80,7 +81,10 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 		service:  config.Service,
 		port:     strconv.Itoa(config.Port),
 		transport: &http.Transport{
-			DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			// Traefik's interpreter does not take dialer.DialContext itself for a function value.
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return dialer.DialContext(ctx, network, address)
+			},
 			// The client's own Accept-Encoding decides, not this hop.
 			DisableCompression: true,
 			// A request on a kept connection may be repeated by Go when that connection turns out dead. A GET

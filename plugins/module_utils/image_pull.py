@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,17 @@ def verdict(item: Mapping[str, Any]) -> Verdict:
         said = plain(status.get("message") or status.get("reason") or "it failed")
         return Verdict(reason=f"the node rejected the pod: {said}", hopeless=True)
     return Verdict()
+
+
+def last_warning(events: Iterable[Mapping[str, Any]], pod_name: str) -> str | None:
+    """What the cluster said last about the pod, e.g. why its sandbox cannot be made; its status does not say that."""
+    warnings = [
+        event
+        for event in events
+        if event.get("type") == "Warning" and (event.get("involvedObject") or {}).get("name") == pod_name
+    ]
+    warnings.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+    return plain(warnings[-1].get("message") or warnings[-1].get("reason")) if warnings else None
 
 
 def plain(message: object) -> str:

@@ -113,7 +113,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
     started = time.monotonic()
     try:
         api.create(manifest)
-        reason = "the node has not finished pulling it"
+        reason: str | None = None
         while True:
             pod = api.get("v1", "Pod", pod_name, namespace)
             if pod is None:
@@ -126,14 +126,21 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             reason = verdict.reason or reason
             if verdict.hopeless or seconds >= options["timeout"]:
                 where = pod["spec"].get("nodeName")
+                reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
+                reason = reason or "the node has not finished pulling it"
                 raise kube.KubeError(
                     f"The image {image} cannot be pulled{' by node ' + where if where else ''}"
-                    f"{'' if verdict.hopeless else ' within ' + str(options['timeout']) + ' s'}: {reason}; correct "
-                    "app_image or app_image_pull_secrets (nothing was changed)."
+                    f"{'' if verdict.hopeless else ' within ' + str(options['timeout']) + ' s'}: {reason}; {_advice(verdict.hopeless)}"
                 )
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)
+
+
+def _advice(wrong_image: bool) -> str:
+    if wrong_image:
+        return "correct app_image or app_image_pull_secrets (nothing was changed)."
+    return "see to that and run again (nothing was changed)."
 
 
 def _delete(api: Any, namespace: str, pod_name: str) -> None:

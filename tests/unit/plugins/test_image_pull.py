@@ -107,6 +107,7 @@ class FakeApi:
         self.secrets = secrets
         self.created: list[str] = []
         self.refuse: KubeError | None = None
+        self.events: list[dict[str, Any]] = []
 
     def get(self, _version: str, kind: str, name: str, _namespace: str | None = None) -> dict[str, Any] | None:
         if kind == "Namespace":
@@ -117,7 +118,9 @@ class FakeApi:
             return None
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
 
-    def list(self, _version: str, _kind: str, _namespace: str, selector: str) -> list[dict[str, Any]]:
+    def list(self, _version: str, kind: str, _namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        if kind == "Event":
+            return [event for event in self.events if event["involvedObject"]["name"] in {*self.pods, "other"}]
         assert selector == "app.kubernetes.io/component=image-check,app.kubernetes.io/instance=abaci-app"
         return [{"metadata": {"name": name}} for name in sorted(self.pods)]
 
@@ -187,6 +190,30 @@ def test_a_pull_that_hangs_fails_when_its_time_is_over(hanging: dict[str, Any], 
     with pytest.raises(KubeError, match=words):
         run(api, timeout=0)
     assert api.pods == set()
+
+
+def test_what_the_cluster_said_last_about_the_pod_is_the_reason_where_its_status_has_none() -> None:
+    api = FakeApi(status(waiting("ContainerCreating")))
+    create = api.create
+
+    def create_and_warn(obj: dict[str, Any]) -> dict[str, Any]:
+        mine, other = {"name": obj["metadata"]["name"]}, {"name": "other"}
+        api.events = [
+            {
+                "type": "Warning",
+                "involvedObject": mine,
+                "message": "no sandbox",
+                "lastTimestamp": "2026-01-01T00:00:09Z",
+            },
+            {"type": "Warning", "involvedObject": mine, "message": "older", "lastTimestamp": "2026-01-01T00:00:01Z"},
+            {"type": "Normal", "involvedObject": mine, "message": "Scheduled", "eventTime": "2026-01-01T00:00:10Z"},
+            {"type": "Warning", "involvedObject": other, "message": "x", "lastTimestamp": "2026-01-01T00:00:11Z"},
+        ]
+        return create(obj)
+
+    api.create = create_and_warn  # type: ignore[method-assign]
+    with pytest.raises(KubeError, match="within 0 s: no sandbox;"):
+        run(api, timeout=0)
 
 
 def test_leftovers_of_dead_runs_go_first() -> None:

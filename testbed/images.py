@@ -28,7 +28,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One member of a layer: a file with `data` (bytes or a file to read), a symbolic link to `link`, or a directory."""
+    """One member of a layer: a file with `data` (bytes or a file to read), a link to `link`, or a directory."""
 
     path: str
     data: bytes | pathlib.Path | None = None
@@ -58,7 +58,7 @@ class Image:
 class _Digesting(io.RawIOBase):
     """A writer that counts and digests what passes."""
 
-    def __init__(self, target: IO[bytes]) -> None:
+    def __init__(self, target: IO[bytes] | gzip.GzipFile) -> None:
         self.target = target
         self.sha256 = hashlib.sha256()
         self.size = 0
@@ -221,14 +221,15 @@ def write_archive(target: pathlib.Path, images: Iterable[Image]) -> None:
 BASE_LAYER = "base.tar.gz"
 BASE_FACTS = "base.json"
 BUSYBOX = "busybox"
+APPLETS = "applets"  # a line each, as `busybox --list` says them
 CERTIFICATES = "ca-certificates.crt"
 
 
 def write_base(rootfs: pathlib.Path, out: pathlib.Path) -> None:
     """Make the shared base layer of the root file system tar `rootfs` in `out`, and what small images take out of it.
 
-    Left out: device nodes, which no unpacker may need, and what apt and debconf leave. Raises ValueError where the
-    root file system holds no static busybox or no certificates.
+    That is all but the list of applets, which only the program itself knows. Left out of the layer: device nodes, and
+    what apt and debconf leave. Raises ValueError where the root file system holds no busybox or no certificates.
     """
     skip = ("dev/", "var/lib/apt/lists/", "var/cache/", "var/log/", "usr/share/perl/", "usr/share/python-wheels/")
     plain = out / "base.tar"
@@ -269,16 +270,6 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APP = "ghcr.io/antialias/soroban-abacus-flashcards:latest"
 REDIS = "docker.io/library/redis:7-alpine"
 
-# The applets that scripts in pods may expect of the busybox image; a link each, as upstream's image has.
-APPLETS = (
-    "[ ash awk base64 basename cat chmod chown cmp cp cut date dd df diff dirname du echo env expr false find free fold "
-    "getopt grep gunzip gzip head hexdump hostname id ip kill killall less ln ls md5sum mkdir mkfifo mktemp more mount mv "
-    "nc netstat nl nproc nslookup od paste pidof ping printenv printf ps pwd readlink realpath rm rmdir route sed seq sh "
-    "sha1sum sha256sum sha512sum sleep sort split stat stty su sync sysctl tac tail tar tee telnet test time timeout top "
-    "touch tr traceroute true truncate tty umount uname uniq unzip uptime usleep vi watch wc wget which who whoami xargs "
-    "xxd yes zcat"
-).split()
-
 
 def _small_system(base: pathlib.Path) -> list[Entry]:
     """What a program that is alone in its image still needs: users, certificates, a place for temporary files."""
@@ -310,8 +301,10 @@ def redis(base: pathlib.Path) -> Image:
 
 
 def busybox(base: pathlib.Path, name: str) -> Image:
+    """busybox with a link for each applet it has, as upstream's image."""
     entries = [*_small_system(base), Entry("bin/busybox", base / BUSYBOX, mode=0o755)]
-    entries += [Entry(f"bin/{applet}", link="busybox") for applet in APPLETS]
+    applets = (base / APPLETS).read_text(encoding="ascii").split()
+    entries += [Entry(f"bin/{applet}", link="busybox") for applet in applets if applet != "busybox"]
     return Image(name, (tuple(entries),), {"Env": [PATH], "Cmd": ["sh"]})
 
 

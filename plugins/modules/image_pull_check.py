@@ -125,22 +125,20 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
                 return {"digest": verdict.digest, "node": node, "seconds": round(seconds, 1)}
             reason = verdict.reason or reason
             if verdict.hopeless or seconds >= options["timeout"]:
-                where = pod["spec"].get("nodeName")
                 reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
-                reason = reason or "the node has not finished pulling it"
-                raise kube.KubeError(
-                    f"The image {image} cannot be pulled{' by node ' + where if where else ''}"
-                    f"{'' if verdict.hopeless else ' within ' + str(options['timeout']) + ' s'}: {reason}; {_advice(verdict.hopeless)}"
-                )
+                raise kube.KubeError(_sentence(image, pod, verdict.hopeless, options["timeout"], reason))
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)
 
 
-def _advice(wrong_image: bool) -> str:
-    if wrong_image:
-        return "correct app_image or app_image_pull_secrets (nothing was changed)."
-    return "see to that and run again (nothing was changed)."
+def _sentence(image: str, pod: dict[str, Any], hopeless: bool, timeout: int, reason: str | None) -> str:
+    node = pod["spec"].get("nodeName")
+    by = f" by node {node}" if node else ""
+    within = "" if hopeless else f" within {timeout} s"
+    advice = "correct app_image or app_image_pull_secrets" if hopeless else "see to that and run again"
+    reason = reason or "the node has not finished pulling it"
+    return f"The image {image} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
 
 
 def _delete(api: Any, namespace: str, pod_name: str) -> None:

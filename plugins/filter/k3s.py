@@ -11,7 +11,8 @@ from ansible_collections.abaci.infra.plugins.module_utils import k3s
 
 def k3s_kubeconfig(text: str, server: str) -> str:
     """Return the server's own kubeconfig with the address under which the reader reaches the API."""
-    return str(yaml.safe_dump(k3s.kubeconfig_for(yaml.safe_load(text), server), sort_keys=False))
+    # str(): Ansible marks its strings, and the dumper knows plain ones only.
+    return str(yaml.safe_dump(k3s.kubeconfig_for(yaml.safe_load(text), str(server)), sort_keys=False))
 
 
 def k3s_kubeconfig_refusal(text: str, living: str, path: str) -> str:

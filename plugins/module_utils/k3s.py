@@ -158,8 +158,8 @@ def _inventory(servers: list[str], agents: list[str], group: str) -> list[str]:
         found.append(f"The inventory group {group} is empty; put the host that shall be the cluster's server into it.")
     if len(servers) > 1:
         found.append(
-            f"The inventory group {group} holds {len(servers)} hosts ({', '.join(servers)}), and more than one server is "
-            "not supported yet; leave one there and move the others to the agents."
+            f"The inventory group {group} holds {len(servers)} hosts ({', '.join(servers)}), and more than one server "
+            "is not supported yet; leave one there and move the others to the agents."
         )
     both = sorted(set(servers) & set(agents))
     if both:

@@ -34,8 +34,8 @@ OBJECTS = [
 
 
 def test_on_a_living_cluster_only_what_the_run_itself_makes_possible_is_left_out() -> None:
-    cluster = Cluster({"Namespace", "Secret", "ConfigMap"}, {"there"})
-    possible, others = dry_run_scope.scope(cluster, OBJECTS, "")  # type: ignore[arg-type]
+    cluster: Any = Cluster({"Namespace", "Secret", "ConfigMap"}, {"there"})
+    possible, others = dry_run_scope.scope(cluster, OBJECTS, "")
     assert possible == [0, 3, 4]
     assert others == [
         "Secret abaci/redis (namespace abaci does not exist yet)",

@@ -170,7 +170,7 @@ def test_an_init_container_that_has_come_through_in_the_end_is_no_refusal() -> N
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "Deployment", "DaemonSet"])
 def test_trouble_of_pods_that_the_rollout_replaces_does_not_count(kind: str) -> None:
-    status = {"updateRevision": "new", "desiredNumberScheduled": 3}
+    status: Object = {"updateRevision": "new", "desiredNumberScheduled": 3}
     pods = [pod("x-1", "old", containerStatuses=[CRASH]), pod("x-2", containerStatuses=[container()])]
     going = pod("x-3", containerStatuses=[CRASH])
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
@@ -188,7 +188,7 @@ def test_a_paused_deployment_and_one_past_its_deadline_fail_at_once() -> None:
 
 def test_the_last_complaint_ends_the_sentence_while_waiting() -> None:
     events = [warning("x-0", "Unhealthy", "Readiness probe failed: 503")]
-    verdict = rollout.judge(workload(updateRevision="new", **{"replicas": 3, "updatedReplicas": 3}), [pod()], events)
+    verdict = rollout.judge(workload(updateRevision="new", replicas=3, updatedReplicas=3), [pod()], events)
     assert verdict.sentence == (
         "StatefulSet abaci/x is not ready: 0 of 3 pods are ready; pod x-0: Readiness probe failed: 503."
     )

@@ -120,7 +120,7 @@ def _without_record(state: Mapping[str, Any], leader: Mapping[str, Any] | None, 
             refusal=f"app_primary_ordinal is {wished}, but the running primary is {leader['name']}: set it to "
             f"{leader['ordinal']} to adopt this cluster, and move the primary afterwards with {PROMOTE}.",
         )
-    refusal = _foreign(state, leader, None)
+    refusal = _foreign(state, leader, None) or _without_database(state, leader)
     if refusal:
         return Decision(leader["ordinal"], refusal=refusal)
     return _write(None, "recorded", leader["litefs"]["cluster_id"], leader["ordinal"], wished, _unasked(state))
@@ -133,6 +133,10 @@ def _under_bootstrap(
         refusal = _foreign(state, leader, None)
         if refusal:
             return Decision(record.primary_ordinal, refusal=refusal)
+        missing = _without_database(state, leader)
+        if missing:
+            # A record with an id makes the guard ask for the database, which the first migration may not have made yet.
+            return _write(record, "bootstrap", None, record.primary_ordinal, wished, [missing])
         cluster_id = leader["litefs"]["cluster_id"]
         return _write(record, "recorded", cluster_id, record.primary_ordinal, wished, _unasked(state))
     kept = [volume for volume in state["volumes"] if volume["kept"]]
@@ -151,6 +155,8 @@ def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any
     cluster_id = record.cluster_id or ""
     if leader is not None and leader["litefs"]["cluster_id"] not in (None, cluster_id):
         return Decision(record.primary_ordinal, refusal=_foreign(state, leader, cluster_id))
+    if leader is not None and leader["litefs"]["databases"] and state["database"] not in leader["litefs"]["databases"]:
+        return Decision(record.primary_ordinal, refusal=_without_database(state, leader))
     notes: list[str] = []
     if leader is None and state["statefulset"]["exists"]:
         name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
@@ -204,6 +210,20 @@ def _foreign(state: Mapping[str, Any], leader: Mapping[str, Any], recorded: str 
     return (
         f"The running primary {leader['name']} holds the LiteFS cluster {mine}, but other pods hold another one "
         f"({held}), and no record says which is right: delete nothing and see {RUNBOOK}."
+    )
+
+
+def _without_database(state: Mapping[str, Any], leader: Mapping[str, Any]) -> str | None:
+    """The sentence where the running primary has no transaction of the database that the inventory names."""
+    where = litefs.position(leader, state["database"])
+    if where is not None and where.known:
+        return None
+    others = ", ".join(sorted(set(leader["litefs"]["databases"]) - {state["database"]}))
+    if others:
+        return f"The primary {leader['name']} has no database {state['database']}, but {others}: correct app_database."
+    return (
+        f"The primary {leader['name']} has no transaction of the database {state['database']} yet, so there is nothing "
+        "that a recorded cluster id could protect: run again when the application has made it."
     )
 
 

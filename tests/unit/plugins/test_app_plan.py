@@ -75,6 +75,18 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
         "update",
         data("recorded", A),
     ),
+    "under bootstrap, the migration has not made the database yet": (
+        living({0: node(primary=True, database=None), 1: node(database=None)}, record=record("bootstrap")),
+        {},
+        "none",
+        data("bootstrap"),
+    ),
+    "a record with an id stays while the database is gone": (
+        living({0: node(primary=True, database=None)}),
+        {},
+        "none",
+        data("recorded", A),
+    ),
     "a cluster made by hand is adopted": (living(record=None), {}, "create", data("recorded", A)),
     "a cluster of one pod is adopted": (
         document(
@@ -182,6 +194,21 @@ REFUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         living({0: node(None, primary=True)}, record=record("bootstrap")),
         {},
         "names no cluster id",
+    ),
+    "adoption before there is a database": (
+        living({0: node(primary=True, database=None)}, record=None),
+        {},
+        "no transaction of the database sqlite.db yet",
+    ),
+    "adoption of another database": (
+        living({0: node(primary=True, database="app.db")}, record=None),
+        {},
+        "has no database sqlite.db, but app.db: correct app_database",
+    ),
+    "app_database was changed by hand": (
+        living({0: node(primary=True, database="app.db")}),
+        {},
+        "has no database sqlite.db, but app.db: correct app_database",
     ),
     "the record's state is unknown": (living(record=record("restore", A)), {}, "state 'restore'"),
     "the record is empty": (living(record={"metadata": {}, "data": {}}), {}, "state ''"),

@@ -1,0 +1,269 @@
+"""The client edge against an API on loopback: paths, paging, errors as sentences, port-forward with a deadline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import json
+import struct
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.abaci.infra.plugins.module_utils import kube
+
+Object = dict[str, Any]
+
+
+class Api(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str, Object | None]] = []
+        self.answers: dict[str, tuple[int, Any]] = {
+            "GET /api/v1": (200, {"resources": [resource("Pod", "pods"), resource("Node", "nodes", False), SUB]}),
+            "GET /apis/apps/v1": (200, {"resources": [resource("StatefulSet", "statefulsets")]}),
+        }
+        self.pod: Callable[[Handler, bytes], None] = lambda handler, request: None
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+def resource(kind: str, name: str, namespaced: bool = True) -> Object:
+    return {"kind": kind, "name": name, "namespaced": namespaced}
+
+
+SUB = resource("PodPortForwardOptions", "pods/portforward")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Api
+
+    def answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        self.server.asked.append((self.command, self.path, body))
+        if "portforward" in self.path and "Upgrade" in self.headers:
+            return self.upgrade()
+        status, answer = self.server.answers.get(
+            f"{self.command} {self.path}", (404, {"kind": "Status", "message": "not found"})
+        )
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_DELETE = answer
+
+    def upgrade(self) -> None:
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
+        self.end_headers()
+        port = int(urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["ports"][0])
+        for channel in (0, 1):
+            self.frame(channel, struct.pack("<H", port))
+        head = self.rfile.read(2)
+        mask_and_data = self.rfile.read(4 + (head[1] & 0x7F))
+        request = bytes(byte ^ mask_and_data[i % 4] for i, byte in enumerate(mask_and_data[4:]))
+        assert request[0] == 0
+        self.server.pod(self, request[1:])
+        self.close_connection = True
+
+    def frame(self, channel: int, data: bytes) -> None:
+        size = len(data) + 1
+        head = bytes([0x82, size]) if size < 126 else struct.pack("!BBH", 0x82, 126, size)
+        self.wfile.write(head + bytes([channel]) + data)
+        self.wfile.flush()
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    server = Api()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def kubeconfig(folder: Path, server: str) -> str:
+    path = folder / "config"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "clusters": [{"name": "k", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": "t0ken"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    }
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+@pytest.fixture
+def client(api: Api, tmp_path: Path) -> Any:
+    return kube.connect(kubeconfig(tmp_path, f"http://127.0.0.1:{api.server_address[1]}"), timeout=5)
+
+
+def test_get_returns_the_object_or_none(api: Api, client: Any) -> None:
+    api.answers["GET /api/v1/namespaces/abaci/pods/p"] = (200, {"kind": "Pod"})
+    assert client.get("v1", "Pod", "p", "abaci") == {"kind": "Pod"}
+    assert client.get("v1", "Pod", "other", "abaci") is None
+    api.answers["GET /api/v1/nodes/n"] = (200, {"kind": "Node"})
+    assert client.get("v1", "Node", "n", "ignored for a node") == {"kind": "Node"}
+    assert client.namespaced("v1", "Pod") and not client.namespaced("v1", "Node")
+
+
+def test_list_follows_the_pages_and_fills_in_the_kind(api: Api, client: Any) -> None:
+    base = "GET /apis/apps/v1/statefulsets?limit=500&labelSelector=app%3Dx"
+    api.answers[base] = (200, {"metadata": {"continue": "more"}, "items": [{"metadata": {"name": "a"}}]})
+    api.answers[base + "&continue=more"] = (200, {"metadata": {}, "items": [{"metadata": {"name": "b"}}]})
+    found = client.list("apps/v1", "StatefulSet", label_selector="app=x")
+    assert [item["metadata"]["name"] for item in found] == ["a", "b"]
+    assert {(item["apiVersion"], item["kind"]) for item in found} == {("apps/v1", "StatefulSet")}
+
+
+def test_an_unknown_kind_is_told_from_a_missing_object(api: Api, client: Any) -> None:
+    assert not client.knows("traefik.io/v1alpha1", "Middleware")
+    assert not client.knows("v1", "PodPortForwardOptions")
+    with pytest.raises(kube.KubeError, match="does not know v1 Gizmo") as caught:
+        client.get("v1", "Gizmo", "x")
+    assert caught.value.unknown_kind
+    # A CRD that comes later is found, though the list was read before.
+    api.answers["GET /api/v1"] = (200, {"resources": [resource("Gizmo", "gizmos")]})
+    assert client.knows("v1", "Gizmo")
+
+
+def test_create_and_delete_say_what_happened(api: Api, client: Any) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "abaci"}}
+    api.answers["POST /api/v1/namespaces/abaci/pods"] = (409, {"message": 'pods "p" already exists'})
+    with pytest.raises(kube.KubeError, match=r'answered 409 to POST .*: pods "p" already exists\.$') as caught:
+        client.create(pod)
+    assert caught.value.status == 409
+    api.answers["DELETE /api/v1/namespaces/abaci/pods/p"] = (200, {})
+    assert client.delete("v1", "Pod", "p", "abaci", grace_period_seconds=0, uid="u-1")
+    options = api.asked[-1][2]
+    assert options is not None
+    assert (options["gracePeriodSeconds"], options["preconditions"]) == (0, {"uid": "u-1"})
+    assert not client.delete("v1", "Pod", "gone", "abaci")
+
+
+def test_raw_returns_the_body_as_it_comes(api: Api, client: Any) -> None:
+    api.answers["GET /api/v1/nodes/n/proxy/configz"] = (200, b"\x00raw")
+    assert client.raw("/api/v1/nodes/n/proxy/configz") == b"\x00raw"
+
+
+def test_an_api_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path, "http://127.0.0.1:1")
+    with pytest.raises(kube.KubeError) as caught:
+        kube.connect(path).get("v1", "Pod", "p", "abaci")
+    assert caught.value.status is None
+    assert "http://127.0.0.1:1 does not answer" in str(caught.value)
+    assert path in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "There is no kubeconfig"), ("{", "cannot be used"), ("", "cannot be used")]
+)
+def test_a_missing_or_broken_kubeconfig_is_one_sentence(tmp_path: Path, content: str | None, words: str) -> None:
+    path = tmp_path / "config"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(kube.KubeError, match=words) as caught:
+        kube.connect(str(path))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def forward(client: Any, path: str = "/info", timeout: float = 5) -> tuple[int, dict[str, str], bytes]:
+    answer: tuple[int, dict[str, str], bytes] = client.portforward_get("abaci", "p-0", 20202, path, timeout)
+    return answer
+
+
+def test_portforward_reads_up_to_the_length_and_goes_on(api: Api, client: Any) -> None:
+    asked: list[bytes] = []
+
+    def pod(handler: Handler, request: bytes) -> None:
+        asked.append(request)
+        handler.frame(0, b"HTTP/1.1 200 OK\r\nLitefs-Id: A\r\nContent-Le")
+        handler.frame(0, b"ngth: 200\r\n\r\n" + b"x" * 150)
+        handler.frame(0, b"x" * 50)
+        time.sleep(1.5)  # the close comes late
+
+    api.pod = pod
+    begin = time.monotonic()
+    status, headers, body = forward(client, "/info?a=b")
+    assert time.monotonic() - begin < 1
+    assert (status, headers["litefs-id"], body) == (200, "A", b"x" * 200)
+    assert asked[0].startswith(b"GET /info?a=b HTTP/1.1\r\nHost: p-0:20202\r\n")
+
+
+def test_portforward_takes_chunks(api: Api, client: Any) -> None:
+    def pod(handler: Handler, _request: bytes) -> None:
+        handler.frame(0, b"HTTP/1.1 503 Service Unavailable\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+
+    api.pod = pod
+    assert forward(client)[::2] == (503, b"abc")
+
+
+def test_portforward_says_what_the_kubelet_said(api: Api, client: Any) -> None:
+    def pod(handler: Handler, _request: bytes) -> None:
+        handler.frame(1, b"dial tcp4 127.0.0.1:20202: connect: connection refused")
+
+    api.pod = pod
+    with pytest.raises(kube.KubeError, match=r"port 20202 of pod abaci/p-0 failed: dial tcp4 .* connection refused"):
+        forward(client)
+
+
+def test_portforward_ends_at_its_deadline(api: Api, client: Any) -> None:
+    def pod(handler: Handler, _request: bytes) -> None:
+        for _ in range(20):  # every part comes in time, and the whole does not
+            handler.frame(0, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" if _ == 0 else b"")
+            time.sleep(0.1)
+
+    api.pod = pod
+    begin = time.monotonic()
+    with pytest.raises(kube.KubeError, match=r"0\.5 s"):
+        forward(client, timeout=0.5)
+    assert time.monotonic() - begin < 1
+
+
+def test_portforward_to_a_pod_that_is_gone_has_the_status(client: Any, api: Api) -> None:
+    api.answers = {}
+    handler = Handler.upgrade
+    try:
+        Handler.upgrade = lambda self: self.send_error(404)  # type: ignore[method-assign]
+        with pytest.raises(kube.KubeError) as caught:
+            forward(client)
+    finally:
+        Handler.upgrade = handler  # type: ignore[method-assign]
+    assert caught.value.status == 404
+
+
+def test_portforwards_run_side_by_side(api: Api, client: Any) -> None:
+    def pod(handler: Handler, request: bytes) -> None:
+        time.sleep(0.3)
+        path = request.split()[1]
+        handler.frame(0, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path))
+
+    api.pod = pod
+    bodies: list[bytes] = []
+    threads = [threading.Thread(target=lambda n=n: bodies.append(forward(client, f"/{n}")[2])) for n in range(6)]
+    begin = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(bodies) == [f"/{n}".encode() for n in range(6)]
+    assert time.monotonic() - begin < 1.5

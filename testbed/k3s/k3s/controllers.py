@@ -112,8 +112,15 @@ class Helm:
         self._api = api
         self._kubectl = kubectl
         self._last = ""
+        self._told: set[str] = set()
 
     def step(self) -> None:
+        for kind in ("helmcharts", "helmchartconfigs"):
+            for item in self._api.items(f"/apis/helm.cattle.io/v1/{kind}"):
+                name = f"{item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}"
+                if name.split()[1] != "kube-system/traefik" and name not in self._told:
+                    log(f"{name}: only kube-system/traefik is in this stand-in; nothing acts on it", "error")
+                    self._told.add(name)
         chart, config = self._api.find(CHART), self._api.find(CONFIG)
         state = json.dumps([bool(chart), (config or {}).get("spec")], sort_keys=True)
         if state == self._last:

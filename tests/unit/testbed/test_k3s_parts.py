@@ -201,9 +201,11 @@ def test_registries_file_is_refused_by_key(document: object, words: str) -> None
 # --------------------------------------------------------------------------------------------------------- network
 
 
-def node(name: str, address: str = "", cidr: str = "", ready: bool = True, **labels: str) -> dict[str, Any]:
+def node(
+    name: str, address: str = "", cidr: str = "", ready: bool = True, labels: dict[str, str] | None = None
+) -> dict[str, Any]:
     return {
-        "metadata": {"name": name, "labels": {k.replace("_", "/"): v for k, v in labels.items()}},
+        "metadata": {"name": name, "labels": labels or {}},
         "spec": {"podCIDR": cidr} if cidr else {},
         "status": {
             "addresses": [{"type": "InternalIP", "address": address}] if address else [],
@@ -245,13 +247,15 @@ def test_masquerade_leaves_traffic_between_pods_alone() -> None:
 # ------------------------------------------------------------------------------------------------------- ServiceLB
 
 
-def service(name: str, port: int = 80, created: str = "1", policy: str = "Cluster", **labels: str) -> dict[str, Any]:
+def service(
+    name: str, port: int = 80, created: str = "1", policy: str = "Cluster", labels: dict[str, str] | None = None
+) -> dict[str, Any]:
     return {
         "metadata": {
             "name": name,
             "namespace": "x",
             "creationTimestamp": created,
-            "labels": {k.replace("_", "/"): v for k, v in labels.items()},
+            "labels": labels or {},
         },
         "spec": {
             "type": "LoadBalancer",
@@ -287,14 +291,14 @@ def test_servicelb_with_local_traffic_policy_names_only_nodes_with_a_ready_endpo
 
 
 def test_servicelb_enablelb_on_one_node_excludes_all_others() -> None:
-    labelled = node("b", "192.0.2.2", **{"svccontroller.k3s.cattle.io_enablelb": "true"})
+    labelled = node("b", "192.0.2.2", labels={"svccontroller.k3s.cattle.io/enablelb": "true"})
     assert decide([service("s")], [A, labelled]) == {"s": ["192.0.2.2"]}
 
 
 def test_servicelb_pool_selects_the_nodes_of_the_same_pool() -> None:
-    pool = {"svccontroller.k3s.cattle.io_lbpool": "one"}
-    nodes = [A, node("b", "192.0.2.2", **pool)]
-    assert decide([service("s", **pool)], nodes) == {"s": ["192.0.2.2"]}
+    pool = {"svccontroller.k3s.cattle.io/lbpool": "one"}
+    nodes = [A, node("b", "192.0.2.2", labels=pool)]
+    assert decide([service("s", labels=pool)], nodes) == {"s": ["192.0.2.2"]}
     assert decide([service("s")], nodes) == {"s": ["192.0.2.1", "192.0.2.2"]}
 
 

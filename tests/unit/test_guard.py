@@ -64,10 +64,14 @@ class Peer:
                 databases["zlast.db"] = {"name": "zlast.db", **position, "txid": "e" * 16}
             store = {"isPrimary": self.primary, "candidate": False, "dbs": databases}
             parts = {"cmdline": ["litefs", "mount"], "memstats": {"BySize": [0] * 500}, "store": store}
-            return b"{\n" + b",\n".join(
-                json.dumps(key).encode() + b": " + json.dumps(value, separators=(",", ":")).encode()
-                for key, value in parts.items()
-            ) + b"\n}\n"
+            return (
+                b"{\n"
+                + b",\n".join(
+                    json.dumps(key).encode() + b": " + json.dumps(value, separators=(",", ":")).encode()
+                    for key, value in parts.items()
+                )
+                + b"\n}\n"
+            )
         return None
 
 
@@ -268,7 +272,10 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
         lambda pod: pod.record().holds(OTHER, ltx(7)),
         f"its volume holds {OTHER}, and the record says that this site's cluster is {OURS}",
     ),
-    "recorded, the cluster id is lost": (lambda pod: pod.record().holds(None, ltx(7)), "its volume holds no cluster id"),
+    "recorded, the cluster id is lost": (
+        lambda pod: pod.record().holds(None, ltx(7)),
+        "its volume holds no cluster id",
+    ),
     "recorded, no database (hazard 4: a clusterid file alone proves nothing)": (
         lambda pod: pod.record().holds(OURS, database=None),
         f"has the cluster id {OURS} but no database sqlite.db",
@@ -284,7 +291,10 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
     ),
     "stale against the second of two peers": (
         lambda pod: (
-            pod.record().holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(7))).peer(SECOND, Peer(OURS, txid=txid(9)))
+            pod.record()
+            .holds(OURS, ltx(7))
+            .peer(LISTENER, Peer(OURS, txid=txid(7)))
+            .peer(SECOND, Peer(OURS, txid=txid(9)))
         ),
         f"the pod at {SECOND} has TXID {txid(9)}",
     ),
@@ -379,6 +389,17 @@ def test_one_whose_address_is_gone_is_not_waited_for(pod: Pod) -> None:
     assert outcome.code == 0, outcome.log
     assert 1 < outcome.took < 10
     assert "could not ask" not in outcome.log
+
+
+def test_the_primary_waits_while_the_record_holds_it(pod: Pod) -> None:
+    pod.record("bootstrap")
+    hold = pod.identity / "hold"
+    hold.write_text("true")
+    with later(2, hold.unlink):
+        outcome = pod.run()
+    assert outcome.code == 0, outcome.log
+    assert outcome.took > 4
+    assert "says hold" in outcome.log
 
 
 def test_it_waits_while_another_pod_is_primary(pod: Pod) -> None:

@@ -232,6 +232,12 @@ if [ -n "$damage" ]; then
     refuse "$damage"
 fi
 
+# site.yml holds the first start back until the volumes are safe, where the cluster cannot do that at their creation.
+while [ "$(content "$GUARD_IDENTITY_DIR/hold")" = true ]; do
+    log "waits: the record ConfigMap $GUARD_RECORD says hold"
+    sleep 5
+done
+
 own_id=$(content "$GUARD_DATA_DIR/clusterid")
 own_txid=$(own_txid)
 has_database=no

@@ -1,0 +1,33 @@
+"""The look from outside as filters; the decisions live in module_utils/edge_verdict.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.abaci.infra.plugins.module_utils import edge_verdict
+
+
+def edge_requests(wishes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """See module_utils/edge_verdict.py."""
+    listed: list[dict[str, Any]] = edge_verdict.requests(wishes)
+    return listed
+
+
+def edge_write(wishes: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:
+    """See module_utils/edge_verdict.py."""
+    request: dict[str, Any] = edge_verdict.write(wishes, probe)
+    return request
+
+
+def edge_problems(answers: Sequence[Mapping[str, Any]] | None, wishes: Mapping[str, Any]) -> list[str]:
+    """See module_utils/edge_verdict.py."""
+    found: list[str] = edge_verdict.problems(answers, wishes)
+    return found
+
+
+class FilterModule:
+    """Filters of the look from outside."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"edge_requests": edge_requests, "edge_write": edge_write, "edge_problems": edge_problems}

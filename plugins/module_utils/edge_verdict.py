@@ -1,0 +1,147 @@
+"""What site.yml asks of the site from outside, and what is wrong with the answers. Pure functions.
+
+The requests are those of the module edge_probe, the answers what it returns for them. Nothing here leaves a trace in
+the application's data: the writes go to a path that it rejects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WRITES = ("POST", "PUT", "DELETE", "OPTIONS")
+TXID_COOKIE = "__txid"
+
+Wishes = Mapping[str, Any]
+Request = dict[str, Any]
+Answer = Mapping[str, Any]
+
+
+def requests(wishes: Wishes) -> list[Request]:
+    """The requests, in an order that problems() relies on.
+
+    ``wishes``: domains [str], https_port (the public one), address, edge_https_port, edge_http_port (where to connect),
+    ca_file (str, may be empty), verify (bool: the certificate), hsts_seconds (0: no header wanted), health_path,
+    verify_path.
+    """
+    plain = _join(wishes["address"], wishes["edge_http_port"])
+    listed: list[Request] = []
+    for domain in wishes["domains"]:
+        for method in ("GET", "POST"):
+            listed.append({"method": method, "url": f"http://{domain}{_asked(wishes)}", "connect": plain})
+        listed.append(_tls(wishes, domain, "GET", wishes["health_path"]))
+    listed += [_tls(wishes, wishes["domains"][0], method, wishes["verify_path"]) for method in WRITES]
+    return listed
+
+
+def write(wishes: Wishes, probe: Mapping[str, Any]) -> Request:
+    """The request that app_write_probe describes: method, path, body and headers."""
+    request = _tls(wishes, wishes["domains"][0], str(probe["method"]), str(probe["path"]))
+    if probe.get("body") is not None:
+        request["body"] = str(probe["body"])
+    request["headers"] = {str(key): str(value) for key, value in (probe.get("headers") or {}).items()}
+    return request
+
+
+def problems(answers: Sequence[Answer] | None, wishes: Wishes) -> list[str]:
+    """One sentence for each thing that is wrong, none where the site is as wished. No answers at all is a problem."""
+    asked = requests(wishes)
+    if not answers or len(answers) != len(asked):
+        return ["The site was not asked: see the failure of the task before."]
+    found: list[str] = []
+    rest = list(zip(asked, answers, strict=True))
+    for domain in wishes["domains"]:
+        (get, post, health), rest = rest[:3], rest[3:]
+        for (request, answer), status in ((get, 301), (post, 308)):
+            found += _reached(request, answer) or _redirect(request, answer, status, domain, wishes)
+        found += _reached(*health) or _health(*health, wishes)
+    for request, answer in rest:
+        found += _reached(request, answer) or _write(request, answer)
+    return found
+
+
+def _asked(wishes: Wishes) -> str:
+    return f"{wishes['health_path']}?from=abaci.infra"
+
+
+def _tls(wishes: Wishes, domain: str, method: str, path: str) -> Request:
+    port = int(wishes["https_port"])
+    request: Request = {
+        "method": method,
+        "url": f"https://{domain}{'' if port == 443 else f':{port}'}{path}",
+        "connect": _join(wishes["address"], wishes["edge_https_port"]),
+        "verify": bool(wishes["verify"]),
+    }
+    if wishes.get("ca_file"):
+        request["ca_file"] = wishes["ca_file"]
+    return request
+
+
+def _join(address: Any, port: Any) -> str:
+    host = str(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _name(request: Request) -> str:
+    return f"{request['method']} {request['url']}"
+
+
+def _values(answer: Answer, name: str) -> list[str]:
+    return [value for key, value in answer["headers"] if key.lower() == name]
+
+
+def _reached(request: Request, answer: Answer) -> list[str]:
+    """What is wrong with any answer, whatever it should be."""
+    if answer["error"]:
+        return [f"{_name(request)} at {request['connect']} got no answer: {answer['error']}"]
+    if _values(answer, "fly-replay"):
+        return [
+            f"{_name(request)} was answered with a Fly-Replay header, so a write can be lost: check that the traefik "
+            "role's plugin is loaded and the middlewares fly-replay and fly-replay-writes are on the routes."
+        ]
+    if answer["status"] == 200 and answer["length"] == 0 and request["method"] != "HEAD":
+        return [
+            f"{_name(request)} was answered with an empty 200, as LiteFS on a replica answers a write that it drops: "
+            "check the route that took it."
+        ]
+    return []
+
+
+def _redirect(request: Request, answer: Answer, status: int, domain: str, wishes: Wishes) -> list[str]:
+    port = int(wishes["https_port"])
+    target = f"https://{domain}{'' if port == 443 else f':{port}'}{_asked(wishes)}"
+    location = (_values(answer, "location") or [""])[0]
+    if answer["status"] == status and location == target:
+        return []
+    return [
+        f"{_name(request)} was answered {answer['status']}{' to ' + location if location else ''}, not {status} to "
+        f"{target}: check Ingress and Middleware of the redirect, and app_https_port."
+    ]
+
+
+def _health(request: Request, answer: Answer, wishes: Wishes) -> list[str]:
+    if answer["status"] != 200:
+        return [f"{_name(request)} was answered {answer['status']}, not 200: check app_health_path and the pods' log."]
+    sent, wanted = _values(answer, "strict-transport-security"), int(wishes["hsts_seconds"])
+    if wanted and not any(f"max-age={wanted}" in value.replace(" ", "").split(";") for value in sent):
+        return [f"{_name(request)} came with {sent or 'no'} Strict-Transport-Security, not max-age={wanted}."]
+    if not wanted and sent:
+        return [
+            f"{_name(request)} came with Strict-Transport-Security ({sent[0]}), which browsers keep for years, although "
+            "the certificate is not the operator's."
+        ]
+    return []
+
+
+def _write(request: Request, answer: Answer) -> list[str]:
+    if answer["status"] >= 500:
+        return [f"{_name(request)} was answered {answer['status']}: the primary's application cannot be reached."]
+    if answer["status"] == 429:
+        return [f"{_name(request)} was answered 429: the rate limit holds, so run again or raise app_rate_burst."]
+    # Only LiteFS on the primary sets it, once the application has answered.
+    if not any(value.startswith(f"{TXID_COOKIE}=") for value in _values(answer, "set-cookie")):
+        return [
+            f"{_name(request)} was answered {answer['status']} without LiteFS's cookie {TXID_COOKIE}, so not by the "
+            "primary's LiteFS: check the route for writes."
+        ]
+    return []

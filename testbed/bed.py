@@ -493,10 +493,14 @@ def start_registry(bed: Plan) -> None:
         docker(
             *("create", "--name", name, "--hostname", "registry", "--label", f"{LABEL}={bed.name}", "--init"),
             *("--network", bed.prefix, "--ip", bed.registry, "--restart=unless-stopped"),
-            *("--env=REGISTRY_STORAGE_DELETE_ENABLED=true", "--env=OTEL_TRACES_EXPORTER=none"),
+            "--env=OTEL_TRACES_EXPORTER=none",
             *(f"--volume={name}-data:/var/lib/docker-registry", tag),
             *("/usr/bin/docker-registry", "serve", "/etc/docker/registry/config.yml"),
         )
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            add_file(tar, "/etc/docker/registry/config.yml", (TESTBED / "node/registry.yml").read_bytes())
+        docker("cp", "-", f"{name}:/", data=buffer.getvalue())
     docker("start", name)
 
 

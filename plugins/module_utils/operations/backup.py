@@ -10,7 +10,8 @@ from .. import litefs
 from . import situation as sit
 
 SCHEMA = 1
-NAME = re.compile(r"(?P<database>.+)\.(?P<time>\d{8}T\d{6}Z)\.(?P<txid>[0-9a-f]{16}|unknown)\.manifest\.json")
+SUFFIX = ".manifest.json"
+SCHEDULED = "backup"  # the reason of a plain backup: only those are subject to retention
 
 
 def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] | None, str | None]:
@@ -40,7 +41,8 @@ def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] 
         recorded = leaders[0]["litefs"]["cluster_id"]
     if recorded is None:
         return None, (
-            "There is neither a recorded cluster nor one running primary to say which data to back up: run site.yml, or "
+            "There is neither a recorded cluster nor one running primary to say which data to back up: run site.yml, "
+            "or "
             "name a pod with backup_pod."
         )
     pods = sit.holders(state, recorded)
@@ -113,12 +115,28 @@ def position(
     return None, f"its checksum {checksum} is neither the node's before or after the export nor in its log"
 
 
-def expired(manifests: Iterable[str], keep: int) -> list[str]:
-    """The file names of the manifests beyond the newest ``keep`` (0 keeps all); names that are not ours stay."""
-    ours = sorted((name for name in manifests if NAME.fullmatch(name)), key=lambda name: _time(name), reverse=True)
-    return ours[keep:] if keep > 0 else []
+def stem(database: str, time: str, pod: str, txid: str) -> str:
+    """The file name of a backup without its ending: database, time, pod and TXID make it unique and readable."""
+    return f"{database}.{re.sub(r'[-:]', '', time)}.{pod}.{txid}"
 
 
-def _time(name: str) -> str:
-    match = NAME.fullmatch(name)
-    return match["time"] if match else ""
+def expired(manifests: Iterable[Mapping[str, Any]], keep: int) -> list[Mapping[str, Any]]:
+    """The plain backups beyond the newest ``keep`` (0 keeps all), of each database of each cluster for itself.
+
+    What an operation exported before it acted is never among them, nor is anything else that is not a plain backup.
+    """
+    if keep <= 0:
+        return []
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for manifest in manifests:
+        if (
+            manifest.get("schema") == SCHEMA
+            and manifest.get("reason") == SCHEDULED
+            and manifest.get("verified") is True
+        ):
+            key = (str(manifest.get("database")), str(manifest.get("cluster_id")))
+            groups.setdefault(key, []).append(manifest)
+    found: list[Mapping[str, Any]] = []
+    for group in groups.values():
+        found += sorted(group, key=lambda item: str(item.get("time")), reverse=True)[keep:]
+    return found

@@ -40,9 +40,13 @@ def page(number: int, data: bytes) -> int:
     return FLAG | crc64(struct.pack(">I", number) + data)
 
 
-def database(path: Path, page_size: int) -> str:
-    """The checksum of the SQLite file, as LiteFS writes it: 16 hex digits. Its size must be whole pages."""
-    total = 0
+def both(path: Path, page_size: int) -> tuple[str, str]:
+    """LiteFS's checksum of the SQLite file as it is, and what it becomes by an import; 16 hex digits each.
+
+    An import zeroes the change counter and the schema cookie in the first page, so that open connections read again.
+    The file's size must be whole pages.
+    """
+    total = first = imported = 0
     lock_page = PENDING_BYTE // page_size + 1
     number = 0
     with path.open("rb") as file:
@@ -50,6 +54,9 @@ def database(path: Path, page_size: int) -> str:
             number += 1
             if len(data) != page_size:
                 raise ValueError(f"{path} ends in the middle of page {number}: it is not whole.")
-            if number != lock_page:
+            if number == 1:
+                first = page(1, data)
+                imported = page(1, data[:24] + bytes(4) + data[28:40] + bytes(4) + data[44:])
+            elif number != lock_page:
                 total ^= page(number, data)
-    return f"{FLAG | total:016x}"
+    return f"{FLAG | total ^ first:016x}", f"{FLAG | total ^ imported:016x}"

@@ -55,18 +55,21 @@ def decide(
     leaders = litefs.primaries(state)
     if len(leaders) > 1:
         return refuse(
-            f"Pods {litefs.names(leaders)} each say that they are primary: stop the wrong one first (see {sit.RUNBOOK}).",
+            f"Pods {litefs.names(leaders)} each say that they are primary: stop the wrong one first (see "
+            f"{sit.RUNBOOK}).",
             "8.5",
         )
     old = sit.pod_of(state, record.primary_ordinal)
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
         return refuse(
-            f"The primary {leaders[0]['name']} runs and holds the recorded cluster {record.cluster_id}: there is nothing "
+            f"The primary {leaders[0]['name']} runs and holds the recorded cluster {record.cluster_id}: there is "
+            "nothing "
             "to promote; a planned restart loses nothing and needs no other primary."
         )
     if leaders and leaders[0]["ordinal"] != record.primary_ordinal:
         return refuse(
-            f"{leaders[0]['name']} says that it is primary, of the cluster {leaders[0]['litefs']['cluster_id']}, and is "
+            f"{leaders[0]['name']} says that it is primary, of the cluster {leaders[0]['litefs']['cluster_id']}, and "
+            "is "
             f"neither the recorded primary nor of the recorded cluster {record.cluster_id}: see {sit.RUNBOOK}.",
             "8.5",
         )
@@ -82,7 +85,8 @@ def decide(
     checksums = {state_position.checksum for pod in top if (state_position := litefs.position(pod, state["database"]))}
     if len(checksums) > 1:
         return refuse(
-            f"{litefs.names(top)} are at the same TXID {sit.txid(state, top[0]):016x} with different checksums, so they "
+            f"{litefs.names(top)} are at the same TXID {sit.txid(state, top[0]):016x} with different checksums, so "
+            "they "
             "are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), stop the one that is wrong, and "
             "run again.",
             "8.5",
@@ -102,7 +106,8 @@ def decide(
         given = f" (promote_accept_loss_after is {wishes['accept']})" if wishes.get("accept") else ""
         since = f", which heard from the old primary {loss['seconds']} s ago" if loss["seconds"] is not None else ""
         return refuse(
-            f"The best copy is {successor['name']} at TXID {figure}{since}. What the old primary acknowledged after that "
+            f"The best copy is {successor['name']} at TXID {figure}{since}. What the old primary acknowledged after "
+            "that "
             f"transaction is lost, unless its volume comes back. To accept that, give the figure back: "
             f"-e promote_accept_loss_after={figure}{given}.",
             _cause(state, old),
@@ -151,7 +156,7 @@ def _rest(
     done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
     for ordinal in held:
         pod = sit.pod_of(state, ordinal)
-        if pod is None or _held_back(pod) or pod["unschedulable"]:
+        if pod is None or sit.held_back(pod) or pod["unschedulable"]:
             continue
         off = _node_away(state, pod)
         if off and wishes.get("node_off") != pod["node"] and ordinal not in _numbers(wishes.get("without")):
@@ -174,7 +179,12 @@ def _rest(
         steps.append(sit.step("check_best", f"see that no copy is ahead of {name}", ordinal=successor))
     if fresh or state.get("rendered_ordinal") != successor:
         steps.append(
-            sit.step("render", f"render configuration, Services and routes for primary {name}", ordinal=successor)
+            sit.step(
+                "render",
+                f"render configuration, Services and routes for primary {name}",
+                ordinal=successor,
+                quiet=False,
+            )
         )
     if not done:
         pod = sit.pod_of(state, successor)
@@ -192,6 +202,9 @@ def _rest(
     for pod in state["pods"]:
         if pod["ordinal"] in (successor, *held):
             continue
+        foreign = pod["litefs"]["cluster_id"] not in (None, record.cluster_id)
+        if foreign and done:
+            continue  # it can only be re-seeded, which is another operation
         follows = bool(done) and pod["litefs"]["primary_hostname"] == name and pod["litefs"]["never_synced"] is False
         if follows and pod["revision"] == living["update_revision"]:
             continue
@@ -218,7 +231,8 @@ def _silent(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]
             continue
         return (
             f"{pod['name']} does not answer ({pod['litefs']['error']}), and it may have more than the others: bring it "
-            f"back, or give it up with -e '{{\"promote_without\": [{ordinal}]}}' (it is then held back until its database "
+            f"back, or give it up with -e '{{\"promote_without\": [{ordinal}]}}' (it is then held back until its "
+            "database "
             "is exported)."
         )
     return None
@@ -254,16 +268,6 @@ def _not_off(state: sit.State, old: sit.Pod | None, node_off: object) -> str | N
 def _node_away(state: sit.State, pod: sit.Pod) -> bool:
     node = next((item for item in state["nodes"] if item["name"] == pod["node"]), None)
     return bool(pod["node"]) and (node is None or not node["ready"])
-
-
-def _held_back(pod: sit.Pod) -> bool:
-    """Whether the guard holds it: its init container ended badly and LiteFS does not run."""
-    return (
-        not pod["litefs"]["reachable"]
-        and not pod["deleting"]
-        and pod["init"]["state"] == "failed"
-        and "held back" in (pod["init"]["message"] or "")
-    )
 
 
 def _cause(state: sit.State, old: sit.Pod | None) -> str:

@@ -132,7 +132,7 @@ def _rescued(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bo
     return any(
         manifest.get("verified") is True
         and manifest.get("volume_of") == ordinal
-        and 0 <= sit.seconds_between(str(manifest.get("time")), now) + 5
+        and sit.seconds_between(str(manifest.get("time")), now) + 5 >= 0
         for manifest in exports
     )
 
@@ -163,7 +163,8 @@ def _unsafe(state: sit.State, found: sit.Situation, ordinal: int) -> str | None:
         return f"Claim {claim['name']} has the primary's own volume {claim['volume']}: look at it before anything else."
     if sit.volume_of(state, claim) is None:
         return (
-            f"The volume {claim['volume']} of claim {claim['name']} is not to be seen in the API, so nothing proves that "
+            f"The volume {claim['volume']} of claim {claim['name']} is not to be seen in the API, so nothing proves "
+            "that "
             "it would be kept: run again when it is."
         )
     return None
@@ -174,8 +175,10 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
     name = _name(state, ordinal)
     begun: dict[str, str] = dict(memo.get("claims") or {})
     old = begun.get(str(ordinal))
-    if claim is not None and old is not None and claim["uid"] != old:
-        return []  # it has its new volume: what is left is the wait
+    arrive = sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
+    if old is not None and (claim is None or claim["uid"] != old):
+        # It has its new volume, or is about to: what is left is the wait.
+        return [] if pod is not None and sit.in_sync(state, found, pod) else [arrive]
     if old is None and pod is not None and sit.in_sync(state, found, pod) and ordinal not in sit.held(state):
         return []  # nothing is wrong with it
     steps: list[dict[str, Any]] = []
@@ -206,7 +209,7 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
                 ordinal=ordinal,
             )
         )
-    steps.append(sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name))
+    steps.append(arrive)
     return steps
 
 

@@ -21,6 +21,7 @@ def decide(
     exports: Iterable[Mapping[str, Any]] = (),
     volumes: Mapping[str, str | None] | None = None,
     now: str | None = None,
+    memo: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is left to do until the site serves the file.
 
@@ -28,7 +29,8 @@ def decide(
     cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``wishes``: into (the cluster id whose data is
     overwritten, as shown), without (names of volumes that cannot be looked into). ``exports``: manifests made for this
     run. ``volumes``: what a look into each volume found, name -> cluster id or null for none; a volume that is missing
-    could not be looked into.
+    could not be looked into. ``memo``: {imported: sha256} once the file was imported, because the application may
+    write at once and then nothing else shows it.
     The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first) and ``way``
     (running | lost).
     """
@@ -47,7 +49,7 @@ def decide(
         return _lost(state, file, raw, wishes, exports, now)
     found = sit.look(state)
     if isinstance(found, sit.Situation):
-        return _running(state, found, file, wishes, list(exports), now, refuse)
+        return _running(state, found, file, wishes, list(exports), now, refuse, memo or {})
     if litefs.primaries(state):
         return refuse(found.sentence, found.cause)
     try:
@@ -60,7 +62,8 @@ def decide(
     who = sit.holders(state, record.cluster_id)
     if who:
         return refuse(
-            f"{litefs.names(who)} still {'hold' if len(who) > 1 else 'holds'} the recorded cluster {record.cluster_id}, "
+            f"{litefs.names(who)} still {'hold' if len(who) > 1 else 'holds'} the recorded cluster "
+            f"{record.cluster_id}, "
             f"up to TXID {sit.txid(state, sit.best(state, who)[0]):016x}: that is newer than any backup, so bring the "
             f"primary back ({sit.RUNBOOK}) or move its role with {identity.PROMOTE}.",
             found.cause,
@@ -81,14 +84,16 @@ def decide(
         return sit.plan(None, [], look=look, export=[], way="lost")
     if left:
         return refuse(
-            f"Volume {left[0]} could not be looked into, and it may hold the recorded cluster {record.cluster_id}: bring "
+            f"Volume {left[0]} could not be looked into, and it may hold the recorded cluster {record.cluster_id}: "
+            "bring "
             f'its node back, or give it up with -e \'{{"restore_without": ["{left[0]}"]}}\'.',
             "8.2",
         )
     holding = sorted(name for name, cluster in (volumes or {}).items() if cluster == record.cluster_id)
     if holding:
         return refuse(
-            f"Volume {holding[0]} holds the recorded cluster {record.cluster_id}: use it ({sit.RUNBOOK}), it is newer than "
+            f"Volume {holding[0]} holds the recorded cluster {record.cluster_id}: use it ({sit.RUNBOOK}), it is newer "
+            "than "
             "any backup.",
             "8.2",
         )
@@ -96,14 +101,17 @@ def decide(
     if problem:
         return refuse(problem)
     notes = [f"{one['name']} does not answer; its volume was looked into." for one in silent]
-    steps = [
+    steps = _lost_steps(
+        state,
+        file,
+        record.primary_ordinal,
+        None,
         sit.step(
             "record_restore",
-            f"record that {name} may start once on whatever its volume holds, without a command",
+            f"record that {name} may start once on whatever its volume holds",
             cluster_id=record.cluster_id,
         ),
-        *_lost_steps(state, file, record.primary_ordinal, None),
-    ]
+    )
     return sit.plan(None, steps, notes, "8.2", export=[], look=[], way="lost")
 
 
@@ -115,21 +123,25 @@ def _running(
     exports: list[Mapping[str, Any]],
     now: str,
     refuse: Any,
+    memo: Mapping[str, Any],
 ) -> dict[str, Any]:
     leader = found.leader
-    if found.position.checksum == file.get("imported_checksum"):
-        steps = (
-            []
-            if _all_follow(state, found)
-            else [sit.step("wait_replicated", "wait until every replica has what the primary has")]
-        )
-        note = f"The primary {leader['name']} has exactly this file's content."
+    if found.position.checksum == file.get("imported_checksum") or (
+        memo.get("imported") is not None and memo.get("imported") == file.get("sha256")
+    ):
+        steps = _loud(state, leader)
+        if not _all_follow(state, found):
+            steps.append(
+                sit.step("wait_followers", f"wait until every replica that runs has what {leader['name']} has")
+            )
+        note = f"The primary {leader['name']} has this file's content."
         plan: dict[str, Any] = sit.plan(None, steps, [note], export=[], look=[], way="running")
         return plan
     better = sit.ahead(state, found)
     if better:
         return refuse(  # type: ignore[no-any-return]
-            f"{litefs.names(better)} has transactions that the primary {leader['name']} (TXID {found.position.txid:016x}) "
+            f"{litefs.names(better)} has transactions that the primary {leader['name']} (TXID "
+            f"{found.position.txid:016x}) "
             f"does not have: export it (playbooks/backup.yml -e backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "8.6",
         )
@@ -145,7 +157,8 @@ def _running(
                 else f"convert a copy of the backup with: sqlite3 COPY 'PRAGMA journal_mode={present.get(key)}'"
             )
             return refuse(  # type: ignore[no-any-return]
-                f"{file.get('path')} has {label} {file.get(key)} and the living database {present.get(key)}; LiteFS does "
+                f"{file.get('path')} has {label} {file.get(key)} and the living database {present.get(key)}; LiteFS "
+                "does "
                 f"not survive the difference: {cure}, and restore that.",
                 "8.12",
             )
@@ -182,7 +195,8 @@ def _lost(
     ordinal = sit.whole(raw.get("primary_ordinal"))
     if ordinal is None:
         return sit.plan(
-            f"Nothing was restored. {identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, which is "
+            f"Nothing was restored. {identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, "
+            "which is "
             f"not the number of a pod: see {sit.RUNBOOK}.",
             export=[],
             look=[],
@@ -201,14 +215,21 @@ def _lost(
 
 
 def _lost_steps(
-    state: sit.State, file: Mapping[str, Any], ordinal: int, leader: sit.Pod | None
+    state: sit.State,
+    file: Mapping[str, Any],
+    ordinal: int,
+    leader: sit.Pod | None,
+    permission: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     name = f"{state['statefulset']['name']}-{ordinal}"
     where = litefs.position(leader, state["database"]) if leader is not None else None
     restored = where is not None and where.checksum == file.get("imported_checksum")
     steps: list[dict[str, Any]] = []
     if not state.get("rendered_quiet"):
-        steps.append(sit.step("render", "render the configuration without commands", ordinal=ordinal))
+        # Before the record gives way: the guard tries again by itself, and must not let a migration run on nothing.
+        steps.append(sit.step("render", "render the configuration without commands", ordinal=ordinal, quiet=True))
+    if permission is not None:
+        steps.append(permission)
     if leader is None or not state.get("rendered_quiet"):
         pod = sit.pod_of(state, ordinal)
         steps.append(
@@ -226,9 +247,49 @@ def _lost_steps(
             sit.step("import", f"import {file.get('path')} into {name}", pod=name, cluster_id=None, least=None)
         )
     steps.append(sit.step("record_id", f"record the cluster that {name} holds now", ordinal=ordinal))
-    steps.append(sit.step("render", "render the configuration with its commands", ordinal=ordinal))
-    steps.append(sit.step("restart_all", f"restart {name} with its commands, then the replicas", ordinal=ordinal))
+    # Then the record says recorded, and _loud() has the rest.
+    steps.append(sit.step("render", "render the configuration with its commands", ordinal=ordinal, quiet=False))
     steps.append(sit.step("wait_followers", f"wait until every replica that runs has what {name} has"))
+    return steps
+
+
+def _loud(state: sit.State, leader: sit.Pod) -> list[dict[str, Any]]:
+    """What is left after a restore without commands: the commands come back, the primary first."""
+    steps: list[dict[str, Any]] = []
+    name = leader["name"]
+    ordinal = leader["ordinal"]
+    quiet = bool(state.get("rendered_quiet"))
+    if quiet:
+        steps.append(sit.step("render", "render the configuration with its commands", ordinal=ordinal, quiet=False))
+    if quiet or leader["revision"] != state["statefulset"]["update_revision"]:
+        steps.append(
+            sit.step(
+                "restart",
+                f"restart {name} with its commands",
+                pod=name,
+                uid=leader["uid"],
+                ordinal=ordinal,
+                primary=True,
+            )
+        )
+    for pod in state["pods"]:
+        # A replica of another cluster never gets ready, and a rolling update would wait for it for ever.
+        old = pod["revision"] != state["statefulset"]["update_revision"]
+        if (
+            pod is not leader
+            and (quiet or old)
+            and pod["litefs"]["cluster_id"] in (None, leader["litefs"]["cluster_id"])
+        ):
+            steps.append(
+                sit.step(
+                    "restart",
+                    f"restart {pod['name']} with its commands",
+                    pod=pod["name"],
+                    uid=pod["uid"],
+                    ordinal=pod["ordinal"],
+                    primary=False,
+                )
+            )
     return steps
 
 

@@ -136,7 +136,8 @@ def _up(
         claim = sit.claim_of(state, ordinal)
         if claim is not None:
             notes.append(
-                f"{claim['name']} exists from before: its volume {claim['volume']} is used again and catches up, or shows "
+                f"{claim['name']} exists from before: its volume {claim['volume']} is used again and catches up, or "
+                "shows "
                 "a mismatch if it is of an older cluster."
             )
         name = f"{state['statefulset']['name']}-{ordinal}"

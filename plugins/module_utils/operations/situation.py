@@ -111,7 +111,8 @@ def look(state: State) -> Situation | Problem:
         return _other_primary(state, record, leader)
     if leader["ordinal"] != record.primary_ordinal:
         return Problem(
-            f"{leader['name']} is primary, but {identity.name_of(state)} says that ordinal {record.primary_ordinal} is: "
+            f"{leader['name']} is primary, but {identity.name_of(state)} says that ordinal {record.primary_ordinal} "
+            "is: "
             "let playbooks/promote.yml finish, or correct the record.",
             "8.5",
         )
@@ -232,6 +233,16 @@ def held(state: State) -> list[int]:
     return sorted({int(word) for word in re.findall(r"\d+", str(raw))})
 
 
+def held_back(pod: Pod) -> bool:
+    """Whether the guard holds it back as an old primary: its init container ended so, and LiteFS does not run."""
+    return (
+        not pod["litefs"]["reachable"]
+        and not pod["deleting"]
+        and pod["init"]["state"] == "failed"
+        and "held back" in (pod["init"]["message"] or "")
+    )
+
+
 def rolling(state: State) -> bool:
     """Whether the StatefulSet is being rolled out (by site.yml, Keel or a person)."""
     living = state["statefulset"]
@@ -331,7 +342,8 @@ def _other_primary(state: State, record: identity.Record, leader: Pod) -> Proble
         )
     return Problem(
         f"{start}; its volume is new, empty or foreign and the replicas hold the last good copies: export it "
-        f"(playbooks/backup.yml -e backup_pod={leader['name']}), delete only its pod so that the guard holds it, and see "
+        f"(playbooks/backup.yml -e backup_pod={leader['name']}), delete only its pod so that the guard holds it, and "
+        "see "
         f"{RUNBOOK} or {identity.PROMOTE}.",
         "8.1A",
     )

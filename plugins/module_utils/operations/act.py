@@ -1,0 +1,286 @@
+"""The acts behind the steps of a plan: one call each, bound to the very object that the decision saw. I/O only.
+
+Every act is safe to repeat, and every change carries a precondition (uid or resourceVersion), so that what somebody
+else changed meanwhile is not changed again blindly: then the call fails and the next run decides anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import gather, kube, litefs
+from . import situation as sit
+
+HELD_KEY = "heldOrdinals"
+
+
+class NotDone(Exception):
+    """A step did not come to its end within its time; the message says what was seen last."""
+
+
+class Site:
+    """One application in one cluster, looked at and acted on."""
+
+    def __init__(
+        self,
+        api: kube.Client,
+        namespace: str,
+        name: str,
+        database: str,
+        claim_template: str,
+        port: int,
+        timeout: float = 10.0,
+    ) -> None:
+        self.api = api
+        self.namespace = namespace
+        self.name = name
+        self.database = database
+        self.claim_template = claim_template
+        self.port = port
+        self.timeout = timeout
+
+    # Looking
+
+    def look(self) -> dict[str, Any]:
+        """The state document, with what only operations ask: held ordinals and what the rendered litefs.yml says.
+
+        rendered_ordinal: int|null (whom it names as primary), rendered_quiet: bool (it runs no command).
+        """
+        document = gather.gather(
+            self.api, self.namespace, self.name, self.database, self.claim_template, self.port, self.timeout
+        )
+        rendered = self.api.get("v1", "ConfigMap", f"{self.name}-litefs", self.namespace)
+        text = str(((rendered or {}).get("data") or {}).get("litefs.yml", ""))
+        match = re.search(rf"^\s*hostname:\s*{re.escape(self.name)}-(\d+)\s*$", text, re.MULTILINE)
+        document["rendered_ordinal"] = int(match[1]) if match else None
+        document["rendered_quiet"] = bool(text) and not re.search(r"^exec:", text, re.MULTILINE)
+        if document["record"] is not None and "held_ordinals" not in document["record"]:
+            record = self._record()
+            document["record"]["held_ordinals"] = (record.get("data") or {}).get(HELD_KEY, "")
+        return document
+
+    # Changing
+
+    def scale(self, replicas: int, was: int) -> None:
+        """Set the replica count, and nothing else, if it is still ``was``."""
+        path = self._path("apps/v1", "StatefulSet", self.name) + "/scale"
+        scale = self.api._json("GET", path)
+        if scale["spec"].get("replicas", 0) != was:
+            raise NotDone(
+                f"StatefulSet {self.namespace}/{self.name} has {scale['spec'].get('replicas', 0)} replicas by now, not "
+                f"{was}: somebody else scaled it; run again."
+            )
+        scale["spec"]["replicas"] = replicas
+        self._put(path, scale)
+
+    def reclaim(self, volume: str, policy: str, claim_uid: str | None = None) -> None:
+        """Set a volume's reclaim policy; with ``claim_uid`` only while it is still that claim's."""
+        found = self.api.get("v1", "PersistentVolume", volume)
+        if found is None:
+            return
+        if claim_uid is not None and (found["spec"].get("claimRef") or {}).get("uid") != claim_uid:
+            raise NotDone(f"Volume {volume} is another claim's by now: it stays.")
+        if found["spec"].get("persistentVolumeReclaimPolicy") != policy:
+            found["spec"]["persistentVolumeReclaimPolicy"] = policy
+            self._put(self.api._path("v1", "PersistentVolume", None, volume), found)
+
+    def delete_claim(self, name: str, uid: str) -> None:
+        self.api.delete("v1", "PersistentVolumeClaim", name, self.namespace, uid=uid)
+
+    def delete_pod(self, name: str, uid: str | None, grace: int | None = None) -> None:
+        """Delete the pod with this uid; one that is gone, or was replaced, is left as it is."""
+        if uid is None:
+            return
+        try:
+            self.api.delete("v1", "Pod", name, self.namespace, uid=uid, grace_period_seconds=grace)
+        except kube.KubeError as exc:
+            if exc.status != 409:  # the precondition: it is another pod by now
+                raise
+
+    def write_record(self, changes: Mapping[str, str | None]) -> None:
+        """Change keys of the identity record (null removes one) if nobody else changed it meanwhile."""
+        record = self._record()
+        data = dict(record.get("data") or {})
+        for key, value in changes.items():
+            if value is None:
+                data.pop(key, None)
+            else:
+                data[key] = value
+        if data != record.get("data"):
+            record["data"] = data
+            self._put(self._path("v1", "ConfigMap", record["metadata"]["name"]), record)
+
+    def put_lease(self, lease: Mapping[str, Any]) -> None:
+        """Write the lock's Lease, if nobody else changed it meanwhile."""
+        self._put(self._path("coordination.k8s.io/v1", "Lease", lease["metadata"]["name"]), lease)
+
+    def audit(self, line: Mapping[str, Any]) -> None:
+        """Add a line to the application's audit log, ConfigMap <name>-audit (the last 100)."""
+        name = f"{self.name}-audit"
+        for _attempt in range(5):
+            found = self.api.get("v1", "ConfigMap", name, self.namespace)
+            try:
+                if found is None:
+                    metadata = {
+                        "name": name,
+                        "namespace": self.namespace,
+                        "labels": {"app.kubernetes.io/managed-by": "abaci.infra"},
+                    }
+                    data = {"log": ring("", line)}
+                    self.api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+                else:
+                    found["data"] = {"log": ring((found.get("data") or {}).get("log", ""), line)}
+                    self._put(self._path("v1", "ConfigMap", name), found)
+                return
+            except kube.KubeError as exc:
+                if exc.status != 409:
+                    raise
+
+    # Waiting
+
+    def wait(self, seconds: float, missing: Callable[[dict[str, Any]], list[str]], what: str) -> dict[str, Any]:
+        """Look until nothing is missing any more. NotDone with the first missing thing when the time is over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                document = self.look()
+                problems = missing(document)
+            except kube.KubeError as exc:
+                # The API may be away for a moment, above all while the server's node is busy.
+                document, problems = {}, [str(exc)]
+            if not problems:
+                return document
+            if time.monotonic() >= deadline:
+                seen = next((seen for pod in document.get("pods", []) if (seen := sit.sign(pod))), None)
+                hint = f" What was seen is described in section {seen} of the reference on LiteFS." if seen else ""
+                raise NotDone(f"Did not {what} within {seconds:g} s: {problems[0]}{hint}")
+            time.sleep(1.0)
+
+    def wait_pod(self, ordinal: int, seconds: float) -> dict[str, Any]:
+        """Wait until this replica has what the primary had when first asked."""
+        return self._replicated([ordinal], seconds, f"bring {self.name}-{ordinal} to the primary's position")
+
+    def wait_replicated(self, seconds: float, without: list[int] | None = None) -> dict[str, Any]:
+        """Wait until every replica but ``without`` has what the primary had when first asked."""
+        return self._replicated(None, seconds, "bring every replica to the primary's position", without or [])
+
+    def wait_primary(self, ordinal: int, cluster_id: str | None, seconds: float) -> dict[str, Any]:
+        """Wait until this pod, and no other, is primary (of this cluster)."""
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            leaders = litefs.primaries(document)
+            if [pod["ordinal"] for pod in leaders] == [ordinal]:
+                held = leaders[0]["litefs"]["cluster_id"]
+                if cluster_id is None or held == cluster_id:
+                    return []
+                return [f"{leaders[0]['name']} is primary of the cluster {held}, not of {cluster_id}."]
+            pod = sit.pod_of(document, ordinal)
+            return [self._why(pod, ordinal)]
+
+        return self.wait(seconds, missing, f"make {self.name}-{ordinal} primary")
+
+    def wait_stopped(self, ordinal: int, uid: str | None, seconds: float) -> dict[str, Any]:
+        """Wait until LiteFS does not run in this ordinal's pod: it is held back, cannot be placed, or is not there."""
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            pod = sit.pod_of(document, ordinal)
+            if pod is None or pod["unschedulable"]:
+                return []
+            if pod["uid"] != uid and sit.held_back(pod):
+                return []
+            return [f"{pod['name']} is not held back yet ({pod['init']['state']}, LiteFS: {pod['litefs']['error']})."]
+
+        return self.wait(seconds, missing, f"stop {self.name}-{ordinal}")
+
+    def wait_gone(self, ordinal: int, seconds: float) -> dict[str, Any]:
+        """Wait until no pod from this ordinal on is left."""
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            left = [pod for pod in document["pods"] if pod["ordinal"] >= ordinal]
+            return [f"{litefs.names(left)} is still there."] if left else []
+
+        return self.wait(seconds, missing, "stop the pods that are too many")
+
+    def wait_follows(self, ordinal: int, primary: int, uid: str | None, seconds: float) -> dict[str, Any]:
+        """Wait until this pod was replaced and follows the primary."""
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            pod = sit.pod_of(document, ordinal)
+            if pod is None or pod["uid"] == uid or pod["litefs"]["never_synced"] is not False:
+                return [self._why(pod, ordinal)]
+            follows = pod["litefs"]["primary_hostname"] == f"{self.name}-{primary}"
+            return [] if follows else [f"{pod['name']} does not follow {self.name}-{primary} yet."]
+
+        return self.wait(seconds, missing, f"restart {self.name}-{ordinal} as a replica")
+
+    def _replicated(
+        self, ordinals: list[int] | None, seconds: float, what: str, without: list[int] | None = None
+    ) -> dict[str, Any]:
+        target: dict[str, str] | None = None
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            nonlocal target
+            target = target or litefs.primary_position(document, self.database)
+            if target is None:
+                return ["No pod that is primary with a position answers."]
+            wanted = ordinals
+            if wanted is None:
+                wanted = [n for n in range(document["statefulset"]["replicas"] or 0) if n not in (without or [])]
+            problems = []
+            for ordinal in wanted:
+                pod = sit.pod_of(document, ordinal)
+                name = f"{self.name}-{ordinal}"
+                if pod is not None and pod["litefs"]["cluster_id"] not in (None, target["cluster_id"]):
+                    raise NotDone(
+                        f"{name} holds the cluster {pod['litefs']['cluster_id']}, not the primary's "
+                        f"{target['cluster_id']}: its volume is of another cluster (litefs.md 8.1 C). Re-seed it: "
+                        f"playbooks/replica_reset.yml -e '{{\"replica_reset_targets\": [{ordinal}]}}'."
+                    )
+                position = litefs.Position.parse(target["txid"], target["checksum"])
+                problem = litefs._not_there(name, pod, self.database, position, target["cluster_id"])
+                if problem:
+                    problems.append(problem)
+            different = [pair for pair in litefs.divergent(document, self.database)]
+            problems += [f"Pods {one} and {two} differ at TXID {txid}." for one, two, txid in different]
+            return problems
+
+        return self.wait(seconds, missing, what)
+
+    def _why(self, pod: Mapping[str, Any] | None, ordinal: int) -> str:
+        if pod is None:
+            return f"There is no pod {self.name}-{ordinal} yet."
+        why = (
+            pod["init"]["message"]
+            or pod["unschedulable"]
+            or pod["waiting"]["message"]
+            or pod["waiting"]["reason"]
+            or pod["litefs"]["error"]
+            or "it does not follow yet"
+        )
+        return f"{pod['name']}: {str(why).rstrip('.')}."
+
+    # Plumbing
+
+    def _record(self) -> dict[str, Any]:
+        name = f"{self.name}-litefs-identity"
+        record = self.api.get("v1", "ConfigMap", name, self.namespace)
+        if record is None:
+            raise NotDone(f"ConfigMap {self.namespace}/{name} is not there any more: run again.")
+        return record
+
+    def _path(self, api_version: str, kind: str, name: str) -> str:
+        return self.api._path(api_version, kind, self.namespace, name)
+
+    def _put(self, path: str, body: Mapping[str, Any]) -> None:
+        self.api._request("PUT", path + "?" + urllib.parse.urlencode({"fieldManager": "abaci.infra"}), None, dict(body))
+
+
+def ring(text: str, line: Mapping[str, Any], keep: int = 100) -> str:
+    """An audit log of at most ``keep`` lines of JSON, with one more."""
+    lines = [*text.splitlines(), json.dumps(dict(line), sort_keys=True)]
+    return "\n".join(lines[-keep:]) + "\n"

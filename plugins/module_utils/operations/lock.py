@@ -1,0 +1,151 @@
+"""The lock of the operations: one at a time for one application, and what a run that died had begun. Pure.
+
+It is a Lease in the application's namespace. A holder is ``<user>@<host>/<process>``; what an operation has to remember
+stands in an annotation, so a second run of the same operation goes on where the first one died.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from . import situation as sit
+
+OPERATION = "abaci.infra/operation"
+WISHES = "abaci.infra/wishes"
+MEMO = "abaci.infra/memo"
+
+
+def name_of(name: str) -> str:
+    """The Lease's name for the application ``name``."""
+    return f"{name}-operation"
+
+
+def render(namespace: str, name: str) -> dict[str, Any]:
+    """The Lease that nobody holds."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": name_of(name),
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "abaci.infra", "app.kubernetes.io/component": "operation"},
+        },
+        "spec": {},
+    }
+
+
+def take(
+    lease: Mapping[str, Any],
+    holder: str,
+    operation: str,
+    wishes: Mapping[str, Any],
+    seconds: int,
+    now: str,
+    *,
+    alive: bool,
+    take_over: str = "",
+) -> tuple[dict[str, Any] | None, dict[str, Any], str | None, str | None]:
+    """Take the lock: (the Lease to write, the memo, a note, None), or (None, {}, None, why it is refused).
+
+    It is free, or its holder let ``seconds`` pass without a step, or is a process of this very user and host that is
+    not ``alive`` any more, or is the one that ``take_over`` names. The memo is kept for the same operation with the
+    same wishes only.
+    """
+    held = holder_of(lease)
+    spec = lease.get("spec") or {}
+    notes = (lease.get("metadata") or {}).get("annotations") or {}
+    same_person = held.rpartition("/")[0] == holder.rpartition("/")[0]
+    left = int(spec.get("leaseDurationSeconds") or 0) - sit.seconds_between(str(spec.get("renewTime")), now)
+    dead = held and ((same_person and not alive) or left <= 0 or take_over == held)
+    if held and held != holder and not dead:
+        return (
+            None,
+            {},
+            None,
+            (
+                f"{held} is at work here ({notes.get(OPERATION, 'something')} since {spec.get('acquireTime')}): wait "
+                "for "
+                f"it. If that run is dead, its lock ends in {max(int(left), 1)} s, or at once with -e "
+                f"operation_take_over={held}."
+            ),
+        )
+    same = notes.get(OPERATION) == operation and notes.get(WISHES) == _text(wishes)
+    memo = _read(notes.get(MEMO)) if held and same else {}
+    note = None
+    if held and held != holder:
+        note = (
+            f"Goes on with what {held} had begun."
+            if same
+            else f"{held} left {notes.get(OPERATION, 'an operation')} unfinished: run that again afterwards."
+        )
+    stamp = micro(now)
+    taken = {
+        **lease,
+        "metadata": {
+            **lease["metadata"],
+            "annotations": {**notes, OPERATION: operation, WISHES: _text(wishes), MEMO: _text(memo)},
+        },
+        "spec": {
+            **spec,
+            "holderIdentity": holder,
+            "leaseDurationSeconds": seconds,
+            "acquireTime": stamp,
+            "renewTime": stamp,
+            "leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1,
+        },
+    }
+    return taken, memo, note, None
+
+
+def renew(lease: Mapping[str, Any] | None, holder: str, memo: Mapping[str, Any], now: str) -> dict[str, Any] | None:
+    """The Lease renewed with a memo; None where it is not this holder's (any more)."""
+    if lease is None or holder_of(lease) != holder:
+        return None
+    annotations = {**(lease["metadata"].get("annotations") or {}), MEMO: _text(memo)}
+    return {
+        **lease,
+        "metadata": {**lease["metadata"], "annotations": annotations},
+        "spec": {**lease["spec"], "renewTime": micro(now)},
+    }
+
+
+def free(lease: Mapping[str, Any]) -> dict[str, Any]:
+    """The Lease that its holder gives back: nothing is remembered, because it came to its end."""
+    kept = {
+        key: value
+        for key, value in (lease["metadata"].get("annotations") or {}).items()
+        if key not in (OPERATION, WISHES, MEMO)
+    }
+    spec = {key: value for key, value in lease["spec"].items() if key == "leaseTransitions"}
+    return {**lease, "metadata": {**lease["metadata"], "annotations": kept}, "spec": spec}
+
+
+def holder_of(lease: Mapping[str, Any]) -> str:
+    """Who holds it, empty for nobody."""
+    return str((lease.get("spec") or {}).get("holderIdentity") or "")
+
+
+def memo_of(lease: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What its operation remembers."""
+    return _read((((lease or {}).get("metadata") or {}).get("annotations") or {}).get(MEMO))
+
+
+def micro(now: str) -> str:
+    """A time as a Lease wants it."""
+    moment = datetime.datetime.fromisoformat(now.replace("Z", "+00:00"))
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), sort_keys=True, separators=(",", ":"))
+
+
+def _read(text: object) -> dict[str, Any]:
+    try:
+        value = json.loads(str(text))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

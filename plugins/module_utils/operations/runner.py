@@ -1,0 +1,281 @@
+"""One step of an operation: look, decide again, do what the decision says is next. The I/O around the decisions."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import kube, litefs
+from . import act, lock, promote, reset, restore, scale, sqlitefile, transfer
+from . import situation as sit
+
+OPERATIONS = ("scale", "replica_reset", "promote", "restore")
+WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers")
+
+
+class Refused(Exception):
+    """The decision is no; ``plan`` is the whole of it."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        super().__init__(str(plan["refusal"]))
+        self.plan = plan
+
+
+def now() -> str:
+    """The controller's time, with parts of a second."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def decide(
+    operation: str,
+    document: Mapping[str, Any],
+    wishes: Mapping[str, Any],
+    exports: list[dict[str, Any]],
+    volumes: Mapping[str, str | None] | None,
+    file: Mapping[str, Any],
+    memo: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The plan of any operation."""
+    if operation == "scale":
+        return scale.decide(document, wishes["replicas"], bool(wishes.get("remove_volumes")), exports, memo, now())
+    if operation == "replica_reset":
+        return reset.decide(document, wishes["targets"], exports, memo, now())
+    if operation == "promote":
+        return promote.decide(document, wishes, exports, now())
+    return restore.decide(document, file, wishes, exports, volumes, now(), memo)
+
+
+def remember(operation: str, document: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be known of the beginning, so that a run which died is continued and not begun again."""
+    if operation == "scale":
+        wish = sit.whole(wishes["replicas"])
+        return scale.remember(document, wish or 0, bool(wishes.get("remove_volumes"))) if wish else {}
+    if operation == "replica_reset":
+        plan = reset.decide(document, wishes["targets"], [], {}, now())
+        touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
+        return reset.remember(document, touched)
+    return {}
+
+
+def plan(
+    site: act.Site,
+    operation: str,
+    wishes: Mapping[str, Any],
+    exports: list[dict[str, Any]],
+    volumes: Mapping[str, str | None] | None,
+    file: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What would be done now. Raises Refused."""
+    document = site.look()
+    lease = site.api.get("coordination.k8s.io/v1", "Lease", lock.name_of(site.name), site.namespace)
+    memo = lock.memo_of(lease) or remember(operation, document, wishes)
+    found = decide(operation, document, wishes, exports, volumes, file, memo)
+    if found["refusal"]:
+        raise Refused(found)
+    return found
+
+
+def step(
+    site: act.Site,
+    holder: str,
+    operation: str,
+    wishes: Mapping[str, Any],
+    exports: list[dict[str, Any]],
+    volumes: Mapping[str, str | None] | None,
+    file: Mapping[str, Any],
+    seconds: int,
+) -> dict[str, Any]:
+    """Do the next act, and wait until it has its effect.
+
+    Returns {done, changed, did: [sentence], needs: null|export|look|rescue|render, quiet (of render), plan}. With ``needs`` nothing was
+    done yet: the caller has to make exports, look into volumes or render the configuration, and come again.
+    Raises Refused, act.NotDone, kube.KubeError.
+    """
+    document = site.look()
+    lease = _my_lease(site, holder)
+    memo = lock.memo_of(lease)
+    if not memo.get("begun"):
+        memo = {"begun": now(), **remember(operation, document, wishes)}
+    lease = _renew(site, holder, memo)
+    found = decide(operation, document, wishes, exports, volumes, file, memo)
+    if found["refusal"]:
+        raise Refused(found)
+    answer: dict[str, Any] = {"done": False, "changed": False, "did": [], "needs": None, "quiet": False, "plan": found}
+    for need in ("look", "export", "rescue"):
+        if found.get(need):
+            return {**answer, "needs": need}
+    if not found["steps"]:
+        _prove(site, operation, document, seconds)
+        return {**answer, "done": True}
+    acted = False
+    for one in found["steps"]:
+        if one["do"] == "render":
+            if acted:
+                break
+            return {**answer, "needs": "render", "did": [one["say"]], "quiet": one["quiet"]}
+        if one["do"] in WAITS:
+            _wait(site, one, document, seconds)
+            continue
+        if acted:
+            break
+        _do(site, operation, one, document, memo, file, seconds, holder)
+        answer["did"].append(one["say"])
+        acted = answer["changed"] = True
+    return answer
+
+
+def _prove(site: act.Site, operation: str, document: Mapping[str, Any], seconds: int) -> None:
+    """The proof after: what the operation promised holds now."""
+    held = sit.held(document)
+    if operation == "restore":
+        held = [*held, *_strangers(document)]
+    site.wait_replicated(seconds, held)
+
+
+def _strangers(document: Mapping[str, Any]) -> list[int]:
+    """Replicas of another cluster: a restore does not reach them and says so."""
+    leaders = litefs.primaries(document)
+    mine = leaders[0]["litefs"]["cluster_id"] if len(leaders) == 1 else None
+    return [pod["ordinal"] for pod in litefs.reachable(document) if pod["litefs"]["cluster_id"] not in (None, mine)]
+
+
+def _wait(site: act.Site, one: Mapping[str, Any], document: Mapping[str, Any], seconds: int) -> None:
+    if one["do"] == "wait_pod":
+        site.wait_pod(one["ordinal"], seconds)
+    elif one["do"] == "wait_gone":
+        site.wait_gone(one["ordinal"], seconds)
+    elif one["do"] == "wait_followers":
+        site.wait_replicated(seconds, [*sit.held(site.look()), *_strangers(document)])
+    else:
+        site.wait_replicated(seconds)
+
+
+def _do(
+    site: act.Site,
+    operation: str,
+    one: Mapping[str, Any],
+    document: Mapping[str, Any],
+    memo: dict[str, Any],
+    file: Mapping[str, Any],
+    seconds: int,
+    holder: str,
+) -> None:
+    kind = one["do"]
+    if kind == "scale":
+        site.scale(one["replicas"], one["was"])
+    elif kind == "retain":
+        site.reclaim(one["volume"], "Retain")
+    elif kind == "delete_claim":
+        site.delete_claim(one["claim"], one["uid"])
+    elif kind == "remove_volume":
+        site.reclaim(one["volume"], "Delete", one["claim_uid"])
+    elif kind == "delete_pod":
+        site.delete_pod(one["pod"], one["uid"])
+    elif kind == "release":
+        left = [ordinal for ordinal in sit.held(document) if ordinal != one["ordinal"]]
+        site.write_record({act.HELD_KEY: ",".join(map(str, left)) or None})
+    elif kind == "record":
+        site.write_record(
+            {"primaryOrdinal": str(one["primary_ordinal"]), act.HELD_KEY: ",".join(map(str, one["held"])) or None}
+        )
+    elif kind == "stop":
+        site.delete_pod(one["pod"], one["uid"], 0 if one["force"] else None)
+        site.wait_stopped(one["ordinal"], one["uid"], seconds)
+    elif kind == "check_best":
+        pass  # deciding again is the check: a copy that overtook the successor is refused there
+    elif kind == "restart":
+        site.delete_pod(one["pod"], one["uid"])
+        if one["primary"]:
+            cluster_id = None if operation == "restore" else (document["record"] or {}).get("cluster_id")
+            site.wait_primary(one["ordinal"], cluster_id, seconds)
+        else:
+            site.wait_follows(one["ordinal"], document["rendered_ordinal"], one["uid"], seconds)
+    elif kind == "record_restore":
+        site.write_record({"state": "restore"})
+    elif kind == "record_id":
+        _record_id(site, one["ordinal"], file)
+    elif kind == "import":
+        _import(site, one, memo, file, seconds, holder)
+    else:
+        raise act.NotDone(f"The step {kind} is not known to this version.")
+
+
+def _record_id(site: act.Site, ordinal: int, file: Mapping[str, Any]) -> None:
+    leaders = litefs.primaries(site.look())
+    if [pod["ordinal"] for pod in leaders] != [ordinal] or not leaders[0]["litefs"]["cluster_id"]:
+        raise act.NotDone(f"{site.name}-{ordinal} is not the one primary with a cluster id: run again.")
+    where = litefs.position(leaders[0], site.database)
+    if where is None or where.checksum != file.get("imported_checksum"):
+        raise act.NotDone(f"{site.name}-{ordinal} does not hold the restored content: run again.")
+    site.write_record({"state": "recorded", "clusterID": leaders[0]["litefs"]["cluster_id"]})
+
+
+def _import(
+    site: act.Site,
+    one: Mapping[str, Any],
+    memo: dict[str, Any],
+    file: Mapping[str, Any],
+    seconds: int,
+    holder: str,
+) -> None:
+    path = Path(str(file["path"]))
+    try:
+        facts = sqlitefile.verify(path)
+    except (OSError, sqlitefile.BadFile) as exc:
+        raise act.NotDone(f"{path} {exc}.") from exc
+    if facts["sha256"] != file["sha256"]:
+        raise act.NotDone(f"{path} changed since it was checked: run again.")
+    leaders = litefs.primaries(site.look())
+    if len(leaders) != 1 or leaders[0]["name"] != one["pod"]:
+        raise act.NotDone(f"{one['pod']} is not the one primary any more: run again.")
+    if one["cluster_id"] is not None and leaders[0]["litefs"]["cluster_id"] != one["cluster_id"]:
+        raise act.NotDone(f"{one['pod']} holds another cluster than when this was decided: run again.")
+    transfer.upload(
+        site.api, site.namespace, one["pod"], site.port, transfer.name_query("/import", site.database), path, seconds
+    )
+
+    def missing(document: dict[str, Any]) -> list[str]:
+        pod = next((pod for pod in document["pods"] if pod["name"] == one["pod"]), None)
+        where = litefs.position(pod, site.database) if pod is not None else None
+        # Writes of the application may follow at once: the position just after the import is asked for only here.
+        if where is not None and (where.checksum == file["imported_checksum"] or one["cluster_id"] is not None):
+            return []
+        return [f"{one['pod']} does not show the file's checksum {file['imported_checksum']} yet."]
+
+    document = site.wait(30, missing, "see the imported file's checksum on the primary")
+    pod = next(pod for pod in document["pods"] if pod["name"] == one["pod"])
+    where = litefs.position(pod, site.database)
+    memo["imported"] = facts["sha256"]
+    memo["proof"] = {
+        "expected": file["imported_checksum"],
+        "seen": where.checksum if where else None,
+        "txid": f"{where.txid:016x}" if where else None,
+    }
+    _renew(site, holder, memo)
+
+
+def _my_lease(site: act.Site, holder: str) -> dict[str, Any]:
+    lease = site.api.get("coordination.k8s.io/v1", "Lease", lock.name_of(site.name), site.namespace)
+    if lease is None or lock.holder_of(lease) != holder:
+        who = lock.holder_of(lease or {}) or "nobody"
+        raise act.NotDone(f"The lock {site.namespace}/{lock.name_of(site.name)} is held by {who}, not by {holder}.")
+    return lease
+
+
+def _renew(site: act.Site, holder: str, memo: Mapping[str, Any]) -> dict[str, Any]:
+    renewed = lock.renew(_my_lease(site, holder), holder, memo, now())
+    if renewed is None:
+        raise act.NotDone(f"The lock {site.namespace}/{lock.name_of(site.name)} was taken away from {holder}.")
+    site.put_lease(renewed)
+    return renewed
+
+
+def holds(site: act.Site, holder: str) -> bool:
+    """Whether this holder has the lock."""
+    try:
+        _my_lease(site, holder)
+    except (act.NotDone, kube.KubeError):
+        return False
+    return True

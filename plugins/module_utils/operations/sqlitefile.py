@@ -1,0 +1,83 @@
+"""What a SQLite file on the controller is: its header, whether it is whole and sound, and LiteFS's checksum of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import struct
+from pathlib import Path
+from typing import Any
+
+from . import checksum
+
+MAGIC = b"SQLite format 3\x00"
+_MODES = {(1, 1): "delete", (2, 2): "wal"}
+
+
+class BadFile(Exception):
+    """The file is not a whole, sound SQLite database; the message ends a sentence that begins with its name."""
+
+
+def header(path: Path) -> dict[str, Any]:
+    """page_size, journal_mode (delete stands for every rollback journal) and pages, as the first 100 bytes say."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(100)
+    if size == 0 or head[:16] != MAGIC or len(head) < 100:
+        start = head[:60].decode(errors="replace").strip()
+        raise BadFile(f"is no SQLite database ({size} bytes, begins with {start!r})")
+    page_size = struct.unpack(">H", head[16:18])[0]
+    page_size = 65536 if page_size == 1 else page_size
+    if page_size < 512 or page_size & (page_size - 1):
+        raise BadFile(f"has the page size {page_size}, which SQLite does not know")
+    mode = _MODES.get((head[18], head[19]))
+    if mode is None:
+        raise BadFile(f"has the format bytes {head[18]},{head[19]}, neither rollback journal (1,1) nor WAL (2,2)")
+    if size % page_size:
+        raise BadFile(
+            f"has {size} bytes, which is not a whole number of {page_size}-byte pages: the export broke off, or an "
+            "error "
+            "text stands at its end"
+        )
+    pages = size // page_size
+    counted = struct.unpack(">I", head[28:32])[0]
+    # SQLite trusts its own count only where both change counters agree; LiteFS resets one at an import.
+    if head[24:28] == head[92:96] and counted and counted != pages:
+        raise BadFile(f"says that it has {counted} pages of {page_size} bytes, but has {pages}")
+    return {"page_size": page_size, "journal_mode": mode, "pages": pages, "size": size}
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Check everything that the file itself can show; BadFile where something is wrong.
+
+    Returns header()'s fields, ``checksum`` (LiteFS's), ``imported_checksum`` (LiteFS's after an import of this file)
+    and ``sha256``. Nothing is written beside the file.
+    """
+    for ending in ("-wal", "-journal"):
+        left = path.with_name(path.name + ending)
+        if left.exists() and left.stat().st_size:
+            raise BadFile(
+                f"has a file {left.name} beside it with transactions that are not in it: open it once with sqlite3 "
+                "(PRAGMA "
+                "wal_checkpoint(TRUNCATE)) and try again"
+            )
+    facts = header(path)
+    problem = integrity(path)
+    if problem:
+        raise BadFile(f"fails its integrity check: {problem}")
+    own, imported = checksum.both(path, facts["page_size"])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {**facts, "checksum": own, "imported_checksum": imported, "sha256": digest}
+
+
+def integrity(path: Path) -> str | None:
+    """What PRAGMA integrity_check finds, None for ok. The file is opened as one that nobody changes."""
+    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)")]
+    except sqlite3.Error as exc:
+        return str(exc)
+    return None if found == ["ok"] else "; ".join(found)

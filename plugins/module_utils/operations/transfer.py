@@ -1,0 +1,82 @@
+"""A whole database over LiteFS's HTTP API, through the Kubernetes API's port-forward, in pieces of some kilobytes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import kube
+
+PIECE = 1 << 16
+
+
+def download(
+    api: kube.Client, namespace: str, pod: str, port: int, path: str, target: Path, timeout: float
+) -> dict[str, str]:
+    """GET ``path`` of the pod into the file ``target``; returns the headers, names in lower case.
+
+    Raises kube.KubeError where the pod does not answer 200 or the answer is cut off; the file is then incomplete.
+    """
+    where = f"GET {path} on port {port} of pod {namespace}/{pod}"
+    with _forward(api, namespace, pod, port, timeout, where) as stream:
+        stream.send(f"GET {path} HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(stream)
+        answer.begin()
+        if answer.status != 200:
+            raise kube.KubeError(f"{where} was answered {answer.status}: {_text(answer)}.", answer.status)
+        with target.open("wb") as file:
+            while piece := answer.read(PIECE):
+                file.write(piece)
+        return {name.lower(): value for name, value in answer.getheaders()}
+
+
+def upload(api: kube.Client, namespace: str, pod: str, port: int, path: str, source: Path, timeout: float) -> None:
+    """POST the file ``source`` to ``path`` of the pod. Raises kube.KubeError unless it is answered 200."""
+    where = f"POST {path} on port {port} of pod {namespace}/{pod}"
+    size = source.stat().st_size
+    with _forward(api, namespace, pod, port, timeout, where) as stream:
+        head = f"POST {path} HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n"
+        stream.send(f"{head}Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n".encode())
+        with source.open("rb") as file:
+            while piece := file.read(PIECE):
+                stream.send(piece)
+        answer = http.client.HTTPResponse(stream)
+        answer.begin()
+        if answer.status != 200:
+            raise kube.KubeError(f"{where} was answered {answer.status}: {_text(answer)}.", answer.status)
+        answer.read()
+
+
+def name_query(path: str, database: str) -> str:
+    """``path?name=<database>``."""
+    return f"{path}?{urllib.parse.urlencode({'name': database})}"
+
+
+@contextlib.contextmanager
+def _forward(api: kube.Client, namespace: str, pod: str, port: int, timeout: float, where: str) -> Iterator[Any]:
+    stream = None
+    try:
+        # The client's own port-forward reads an answer into memory; a database goes through it in pieces.
+        stream = kube._PortForward(
+            api._configuration, api._auth_headers(), namespace, pod, port, time.monotonic() + timeout
+        )
+        yield stream
+    except kube.KubeError:
+        raise
+    except TimeoutError as exc:
+        raise kube.KubeError(f"{where} was not done within {timeout:g} s.") from exc
+    except Exception as exc:  # websocket-client and http.client each have a family of their own
+        reason = (stream.error if stream is not None else "") or kube._one_line(exc)
+        raise kube.KubeError(f"{where} failed: {reason}.", status=getattr(exc, "status_code", None)) from exc
+    finally:
+        if stream is not None:
+            stream.close()
+
+
+def _text(answer: http.client.HTTPResponse) -> str:
+    return kube._one_line(answer.read(400).decode(errors="replace"))

@@ -154,13 +154,16 @@ def _container_trouble(pod: Object, container: Object, init: bool, events: list[
 
 
 def _hint(pods: list[Object], events: list[Object]) -> str:
-    """The last complaint about a pod that is not ready, as the end of a sentence."""
+    """What is last known about a pod that is not ready, as the end of a sentence."""
     for pod in pods:
-        conditions = (pod.get("status") or {}).get("conditions") or []
-        if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
+        status = pod.get("status") or {}
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or []):
             continue
-        if said := _last_warning(events, pod["metadata"]):
-            return f"; pod {pod['metadata']['name']}: {said}"
+        containers = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
+        states = [(c["name"], (c.get("state") or {}).get("waiting") or {}) for c in containers]
+        waiting = [f"container {name} is at {state['reason']}" for name, state in states if state.get("reason")]
+        said = _last_warning(events, pod["metadata"]) or "".join(waiting[:1]) or f"phase {status.get('phase')}"
+        return f"; pod {pod['metadata']['name']}: {said}"
     return ""
 
 

@@ -82,15 +82,16 @@ def wait(client: kube.Client, kind: str, name: str, namespace: str, annotations:
             verdict = rollout.Verdict("waiting", str(exc))
         if verdict.state == "done":
             return ""
+        sentence: str = verdict.sentence
         now = time.monotonic()
         if verdict.state == "failed":
             failing_since = now if failing_since is None else failing_since
             if now - failing_since >= verdict.patience:
-                return verdict.sentence
+                return sentence
         else:
             failing_since = None
         if now >= deadline:
-            return f"After {timeout} s: {verdict.sentence}"
+            return f"After {timeout} s: {sentence}"
         time.sleep(POLL)
 
 

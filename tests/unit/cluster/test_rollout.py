@@ -186,12 +186,21 @@ def test_a_paused_deployment_and_one_past_its_deadline_fail_at_once() -> None:
     assert "has timed out progressing." in late.sentence
 
 
-def test_the_last_complaint_ends_the_sentence_while_waiting() -> None:
-    events = [warning("x-0", "Unhealthy", "Readiness probe failed: 503")]
-    verdict = rollout.judge(workload(updateRevision="new", replicas=3, updatedReplicas=3), [pod()], events)
-    assert verdict.sentence == (
-        "StatefulSet abaci/x is not ready: 0 of 3 pods are ready; pod x-0: Readiness probe failed: 503."
-    )
+CREATING = container(state={"waiting": {"reason": "ContainerCreating"}})
+
+
+@pytest.mark.parametrize(
+    ("pods", "events", "end"),
+    [
+        ([pod()], [warning("x-0", "Unhealthy", "Readiness probe failed: 503")], "Readiness probe failed: 503."),
+        ([pod(containerStatuses=[CREATING])], [], "container app is at ContainerCreating."),
+        ([pod(phase="Pending")], [warning("other", "Unhealthy", "not ours")], "phase Pending."),
+    ],
+)
+def test_what_is_last_known_ends_the_sentence_while_waiting(pods: list[Object], events: list[Object], end: str) -> None:
+    ready = pod("x-1", conditions=[{"type": "Ready", "status": "True"}])
+    verdict = rollout.judge(workload(updateRevision="new", replicas=3, updatedReplicas=3), [ready, *pods], events)
+    assert verdict.sentence == f"StatefulSet abaci/x is not ready: 0 of 3 pods are ready; pod x-0: {end}"
 
 
 def test_selector_is_what_a_list_query_takes() -> None:

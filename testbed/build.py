@@ -3,6 +3,7 @@
 
     python3 testbed/build.py NAME...     builds what is missing; one line "NAME<TAB>/absolute/path" each on stdout
     python3 testbed/build.py --list      the names, with the version and what each is
+    python3 testbed/build.py --go DIRECTORY go vet ./...     a command in DIRECTORY with the Go and the flags used here
 
 Or `import build; build.artifact("litefs")`. An artifact's directory is <cache>/artifacts/<name>-<key>, and the key is a
 hash of the recipe (versions, flags), of the sources in this repository that go into it, and of the keys of the
@@ -343,6 +344,18 @@ def go_command(out: pathlib.Path, log: Log, arguments: list[str], cwd: pathlib.P
     return log.run(["nice", "-n", "5", "go", *arguments], cwd=cwd, env=environment)
 
 
+def with_go(directory: pathlib.Path, command: list[str]) -> int:
+    """Run `command` in `directory` as the builder runs Go and return its exit code.
+
+    -trimpath, as in the builds: with any other flags `go vet` and `go test` compile all of Kubernetes once more.
+    """
+    environment = {**os.environ, **GO_FLAGS, **go_environment(), "GOFLAGS": "-trimpath -mod=readonly"}
+    program = shutil.which(command[0], path=environment["PATH"])
+    if program is None:
+        raise BuildError(f"--go: the program {command[0]} is missing")
+    return subprocess.run([program, *command[1:]], cwd=directory, env=environment, check=False).returncode
+
+
 def go_install(
     name: str, about: str, module: str, version: str, packages: tuple[str, ...], tags: str = "", ldflags: str = STRIP,
     **environment: str,
@@ -507,13 +520,19 @@ PAYLOAD = (
 )
 
 
-def build_k3s(out: pathlib.Path, log: Log) -> None:
-    """The folder that a k3s artifact source holds: program, images and checksums, named as in upstream's release."""
+def build_k3s_payload(out: pathlib.Path, log: Log) -> None:
+    """The programs, compressed once, so that a change in the stand-in's Python costs a second."""
+    del log
     payload = {f"bin/{program}": artifact(name) / program for name, programs in PAYLOAD for program in programs}
     for file in sorted((artifact("traefik") / "crds").iterdir()):
         payload[f"traefik/crds/{file.name}"] = file
     payload["traefik/kubernetes-crd-rbac.yml"] = artifact("traefik") / "kubernetes-crd-rbac.yml"
-    write_zipapp(out / "k3s", TESTBED / "k3s" / "k3s", wheel("PyYAML", log), payload, K3S)
+    write_payload(out / "payload", payload, K3S)
+
+
+def build_k3s(out: pathlib.Path, log: Log) -> None:
+    """The folder that a k3s artifact source holds: program, images and checksums, named as in upstream's release."""
+    write_zipapp(out / "k3s", artifact("k3s-payload"), TESTBED / "k3s" / "k3s", wheel("PyYAML", log))
     link(artifact("airgap-images"), out / "k3s-airgap-images-amd64.tar")
     names = ("k3s", "k3s-airgap-images-amd64.tar")
     lines = [f"{file_sha256(out / name)}  {name}\n" for name in names]
@@ -525,47 +544,41 @@ def file_sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_zipapp(
-    target: pathlib.Path,
-    package: pathlib.Path,
-    yaml_wheel: pathlib.Path,
-    payload: Mapping[str, pathlib.Path],
-    version: str,
-) -> None:
-    """One executable file: the Python package `package` under its own name, PyYAML, `version` in payload/VERSION, the
-    payload under payload/, and a __main__ that calls <package>.__main__.main(). The same input gives the same bytes."""
+def zip_add(archive: zipfile.ZipFile, name: str, data: bytes, mode: int = 0o644) -> None:
+    """Add a file whose bytes in the archive depend on nothing but its name, content and mode."""
+    info = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
+    info.external_attr = (0o100000 | mode) << 16
+    archive.writestr(info, data, zipfile.ZIP_DEFLATED, compresslevel=1)
+
+
+def write_payload(target: pathlib.Path, payload: Mapping[str, pathlib.Path], version: str) -> None:
+    """Begin a zipapp: `payload` under payload/, what is in bin/ executable, and `version` as payload/VERSION."""
     with target.open("wb") as file:
         file.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-
-            def add(name: str, data: pathlib.Path | bytes, mode: int) -> None:
-                info = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
-                info.external_attr = (0o100000 | mode) << 16
-                info.compress_type = zipfile.ZIP_DEFLATED
-                with archive.open(info, "w", force_zip64=True) as member:
-                    if isinstance(data, bytes):
-                        member.write(data)
-                    else:
-                        with data.open("rb") as source:
-                            shutil.copyfileobj(source, member, 1 << 20)
-
-            start = f"import sys\nfrom {package.name}.__main__ import main\n\nsys.exit(main())\n"
-            add("__main__.py", start.encode(), 0o644)
-            for file_path in source_files(package.parent, (package.name,)):
-                add(file_path.relative_to(package.parent).as_posix(), file_path, 0o644)
-            with zipfile.ZipFile(yaml_wheel) as yaml:
-                for name in sorted(yaml.namelist()):
-                    if name.startswith("yaml/") and name.endswith(".py"):
-                        add(name, yaml.read(name), 0o644)
-            add("payload/VERSION", f"{version}\n".encode(), 0o644)
+        with zipfile.ZipFile(file, "w") as archive:
+            zip_add(archive, "payload/VERSION", f"{version}\n".encode())
             for name, path in sorted(payload.items()):
-                add(f"payload/{name}", path, 0o755 if name.startswith("bin/") else 0o644)
+                zip_add(archive, f"payload/{name}", path.read_bytes(), 0o755 if name.startswith("bin/") else 0o644)
+
+
+def write_zipapp(target: pathlib.Path, begun: pathlib.Path, package: pathlib.Path, yaml_wheel: pathlib.Path) -> None:
+    """Complete what write_payload() began, in another file: the Python package under its own name, PyYAML, and a
+    __main__ that calls main() of <package>.__main__. The same input gives the same bytes."""
+    shutil.copyfile(begun, target)
+    with zipfile.ZipFile(target, "a") as archive:
+        start = f"import sys\nfrom {package.name}.__main__ import main\n\nsys.exit(main())\n"
+        zip_add(archive, "__main__.py", start.encode())
+        for file in source_files(package.parent, (package.name,)):
+            zip_add(archive, file.relative_to(package.parent).as_posix(), file.read_bytes())
+        with zipfile.ZipFile(yaml_wheel) as yaml:
+            for name in sorted(yaml.namelist()):
+                if name.startswith("yaml/") and name.endswith(".py"):
+                    zip_add(archive, name, yaml.read(name))
     target.chmod(0o755)
 
 
 def artifacts() -> dict[str, Artifact]:
     """All artifacts by name, each after those it needs."""
-    version = {"kubernetes": KUBERNETES, "k3s": K3S}
     listed = [
         Artifact(
             "go",
@@ -668,12 +681,21 @@ def artifacts() -> dict[str, Artifact]:
             "images.tar",
         ),
         Artifact(
+            "k3s-payload",
+            "the programs in the stand-in for k3s",
+            build_k3s_payload,
+            {"version": K3S, "payload": PAYLOAD, "format": inspect.getsource(write_payload)},
+            (),
+            ("components", "containerd", "runc", "cni", "traefik"),
+            "payload",
+        ),
+        Artifact(
             "k3s",
             f"the stand-in for k3s {K3S}",
             build_k3s,
-            {"version": version, "wheel": WHEELS["PyYAML"], "payload": PAYLOAD},
+            {"wheel": WHEELS["PyYAML"], "format": inspect.getsource(write_zipapp)},
             ("k3s/k3s",),
-            ("components", "containerd", "runc", "cni", "traefik", "airgap-images"),
+            ("k3s-payload", "airgap-images"),
         ),
     ]
     return {item.name: item for item in listed}
@@ -738,8 +760,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Build the parts of the bed into the cache.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="artifact to build; see --list")
     parser.add_argument("--list", action="store_true", help="list the artifacts and whether the cache has them")
+    parser.add_argument(
+        "--go", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="DIRECTORY COMMAND...: run it with Go"
+    )
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.go is not None:
+            if len(chosen.go) < 2:
+                parser.error("--go takes a directory and a command, as in --go testbed/components go vet ./...")
+            return with_go(pathlib.Path(chosen.go[0]), chosen.go[1:])
         if chosen.list:
             table = artifacts()
             for name, item in table.items():

@@ -153,7 +153,7 @@ def test_an_artifact_needs_all_that_its_key_must_follow() -> None:
         assert body, name
         for used in re.findall(r'artifact\("([a-z0-9-]+)"\)', body.group()):
             assert used in item.needs, f"{name} uses {used}"
-    assert {name for name, _ in build.PAYLOAD} <= set(build.artifacts()["k3s"].needs)
+    assert {name for name, _ in build.PAYLOAD} <= set(build.artifacts()["k3s-payload"].needs)
 
 
 def test_versions_of_the_go_module_agree_with_the_table() -> None:
@@ -235,7 +235,8 @@ def test_the_zipapp_runs_carries_its_payload_and_is_the_same_twice(tmp_path: Pat
     program.write_bytes(b"\x7fELF")
     targets = [tmp_path / "one", tmp_path / "two"]
     for target in targets:
-        build.write_zipapp(target, package, wheel, {"bin/runc": program, "traefik/crds/x.yml": program}, "v1.36.3+k3s1")
+        build.write_payload(tmp_path / "begun", {"bin/runc": program, "traefik/crds/x.yml": program}, "v1.36.3+k3s1")
+        build.write_zipapp(target, tmp_path / "begun", package, wheel)
     digests = {hashlib.sha256(target.read_bytes()).hexdigest() for target in targets}
     assert len(digests) == 1
     said = subprocess.run([str(targets[0])], capture_output=True, text=True, check=True).stdout

@@ -130,7 +130,11 @@ def decide(
             held=given_up,
         )
     ]
-    steps += _rest(state, record, successor["ordinal"], given_up, wishes, fresh=True)
+    rest = _rest(state, record, successor["ordinal"], given_up, wishes, fresh=True)
+    problem = next((one["refusal"] for one in rest if "refusal" in one), None)
+    if problem:
+        return refuse(problem, "8.4", successor=successor["ordinal"], loss=loss)
+    steps += rest
     return sit.plan(None, steps, cause=_cause(state, old), successor=successor["ordinal"], export=export, loss=loss)
 
 

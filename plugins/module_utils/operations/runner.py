@@ -89,7 +89,8 @@ def step(
 ) -> dict[str, Any]:
     """Do the next act, and wait until it has its effect.
 
-    Returns {done, changed, did: [sentence], needs: null|export|look|rescue|render, quiet (of render), plan}. With ``needs`` nothing was
+    Returns {done, changed, did: [sentence], needs: null|export|look|rescue|render, quiet (of render),
+    plan}. With ``needs`` nothing was
     done yet: the caller has to make exports, look into volumes or render the configuration, and come again.
     Raises Refused, act.NotDone, kube.KubeError.
     """

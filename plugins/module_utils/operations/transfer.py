@@ -57,14 +57,19 @@ def name_query(path: str, database: str) -> str:
     return f"{path}?{urllib.parse.urlencode({'name': database})}"
 
 
+def dial(api: kube.Client, namespace: str, pod: str, port: int, deadline: float) -> Any:
+    """A stream to a port of a pod: send(), makefile() for http.client, error and close().
+
+    The client's own portforward_get() reads an answer into memory; a database goes through in pieces.
+    """
+    return kube._PortForward(api._configuration, api._auth_headers(), namespace, pod, port, deadline)
+
+
 @contextlib.contextmanager
 def _forward(api: kube.Client, namespace: str, pod: str, port: int, timeout: float, where: str) -> Iterator[Any]:
     stream = None
     try:
-        # The client's own port-forward reads an answer into memory; a database goes through it in pieces.
-        stream = kube._PortForward(
-            api._configuration, api._auth_headers(), namespace, pod, port, time.monotonic() + timeout
-        )
+        stream = dial(api, namespace, pod, port, time.monotonic() + timeout)
         yield stream
     except kube.KubeError:
         raise

@@ -1,0 +1,272 @@
+"""Taking a backup: export, verify, write it with its manifest; what cannot be verified leaves nothing behind. I/O."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import kube, litefs
+from . import backup, sqlitefile, transfer
+from . import situation as sit
+from .act import Site
+from .runner import now
+
+
+class Failed(Exception):
+    """No backup was made; the message says why."""
+
+
+def export(
+    site: Site,
+    pod: str,
+    directory: Path,
+    *,
+    reason: str,
+    encrypt: Sequence[str] = (),
+    timeout: float = 600,
+    tries: int = 3,
+) -> dict[str, Any]:
+    """Export the database from a pod into the directory and return the manifest.
+
+    Raises Failed, also where the position of a sound file cannot be proven; then nothing of it stays.
+    """
+    began = time.monotonic()
+    problem = ""
+    for _try in range(tries):
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=_folder(directory)) as folder:
+            path = Path(folder) / "database"
+            try:
+                facts = _fetch(site, pod, path, timeout)
+            except (kube.KubeError, sqlitefile.BadFile, _NoPosition) as exc:
+                problem = str(exc) if isinstance(exc, kube.KubeError) else f"The export from {pod} {exc}"
+                continue
+            return store(
+                path,
+                directory,
+                {
+                    "database": site.database,
+                    "namespace": site.namespace,
+                    "statefulset": site.name,
+                    "pod": pod,
+                    "reason": reason,
+                    "seconds": round(time.monotonic() - began, 1),
+                    **facts,
+                },
+                encrypt,
+            )
+    raise Failed(f"{problem.rstrip('.')}. No backup was made of {site.database} from {pod}, after {tries} tries.")
+
+
+class _NoPosition(Exception):
+    """The file is sound, but nothing says which transaction it ends with."""
+
+
+def _fetch(site: Site, pod: str, path: Path, timeout: float) -> dict[str, Any]:
+    before = _node(site, pod)
+    since = time.time()
+    transfer.download(
+        site.api, site.namespace, pod, site.port, transfer.name_query("/export", site.database), path, timeout
+    )
+    after = _node(site, pod)
+    facts = sqlitefile.verify(path)
+    known = [(txid, checksum) for node in (before, after) if (txid := node["txid"]) and (checksum := node["checksum"])]
+    log = ""
+    if facts["checksum"] not in {checksum for _txid, checksum in known}:
+        log = _log(site, pod, int(time.time() - since) + 5)
+    one, two = ([*known, None, None])[:2]
+    txid, problem = backup.position(facts["checksum"], one, two, log)
+    if txid is None:
+        raise _NoPosition(f"is sound, but its position cannot be proven: {problem}")
+    cluster = after["cluster_id"]
+    if not cluster or cluster != before["cluster_id"]:
+        raise _NoPosition(f"came from a node whose cluster id changed from {before['cluster_id']} to {cluster}")
+    return {**facts, "txid": txid, "cluster_id": cluster, "image": before["image"]}
+
+
+def _node(site: Site, pod: str) -> dict[str, Any]:
+    def get(path: str) -> bytes:
+        status, _headers, body = site.api.portforward_get(site.namespace, pod, site.port, path, timeout=site.timeout)
+        if status != 200:
+            raise kube.KubeError(f"GET {path} of {pod} was answered {status}.", status)
+        return body
+
+    try:
+        info = litefs.parse_info(get("/info"))
+        database = litefs.parse_vars(get("/debug/vars")).get(site.database)
+    except ValueError as exc:
+        raise kube.KubeError(str(exc)) from exc
+    if database is None:
+        raise kube.KubeError(f"Pod {pod} does not have the database {site.database}: check app_database.")
+    found = site.api.get("v1", "Pod", pod, site.namespace) or {}
+    containers = (found.get("spec") or {}).get("containers") or [{}]
+    return {
+        "cluster_id": info.cluster_id,
+        "txid": f"{database.position.txid:016x}" if database.position.known else None,
+        "checksum": database.position.checksum,
+        "image": containers[0].get("image"),
+    }
+
+
+def _log(site: Site, pod: str, seconds: int) -> str:
+    """The pod's log lines of the export: the one reading of a log that is allowed, see backup.exported_at()."""
+    path = f"/api/v1/namespaces/{site.namespace}/pods/{pod}/log?container=app&sinceSeconds={seconds}"
+    try:
+        return site.api.raw(path).decode(errors="replace")
+    except kube.KubeError:
+        return ""
+
+
+def store(
+    path: Path, directory: Path, manifest: Mapping[str, Any], encrypt: Sequence[str] = (), verified: bool = True
+) -> dict[str, Any]:
+    """Put a verified file under its name, its manifest last: what has no manifest is no backup."""
+    stamp = now()[:19] + "Z"
+    stem = backup.stem(str(manifest["database"]), stamp, str(manifest["pod"]), str(manifest["txid"]))
+    target = directory / (f"{stem}.sqlite" + (".encrypted" if encrypt else ""))
+    whole = {
+        "schema": backup.SCHEMA,
+        "time": stamp,
+        **manifest,
+        "file": target.name,
+        "encrypted": bool(encrypt),
+        "verified": verified,
+    }
+    temporary = path.with_name("out")
+    if encrypt:
+        with path.open("rb") as source, temporary.open("wb") as sink:
+            result = subprocess.run(list(encrypt), stdin=source, stdout=sink, stderr=subprocess.PIPE, check=False)
+        if result.returncode or temporary.stat().st_size == 0:
+            said = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise Failed(f"backup_encrypt_command ({encrypt[0]}) failed ({''.join(said) or result.returncode}).")
+    else:
+        path.rename(temporary)
+    temporary.chmod(0o600)
+    _sync(temporary)
+    temporary.rename(target)
+    note = path.with_name("manifest")
+    note.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
+    note.chmod(0o600)
+    _sync(note)
+    note.rename(directory / (stem + backup.SUFFIX))
+    _sync(directory)
+    return {**whole, "path": str(target), "manifest": str(directory / (stem + backup.SUFFIX))}
+
+
+def manifests(directory: Path) -> list[dict[str, Any]]:
+    """The manifests in a directory; what is none of ours is passed over."""
+    found = []
+    for path in sorted(directory.glob(f"*{backup.SUFFIX}")) if directory.is_dir() else []:
+        try:
+            data = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(data, dict) and data.get("schema") == backup.SCHEMA:
+            found.append({**data, "path": str(directory / str(data.get("file"))), "manifest": str(path)})
+    return found
+
+
+def prune(directory: Path, keep: int) -> list[str]:
+    """Remove the plain backups beyond the newest ``keep``, the manifest first: none is ever without its file."""
+    gone = []
+    for manifest in backup.expired(manifests(directory), keep):
+        Path(manifest["manifest"]).unlink(missing_ok=True)
+        Path(manifest["path"]).unlink(missing_ok=True)
+        gone.append(str(manifest["file"]))
+    return gone
+
+
+def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
+    """What a file to restore is: {path (of the plain file), verified, problem, ...}; never raises for a bad file.
+
+    A manifest beside it (<name without ending>.manifest.json) has to agree with the file. An encrypted one is
+    decrypted into ``work``.
+    """
+    answer: dict[str, Any] = {"path": str(path), "verified": False, "problem": None, "cluster_id": None, "txid": None}
+    if not path.is_file():
+        return {**answer, "problem": "there is no such file on the controller"}
+    plain = path
+    stem = path.name.removesuffix(".encrypted").removesuffix(".sqlite")
+    note = path.with_name(stem + backup.SUFFIX)
+    manifest: dict[str, Any] = {}
+    if note.is_file():
+        try:
+            manifest = json.loads(note.read_text())
+        except (OSError, ValueError) as exc:
+            return {**answer, "problem": f"its manifest {note.name} cannot be read ({exc})"}
+    if manifest.get("encrypted") or path.name.endswith(".encrypted"):
+        if not decrypt:
+            return {**answer, "problem": "it is encrypted: set restore_decrypt_command"}
+        plain = work / stem
+        with path.open("rb") as source, plain.open("wb") as sink:
+            result = subprocess.run(list(decrypt), stdin=source, stdout=sink, stderr=subprocess.PIPE, check=False)
+        if result.returncode:
+            said = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            return {**answer, "problem": f"restore_decrypt_command failed ({''.join(said) or result.returncode})"}
+    try:
+        facts = sqlitefile.verify(plain)
+    except (OSError, sqlitefile.BadFile) as exc:
+        return {**answer, "problem": f"it {exc}"}
+    for key in ("sha256", "checksum", "page_size", "pages", "journal_mode"):
+        if manifest and manifest.get(key) != facts[key]:
+            return {
+                **answer,
+                "problem": f"its manifest says {key} {manifest.get(key)} and the file has {facts[key]}: it was changed",
+            }
+    return {
+        **answer,
+        **facts,
+        "path": str(plain),
+        "verified": True,
+        "cluster_id": manifest.get("cluster_id"),
+        "txid": manifest.get("txid"),
+        "time": manifest.get("time"),
+    }
+
+
+def choose_and_export(
+    site: Site, pods: Sequence[str], directory: Path, warn: Callable[[str], None], **options: Any
+) -> tuple[list[dict[str, Any]], str]:
+    """Export from the pods named, or from the one that backup.choose() takes: (manifests, why that pod)."""
+    document = site.look()
+    made = []
+    why = ""
+    wishes: list[str | None] = [*pods] or [None]
+    for wished in wishes:
+        choice, problem = backup.choose(document, wished)
+        if choice is None:
+            raise Failed(problem or "")
+        why = choice["why"]
+        found = sit.look(document)
+        if not choice["at_primary"] and not pods and isinstance(found, sit.Situation):
+            warn(f"No replica follows the primary, so the backup is taken from {choice['pod']}: {why}.")
+        made.append(export(site, choice["pod"], directory, **options))
+    return made, why
+
+
+def make_room(directory: Path) -> None:
+    """Make the directory (0700) and take away what a run that died left in it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in directory.glob(".export-*"):
+        if time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _folder(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise Failed(f"There is no directory {directory} on the controller.")
+    return directory
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

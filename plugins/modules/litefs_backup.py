@@ -1,0 +1,160 @@
+#!/usr/bin/python
+"""Take a verified backup of the application's database to a directory on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: litefs_backup
+short_description: Export the database, prove that the export is whole, and keep it with a manifest
+description:
+  - Exports over LiteFS's API through the Kubernetes API's port-forward, from a connected replica at the primary's
+    position, else from the pod with the highest position.
+  - Proves that the file is whole pages, that its integrity check is ok, and that its checksum, computed here, is the
+    one of a position that LiteFS shows around the export or names in its one log line about it.
+  - A backup that cannot be verified is a failed one and leaves no file behind. The manifest is written last.
+options:
+  kubeconfig:
+    description: Path of the kubeconfig file.
+    type: path
+    required: true
+  namespace:
+    description: Namespace of the application.
+    type: str
+    default: abaci
+  name:
+    description: Name of the StatefulSet.
+    type: str
+    default: abaci-app
+  database:
+    description: File name of the database.
+    type: str
+    default: sqlite.db
+  claim_template:
+    description: Name of the StatefulSet's volume claim template.
+    type: str
+    default: litefs-data
+  port:
+    description: LiteFS's port in the pods.
+    type: int
+    default: 20202
+  directory:
+    description: Where backups go, on the controller. It is made with mode 0700.
+    type: path
+    required: true
+  pods:
+    description: Names or ordinals of the pods to export, of whatever cluster. Empty chooses one.
+    type: list
+    elements: str
+    default: []
+  reason:
+    description: Why it is taken. Only those with V(backup) are subject to O(keep).
+    type: str
+    default: backup
+  keep:
+    description: How many plain backups of this database stay in the directory; 0 keeps all.
+    type: int
+    default: 0
+  encrypt_command:
+    description: A command that encrypts its input to its output, such as [age, -r, age1...]. Empty for none.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds that one export may take.
+    type: int
+    default: 600
+author: The abaci.infra authors
+attributes:
+  check_mode:
+    description: In check mode it is only said which pod would be exported.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Back up
+  abaci.infra.litefs_backup:
+    kubeconfig: ~/.kube/k3s-config
+    directory: ~/abaci-backups
+    keep: 14
+"""
+
+RETURN = r"""
+manifests:
+  description: What was written, one for each export, with the paths of the file and its manifest.
+  returned: success
+  type: list
+  elements: dict
+why:
+  description: Why that pod.
+  returned: success
+  type: str
+removed:
+  description: Old backups that were removed.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, export
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "namespace": {"type": "str", "default": "abaci"},
+            "name": {"type": "str", "default": "abaci-app"},
+            "database": {"type": "str", "default": "sqlite.db"},
+            "claim_template": {"type": "str", "default": "litefs-data"},
+            "port": {"type": "int", "default": 20202},
+            "directory": {"type": "path", "required": True},
+            "pods": {"type": "list", "elements": "str", "default": []},
+            "reason": {"type": "str", "default": "backup"},
+            "keep": {"type": "int", "default": 0},
+            "encrypt_command": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    directory = Path(options["directory"])
+    try:
+        site = act.Site(
+            kube.connect(options["kubeconfig"]),
+            options["namespace"],
+            options["name"],
+            options["database"],
+            options["claim_template"],
+            options["port"],
+        )
+        if module.check_mode:
+            choices = [backup.choose(site.look(), pod) for pod in options["pods"] or [None]]
+            problem = next((problem for choice, problem in choices if choice is None), None)
+            if problem:
+                module.fail_json(msg=f"No backup can be made. {problem}")
+            why = next((choice["why"] for choice, _problem in choices if choice), "")
+            module.exit_json(changed=True, manifests=[], why=why, removed=[])
+        export.make_room(directory)
+        made, why = export.choose_and_export(
+            site,
+            options["pods"],
+            directory,
+            module.warn,
+            reason=options["reason"],
+            encrypt=options["encrypt_command"],
+            timeout=options["timeout"],
+        )
+        removed = export.prune(directory, options["keep"])
+    except (export.Failed, kube.KubeError) as exc:
+        module.fail_json(msg=str(exc))
+    except OSError as exc:
+        module.fail_json(msg=f"No backup was made in {directory} on the controller: {exc}.")
+    module.exit_json(changed=True, manifests=made, why=why, removed=removed)
+
+
+if __name__ == "__main__":
+    main()

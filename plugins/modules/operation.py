@@ -1,0 +1,180 @@
+#!/usr/bin/python
+"""Plan an operation on the application's data, or do its next step."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: operation
+short_description: Plan scale, replica_reset, promote or restore, or do the next step of it
+description:
+  - Looks at the application, decides (C(plugins/module_utils/operations)) and answers with what is left to do, or fails
+    with the sentence that says which proof is missing, why, and what to do.
+  - With O(act) it does the next act, waits until that has its effect, and returns; RV(done) says whether anything is
+    left. It is called again until then. A run that died is continued by calling it again.
+  - It never deletes or overwrites the primary's volume or the copy with the highest position.
+options:
+  kubeconfig:
+    description: Path of the kubeconfig file.
+    type: path
+    required: true
+  namespace:
+    description: Namespace of the application.
+    type: str
+    default: abaci
+  name:
+    description: Name of the StatefulSet.
+    type: str
+    default: abaci-app
+  database:
+    description: File name of the database.
+    type: str
+    default: sqlite.db
+  claim_template:
+    description: Name of the StatefulSet's volume claim template.
+    type: str
+    default: litefs-data
+  port:
+    description: LiteFS's port in the pods.
+    type: int
+    default: 20202
+  operation:
+    description: What is to be done.
+    type: str
+    required: true
+    choices: [scale, replica_reset, promote, restore]
+  wishes:
+    description:
+      - What the operator wants. scale has replicas and remove_volumes; replica_reset has targets; promote has
+        successor, accept, node_off and without; restore has into and without.
+    type: dict
+    default: {}
+  exports:
+    description: Manifests of exports made during this run, as M(abaci.infra.litefs_backup) returns them.
+    type: list
+    elements: dict
+    default: []
+  volumes:
+    description: What M(abaci.infra.volume_rescue) found in each volume, name to cluster id. Left out, nobody looked.
+    type: dict
+  file:
+    description: The file to restore, as M(abaci.infra.backup_file) describes it.
+    type: dict
+    default: {}
+  act:
+    description: Whether to do the next step. Needs the lock (M(abaci.infra.operation_lock)).
+    type: bool
+    default: false
+  holder:
+    description: Who has the lock.
+    type: str
+    default: ""
+  timeout:
+    description: Seconds that one step may take.
+    type: int
+    default: 600
+author: The abaci.infra authors
+attributes:
+  check_mode:
+    description: In check mode nothing is done, and the plan is returned.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Say what a scale to 5 would do
+  abaci.infra.operation:
+    kubeconfig: ~/.kube/k3s-config
+    operation: scale
+    wishes:
+      replicas: 5
+  register: __plan
+"""
+
+RETURN = r"""
+plan:
+  description: refusal, cause (a section of the reference on LiteFS), steps, notes, and what the operation adds.
+  returned: always
+  type: dict
+done:
+  description: Whether nothing is left to do. With O(act) also proven by looking.
+  returned: success
+  type: bool
+did:
+  description: What was done, in sentences.
+  returned: success
+  type: list
+  elements: str
+needs:
+  description: What the caller has to do before the next step, one of export, look, rescue and render.
+  returned: success
+  type: str
+quiet:
+  description: With RV(needs=render), whether the configuration has to run no command.
+  returned: success
+  type: bool
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, runner
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "namespace": {"type": "str", "default": "abaci"},
+            "name": {"type": "str", "default": "abaci-app"},
+            "database": {"type": "str", "default": "sqlite.db"},
+            "claim_template": {"type": "str", "default": "litefs-data"},
+            "port": {"type": "int", "default": 20202},
+            "operation": {"type": "str", "required": True, "choices": list(runner.OPERATIONS)},
+            "wishes": {"type": "dict", "default": {}},
+            "exports": {"type": "list", "elements": "dict", "default": []},
+            "volumes": {"type": "dict"},
+            "file": {"type": "dict", "default": {}},
+            "act": {"type": "bool", "default": False},
+            "holder": {"type": "str", "default": ""},
+            "timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        site = act.Site(
+            kube.connect(options["kubeconfig"]),
+            options["namespace"],
+            options["name"],
+            options["database"],
+            options["claim_template"],
+            options["port"],
+        )
+        if module.check_mode or not options["act"]:
+            plan = runner.plan(
+                site,
+                options["operation"],
+                options["wishes"],
+                options["exports"],
+                options["volumes"],
+                options["file"],
+            )
+            todo = bool(plan["steps"])
+            module.exit_json(changed=todo and options["act"], done=not todo, did=[], needs=None, quiet=False, plan=plan)
+        answer = runner.step(
+            site,
+            options["holder"],
+            options["operation"],
+            options["wishes"],
+            options["exports"],
+            options["volumes"],
+            options["file"],
+            options["timeout"],
+        )
+    except runner.Refused as exc:
+        module.fail_json(msg=str(exc), plan=dict(exc.plan))
+    except (act.NotDone, kube.KubeError) as exc:
+        module.fail_json(msg=str(exc), plan=None)
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,13 +10,11 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from litefs_cluster import REPOSITORY, Cluster
-
-MakeCluster = Callable[..., Cluster]
+from litefs_cluster import REPOSITORY, Cluster, MakeCluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,8 +64,8 @@ def make_cluster(litefs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Makes clusters of nodes (not started) that are gone after the test."""
     clusters: list[Cluster] = []
 
-    def make(size: int = 3) -> Cluster:
-        clusters.append(Cluster(litefs, tmp_path_factory.mktemp("litefs"), size))
+    def make(size: int = 3, primary: int = 0) -> Cluster:
+        clusters.append(Cluster(litefs, tmp_path_factory.mktemp("litefs"), size, primary))
         return clusters[-1]
 
     yield make

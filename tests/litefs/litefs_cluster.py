@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,12 +28,14 @@ MIGRATE = f"{sys.executable} {APP}/migrate.py"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on, held together while they are chosen so that none comes twice."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Ports of 127.0.0.1 that nobody listens on; below the range from which the kernel takes those of clients."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(15000, 30000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports += [port] if port not in ports else []
+    return ports
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
@@ -63,10 +66,15 @@ class Answer:
 
 
 def request(
-    port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> Answer:
-    """One request on its own connection to 127.0.0.1; header names of the answer are in lower case."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    """One request on its own connection; header names of the answer are in lower case."""
+    connection = http.client.HTTPConnection(host, port, timeout=15)
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
@@ -82,6 +90,8 @@ class Settings:
     candidate: str = SAFE_CANDIDATE
     exec: list[tuple[str, bool]] = field(default_factory=list)
     proxy: dict[str, str] = field(default_factory=dict)
+    # LiteFS's own is 1 s; the tests would mostly wait for it.
+    reconnect_delay: str = "200ms"
     extra: str = ""
     env: dict[str, str] = field(default_factory=dict)
 
@@ -97,6 +107,7 @@ class Node:
         self.mount = self.root / "mount"
         self.log_file = self.root / "log"
         self.config_file = self.root / "litefs.yml"
+        self.host = "127.0.0.1"
         self.api, self.proxy, self.app = free_ports(3)
         self.primary: Node = self
         self.settings = Settings()
@@ -112,14 +123,15 @@ class Node:
         lines = [
             f"fuse: {{dir: {self.mount}}}",
             f"data: {{dir: {self.data}}}",
-            f"http: {{addr: '127.0.0.1:{self.api}'}}",
+            f"http: {{addr: '{self.host}:{self.api}'}}",
             "proxy:",
             *(f"  {key}: {value}" for key, value in (proxy | self.settings.proxy).items()),
             "lease:",
             "  type: static",
             f"  candidate: {self.settings.candidate}",
             f"  hostname: {self.primary.name}",
-            f"  advertise-url: http://127.0.0.1:{self.primary.api}",
+            f"  advertise-url: http://{self.primary.host}:{self.primary.api}",
+            f"  reconnect-delay: {self.settings.reconnect_delay}",
             self.settings.extra,
         ]
         if self.settings.exec:
@@ -213,15 +225,19 @@ class Node:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    def call(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        """Ask LiteFS's own API."""
+        return request(self.api, method, path, body, host=self.host)
+
     def info(self) -> dict[str, Any]:
-        info: dict[str, Any] = request(self.api, "GET", "/info").json()
+        info: dict[str, Any] = self.call("GET", "/info").json()
         return info
 
     def cluster_id(self) -> str:
         return str(self.info()["clusterID"])
 
     def databases(self) -> dict[str, dict[str, Any]]:
-        databases: dict[str, dict[str, Any]] = request(self.api, "GET", "/debug/vars").json()["store"]["dbs"]
+        databases: dict[str, dict[str, Any]] = self.call("GET", "/debug/vars").json()["store"]["dbs"]
         return databases
 
     def position(self) -> tuple[str, str]:
@@ -231,7 +247,7 @@ class Node:
 
     def metric(self, name: str) -> float:
         """A metric without labels."""
-        for line in request(self.api, "GET", "/metrics").body.decode().splitlines():
+        for line in self.call("GET", "/metrics").body.decode().splitlines():
             if line.startswith(name + " "):
                 return float(line.split()[1])
         raise LookupError(name)
@@ -273,13 +289,21 @@ class Node:
 
 
 class Cluster:
-    """Nodes of which the first is everybody's primary."""
+    """Nodes of which one is everybody's primary."""
 
-    def __init__(self, binary: Path, root: Path, size: int = 3) -> None:
+    def __init__(self, binary: Path, root: Path, size: int = 3, primary: int = 0) -> None:
         self.nodes = [Node(binary, root, ordinal) for ordinal in range(size)]
-        self.primary, self.replicas = self.nodes[0], self.nodes[1:]
+        self.primary = self.nodes[primary]
+        self.replicas = [node for node in self.nodes if node is not self.primary]
         for node in self.nodes:
             node.primary = self.primary
+
+    def on_one_port(self) -> Cluster:
+        """Give each node an address of its own and all the same API port, as pods have."""
+        (port,) = free_ports(1)
+        for number, node in enumerate(self.nodes, 2):
+            node.host, node.api = f"127.0.0.{number}", port
+        return self
 
     def with_app(self, journal_mode: str, redis_url: str = "") -> Cluster:
         """Run the sample application on each node, the migration where LiteFS says so."""
@@ -309,3 +333,7 @@ class Cluster:
         for node in self.nodes:
             node.kill()
             node.unmount()
+
+
+MakeCluster = Callable[..., Cluster]
+"""The fixture `make_cluster`: makes a cluster of `size` nodes, not started, with the ordinal of its primary."""

@@ -6,8 +6,7 @@ import shutil
 import socket
 
 import pytest
-from conftest import MakeCluster
-from litefs_cluster import DATABASE, Cluster, Node, request, until
+from litefs_cluster import DATABASE, Cluster, MakeCluster, Node, until
 
 NEVER_SYNCED = "+2147483647"
 
@@ -92,7 +91,7 @@ def test_fact_a_waiting_replica_answers_info_vars_metrics_and_export_but_no_prox
     assert (info["clusterID"], info["isPrimary"]) == (identity, False)
     assert replica.position() == position
     assert replica.metric("litefs_is_primary") == 0
-    assert request(replica.api, "GET", f"/export?name={DATABASE}").body.startswith(b"SQLite format 3")
+    assert replica.call("GET", f"/export?name={DATABASE}").body.startswith(b"SQLite format 3")
     assert replica.bodies() == ["row 1", "row 2", "row 3"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", replica.proxy), timeout=2)
@@ -262,14 +261,14 @@ def test_fact_8_2_3b_the_recorded_id_without_exec_then_an_import_restores_every_
     identity = cluster.primary.cluster_id()
     cluster.primary.kill()
     cluster.primary.unmount()
-    export = request(replica.api, "GET", f"/export?name={DATABASE}").body
+    export = replica.call("GET", f"/export?name={DATABASE}").body
     cluster.primary.empty_volume()
     (cluster.primary.data / "clusterid").write_text(identity)
     commands, cluster.primary.settings.exec = cluster.primary.settings.exec, []
     restart_primary(cluster)
     until(lambda: reconnected(replica))
     assert replica.bodies() == ["kept"]
-    assert request(cluster.primary.api, "POST", f"/import?name={DATABASE}", export).status == 200
+    assert cluster.primary.call("POST", f"/import?name={DATABASE}", export).status == 200
     cluster.wait_replicated()
     assert cluster.primary.stop() == 0
     cluster.primary.settings.exec = commands

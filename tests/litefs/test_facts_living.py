@@ -207,7 +207,7 @@ def test_fact_info_says_role_id_candidate_and_primary(site: Cluster) -> None:
 
 
 def test_fact_info_is_one_line_that_sed_can_read(site: Cluster) -> None:
-    body = request(site.primary.api, "GET", "/info").body.decode()
+    body = site.primary.call("GET", "/info").body.decode()
     assert re.search(r'"clusterID":\s*"LFSC[0-9A-F]{16}"', body)
     assert re.search(r'"isPrimary":\s*true', body)
 
@@ -216,7 +216,7 @@ def test_fact_debug_vars_show_name_then_txid_and_checksum(site: Cluster) -> None
     site.primary.post("x")
     settled(site)
     for node in site.nodes:
-        body = re.sub(r"\s", "", request(node.api, "GET", "/debug/vars").body.decode())
+        body = re.sub(r"\s", "", node.call("GET", "/debug/vars").body.decode())
         assert re.search(rf'"name":"{DATABASE}","txid":"[0-9a-f]{{16}}","checksum":"[0-9a-f]{{16}}"', body)
         store = json.loads(body)["store"]
         assert store["isPrimary"] == (node is site.primary)
@@ -266,17 +266,17 @@ def test_fact_metrics_count_one_primary_and_two_streams(site: Cluster) -> None:
 
 def test_fact_headers_of_the_api_carry_node_and_cluster_id(site: Cluster) -> None:
     for node in site.nodes:
-        headers = request(node.api, "GET", "/info").headers
+        headers = node.call("GET", "/info").headers
         assert headers["litefs-cluster-id"] == node.cluster_id()
         assert re.fullmatch(r"[0-9A-F]{16}", headers["litefs-id"])
 
 
 def test_fact_export_of_a_replica_is_the_whole_database_without_a_password(site: Cluster) -> None:
     settled(site)
-    answer = request(site.replicas[0].api, "GET", f"/export?name={DATABASE}")
+    answer = site.replicas[0].call("GET", f"/export?name={DATABASE}")
     pages = site.primary.query("PRAGMA page_count")[0][0] * site.primary.query("PRAGMA page_size")[0][0]
     assert (answer.status, len(answer.body), answer.body[:15]) == (200, pages, b"SQLite format 3")
-    assert request(site.replicas[0].api, "GET", "/export?name=other.db").status == 404
+    assert site.replicas[0].call("GET", "/export?name=other.db").status == 404
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_fact_export_of_a_replica_is_the_whole_database_without_a_password(site:
     ],
 )
 def test_fact_what_a_replicas_api_refuses(site: Cluster, method: str, path: str, status: int) -> None:
-    assert request(site.replicas[0].api, method, path, b"x" if method == "POST" else None).status == status
+    assert site.replicas[0].call(method, path, b"x" if method == "POST" else None).status == status
 
 
 def test_fact_the_second_start_of_the_application_writes_nothing(site: Cluster) -> None:

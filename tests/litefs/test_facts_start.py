@@ -6,8 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import MakeCluster
-from litefs_cluster import SAFE_CANDIDATE, request, until
+from litefs_cluster import SAFE_CANDIDATE, MakeCluster, request, until
 
 # Configuration
 
@@ -141,7 +140,7 @@ def test_fact_a_signal_while_waiting_for_the_primary_is_not_acted_on(
     replica.process.send_signal(number)
     time.sleep(2)
     assert replica.process.poll() is None
-    assert request(replica.api, "GET", "/info").status == 200
+    assert replica.call("GET", "/info").status == 200
 
 
 def test_fact_a_killed_node_leaves_a_dead_mount_and_its_next_start_takes_it_away(make_cluster: MakeCluster) -> None:

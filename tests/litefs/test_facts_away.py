@@ -14,7 +14,7 @@ import pytest
 from litefs_cluster import DATABASE, REPOSITORY, Cluster, MakeCluster, Node, request, until
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "tools"))
-import writer  # noqa: E402
+import writer
 
 
 @pytest.fixture

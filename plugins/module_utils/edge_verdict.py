@@ -127,8 +127,8 @@ def _health(request: Request, answer: Answer, wishes: Wishes) -> list[str]:
         return [f"{_name(request)} came with {sent or 'no'} Strict-Transport-Security, not max-age={wanted}."]
     if not wanted and sent:
         return [
-            f"{_name(request)} came with Strict-Transport-Security ({sent[0]}), which browsers keep for years, although "
-            "the certificate is not the operator's."
+            f"{_name(request)} came with Strict-Transport-Security ({sent[0]}), which browsers keep for years, "
+            "although the certificate is not the operator's."
         ]
     return []
 

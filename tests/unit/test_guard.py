@@ -120,7 +120,8 @@ class Pod:
         self.termination.touch()
         self.busybox = folder / "busybox"
         self.busybox.write_text(
-            f'#!/bin/sh\n[ "$1" = nslookup ] || exec busybox "$@"\necho "$*" >>{folder}/questions\ncat {self.dns_reply}\n'
+            '#!/bin/sh\n[ "$1" = nslookup ] || exec busybox "$@"\n'
+            f'echo "$*" >>{folder}/questions\ncat {self.dns_reply}\n'
         )
         self.busybox.chmod(self.busybox.stat().st_mode | stat.S_IXUSR)
         self.questions = folder / "questions"

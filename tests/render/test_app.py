@@ -1,0 +1,631 @@
+"""What roles/app renders: valid for its Kubernetes version, in agreement with itself, and safe for LiteFS."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, containers, run_role
+
+GATHERED: dict[str, Any] = {
+    "__app_info": {"state": {"api": {"error": None}}},
+    "__app_secrets_found": {"results": []},
+    "__app_secret_values": {"AUTH_SECRET": "s3cret"},
+    "__app_redis_password": "",
+    "__app_self_signed": {"certificate": "-----BEGIN CERTIFICATE-----\n"},
+    "__app_self_key": {"privatekey": "-----BEGIN PRIVATE KEY-----\n"},
+    "__app_hold": False,
+}
+
+
+def plan(replicas: int = 3, ordinal: int = 0, **changes: Any) -> dict[str, Any]:
+    data = {"state": "bootstrap", "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(ordinal)}
+    made = {
+        "replicas": replicas,
+        "wished_replicas": replicas,
+        "primary_ordinal": ordinal,
+        "retain": {"admission_policy": True, "patch": []},
+        "record": {"action": "create", "data": data},
+        "notes": [],
+        **changes,
+    }
+    return {"__app_plan": made, "__app_decision": made}
+
+
+OPERATOR = {
+    "app_tls_certificate": "-----BEGIN CERTIFICATE-----\noperator\n",
+    "app_tls_private_key": "-----BEGIN PRIVATE KEY-----\noperator\n",
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {"app_domain": "abaci.localhost", **plan()},
+    "operator": {"app_domain": "abaci.localhost", "app_https_port": 8443, **OPERATOR, **plan()},
+    "other": {
+        "app_name": "shop",
+        "app_namespace": "market",
+        "app_config_name": "shop-config",
+        "app_secret_name": "shop-env",
+        "app_tls_secret_name": "shop-tls",
+        "app_middleware_prefix": "shop-",
+        "app_domain": "shop.example.org",
+        "app_extra_domains": ["www.shop.example.org"],
+        "app_image": "registry.example.org/shop:1",
+        "app_image_pull_secrets": ["registry-login"],
+        "app_command": "sh -c 'exec ./shop \"two words\"'",
+        "app_migrate_command": "",
+        "app_database": "shop.sqlite3",
+        "app_env": {"NODE_ENV": "staging", "FLAG": True, "COUNT": 3, "TEXT": 'with "quotes" and\nlines'},
+        "app_port": 4000,
+        "app_proxy_port": 4080,
+        "app_litefs_port": 4202,
+        "app_socket_path": "",
+        "app_forward_paths": [],
+        "app_node_selector": {"disk": "fast"},
+        "app_tolerations": [{"key": "shop", "operator": "Exists"}],
+        "app_client_ip_depth": 1,
+        **OPERATOR,
+        **plan(replicas=5, ordinal=2),
+    },
+    "password": {"app_domain": "abaci.localhost", "__app_redis_password": "p/a:s@s #1", **plan()},
+    "redis_elsewhere": {"app_domain": "abaci.localhost", "app_redis_namespace": "cache", **plan()},
+    "no_redis": {
+        "app_domain": "abaci.localhost",
+        "app_redis_enabled": False,
+        "app_env": {"REDIS_URL": "redis://cache.example.org"},
+        **plan(),
+    },
+    "env_changed": {"app_domain": "abaci.localhost", "app_env": {"FLAG": "1"}, **plan()},
+    "secret_changed": {"app_domain": "abaci.localhost", "__app_secret_values": {"AUTH_SECRET": "other"}, **plan()},
+    "recorded": {
+        "app_domain": "abaci.localhost",
+        **plan(record={"action": "update", "data": {"state": "recorded", "clusterID": "LFSC" + "A" * 16}}),
+    },
+    "old_api": {
+        "app_domain": "abaci.localhost",
+        "__app_hold": True,
+        **plan(retain={"admission_policy": False, "patch": []}),
+    },
+    "trusted_proxies": {"app_domain": "abaci.localhost", "traefik_trusted_proxies": ["192.0.2.1/32"], **plan()},
+}
+RECORD = "lookup('ansible.builtin.template', '%s') | from_yaml" % (
+    ROOT / "roles/app/templates/configmap-abaci-app-litefs-identity.yml.j2"
+)
+ALL = f"__app_objects + __app_secret_objects + [{RECORD}] + __app_routes + [__app_statefulset]"
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    variants = {name: {**GATHERED, **values} for name, values in VARIANTS.items()}
+    made = run_role("app", ["validate.yml", "render.yml"], ALL, variants)
+    assert made.failures == {}
+    return made
+
+
+@pytest.fixture(params=VARIANTS)
+def rendered(run: Run, request: pytest.FixtureRequest) -> Rendered:
+    return run[request.param]
+
+
+@pytest.fixture
+def defaults(run: Run) -> Rendered:
+    return run["defaults"]
+
+
+@pytest.fixture
+def other(run: Run) -> Rendered:
+    return run["other"]
+
+
+def name_of(rendered: Rendered) -> str:
+    name: str = rendered.one("StatefulSet")["metadata"]["name"]
+    return name
+
+
+def pod(rendered: Rendered) -> Object:
+    spec: Object = rendered.one("StatefulSet")["spec"]["template"]["spec"]
+    return spec
+
+
+def app(rendered: Rendered) -> Object:
+    container: Object = pod(rendered)["containers"][0]
+    return container
+
+
+def guard(rendered: Rendered) -> Object:
+    return next(found for found in pod(rendered)["initContainers"] if found["name"] == "guard")
+
+
+def litefs_text(rendered: Rendered) -> str:
+    text: str = rendered.one("ConfigMap", f"{name_of(rendered)}-litefs")["data"]["litefs.yml"]
+    return text
+
+
+def expand(text: str, pod_name: str) -> Any:
+    """What LiteFS reads on a pod: comparisons of POD_NAME become true or false, anything else would be an error here."""
+
+    def value(match: re.Match[str]) -> str:
+        same = re.fullmatch(r"POD_NAME\s*==\s*(['\"])(.*)\1", match[1])
+        assert same, f"{match[0]} is not the comparison form"
+        return "true" if same[2] == pod_name else "false"
+
+    made = re.sub(r"\$\{([^}]*)\}", value, text)
+    assert "$" not in made, "LiteFS would expand or swallow it"
+    return yaml.safe_load(made)
+
+
+def env(rendered: Rendered) -> dict[str, str]:
+    """The application's environment from ConfigMap and Secret."""
+    values: dict[str, str] = {}
+    for source in app(rendered)["envFrom"]:
+        if "configMapRef" in source:
+            values |= rendered.one("ConfigMap", source["configMapRef"]["name"])["data"]
+        else:
+            data = rendered.one("Secret", source["secretRef"]["name"])["data"]
+            values |= {key: base64.b64decode(value).decode() for key, value in data.items()}
+    return values
+
+
+# Of every variant
+
+
+def test_each_object_is_valid_for_its_version(rendered: Rendered) -> None:
+    for item in rendered.objects:
+        check_schema(item)
+
+
+def test_the_objects_agree(rendered: Rendered) -> None:
+    check_across(rendered)
+
+
+def test_each_object_is_in_the_namespace(run: Run) -> None:
+    for variant, namespace in (("defaults", "abaci"), ("other", "market")):
+        for item in run[variant].objects:
+            if not item["kind"].startswith(("Namespace", "MutatingAdmissionPolicy")):
+                assert item["metadata"]["namespace"] == namespace
+
+
+def test_nothing_of_the_defaults_is_left_under_other_names(other: Rendered) -> None:
+    text = json.dumps([item for item in other.objects if item["metadata"]["name"] != "shop-guard"])
+    assert "abaci" not in text.replace("abaci.infra", "").replace("/var/lib/litefs", "")
+
+
+def test_the_label_app_is_on_the_pods_and_on_no_other_pod(rendered: Rendered) -> None:
+    labelled = [
+        item["kind"]
+        for item in rendered.objects
+        if name_of(rendered)
+        == item.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {}).get("app")
+    ]
+    assert labelled == ["StatefulSet"]
+
+
+def test_the_first_container_is_app(rendered: Rendered) -> None:
+    assert app(rendered)["name"] == "app"
+
+
+def test_hazard_hostname_is_never_set(rendered: Rendered) -> None:
+    """A HOSTNAME of one's own makes every pod think that it is the same one, or none."""
+    for item in rendered.objects:
+        if item["kind"] in ("ConfigMap", "Secret"):
+            assert "HOSTNAME" not in item.get("data", {})
+    for container in containers(rendered.one("StatefulSet")["spec"]["template"]):
+        assert "HOSTNAME" not in {variable["name"] for variable in container.get("env", [])}
+    assert "HOSTNAME" not in litefs_text(rendered)
+
+
+def test_hazard_candidate_is_a_comparison_without_quotes(rendered: Rendered) -> None:
+    """An unset variable is YAML null, null keeps the default, and the default is a second primary."""
+    line = next(line.strip() for line in litefs_text(rendered).splitlines() if line.strip().startswith("candidate:"))
+    assert re.fullmatch(r'candidate: \$\{POD_NAME == "[a-z0-9-]+"\}', line)
+
+
+def test_hazard_exactly_one_pod_is_candidate(rendered: Rendered) -> None:
+    name = name_of(rendered)
+    pods = [f"{name}-{ordinal}" for ordinal in range(rendered.one("StatefulSet")["spec"]["replicas"])]
+    configs = {pod_name: expand(litefs_text(rendered), pod_name) for pod_name in pods}
+    candidates = [pod_name for pod_name in pods if configs[pod_name]["lease"]["candidate"] is True]
+    assert len(candidates) == 1
+    for config in configs.values():
+        assert config["lease"]["type"] == "static"
+        assert config["lease"]["hostname"] == candidates[0]
+        assert config["lease"]["advertise-url"].startswith(f"http://{candidates[0]}.{name}-headless.")
+    selector = rendered.one("Service", f"{name}-primary")["spec"]["selector"]
+    assert selector["statefulset.kubernetes.io/pod-name"] == candidates[0]
+    ordinal = next(item["value"] for item in guard(rendered)["env"] if item["name"] == "GUARD_PRIMARY_ORDINAL")
+    assert f"{name}-{ordinal}" == candidates[0]
+
+
+def test_hazard_litefs_knows_every_key(rendered: Rendered) -> None:
+    """An unknown key stops LiteFS, so does one from another version."""
+    known = {
+        "fuse": {"dir"},
+        "data": {"dir"},
+        "http": {"addr"},
+        "lease": {"type", "candidate", "hostname", "advertise-url"},
+        "proxy": {"addr", "target", "db", "passthrough", "always-forward"},
+    }
+    config = expand(litefs_text(rendered), f"{name_of(rendered)}-0")
+    assert set(config) == {*known, "exec"}
+    for section, keys in known.items():
+        assert set(config[section]) <= keys
+    for entry in config["exec"]:
+        assert set(entry) <= {"cmd", "if-candidate"}
+    assert "if-candidate" not in config["exec"][-1], "replicas would run nothing"
+
+
+def test_hazard_litefs_cloud_token_is_never_set(rendered: Rendered) -> None:
+    assert not [key for key in env(rendered) if key.startswith("LITEFS_")]
+
+
+def test_hazard_no_clusterid_file_comes_from_a_template(rendered: Rendered) -> None:
+    for item in rendered.all("ConfigMap"):
+        assert "clusterid" not in item.get("data", {})
+    paths = [
+        mount["mountPath"] for container in containers({"spec": pod(rendered)}) for mount in container["volumeMounts"]
+    ]
+    assert not [path for path in paths if "clusterid" in path]
+
+
+def test_the_application_learns_whether_it_may_migrate(rendered: Rendered) -> None:
+    """It comes through LiteFS's exec line, for the pods of one template differ in nothing else."""
+    primary = expand(litefs_text(rendered), "x")["lease"]["hostname"]
+    for pod_name, expected in ((primary, "true"), (f"{name_of(rendered)}-99", "false")):
+        command = expand(litefs_text(rendered), pod_name)["exec"][-1]["cmd"]
+        assert command.startswith(f"env LITEFS_CANDIDATE={expected} ")
+
+
+def test_hazard_the_headless_service_lists_pods_that_are_not_ready(rendered: Rendered) -> None:
+    service = rendered.one("Service", f"{name_of(rendered)}-headless")
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert service["spec"]["clusterIP"] == "None"
+
+
+def test_hazard_the_visitors_services_do_not(rendered: Rendered) -> None:
+    for name in (name_of(rendered), f"{name_of(rendered)}-primary"):
+        assert "publishNotReadyAddresses" not in rendered.one("Service", name)["spec"]
+
+
+def test_hazard_liveness_asks_litefs_and_not_the_application(rendered: Rendered) -> None:
+    """A replica that waits for its primary has neither proxy nor application, and must not be killed for it."""
+    for probe in ("startupProbe", "livenessProbe"):
+        assert app(rendered)[probe]["httpGet"] == {"path": "/info", "port": "litefs"}
+    assert app(rendered)["readinessProbe"]["httpGet"]["port"] == "proxy"
+    assert app(rendered)["readinessProbe"]["httpGet"]["path"] != "/litefs/health"
+
+
+def test_hazard_replicas_hang_on_the_old_address_of_the_primary(rendered: Rendered) -> None:
+    sysctls = pod(rendered)["securityContext"]["sysctls"]
+    assert {"name": "net.ipv4.tcp_syn_retries", "value": "2"} in sysctls
+
+
+def test_hazard_volumes_outlive_the_statefulset(rendered: Rendered) -> None:
+    assert rendered.one("StatefulSet")["spec"]["persistentVolumeClaimRetentionPolicy"] == {
+        "whenDeleted": "Retain",
+        "whenScaled": "Retain",
+    }
+
+
+def test_hazard_replicas_is_never_left_out(rendered: Rendered) -> None:
+    """A server-side apply without it sets it to 1."""
+    assert rendered.one("StatefulSet")["spec"]["replicas"] >= 1
+    assert rendered.one("StatefulSet")["metadata"]["annotations"]["abaci.infra/wished-replicas"].isdigit()
+
+
+def test_hazard_a_broken_image_does_not_block_its_repair(rendered: Rendered) -> None:
+    assert rendered.one("StatefulSet")["spec"]["podManagementPolicy"] == "Parallel"
+
+
+def test_no_annotation_is_ours_that_belongs_to_others(rendered: Rendered) -> None:
+    """kubectl rollout restart and Keel write into the pod template: what we never name survives us."""
+    template = rendered.one("StatefulSet")["spec"]["template"]
+    assert set(template["metadata"]["annotations"]) == {"abaci.infra/config-checksum"}
+
+
+def test_the_guard_only_reads_and_has_no_rights(rendered: Rendered) -> None:
+    mounts = {mount["mountPath"]: mount for mount in guard(rendered)["volumeMounts"]}
+    assert all(mount["readOnly"] for mount in mounts.values())
+    data = next(item["value"] for item in guard(rendered)["env"] if item["name"] == "GUARD_DATA_DIR")
+    assert mounts[data]["name"] == rendered.one("StatefulSet")["spec"]["volumeClaimTemplates"][0]["metadata"]["name"]
+    assert data == expand(litefs_text(rendered), "x")["data"]["dir"]
+    assert guard(rendered)["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert guard(rendered)["securityContext"]["allowPrivilegeEscalation"] is False
+    assert "envFrom" not in guard(rendered)
+
+
+def test_the_guard_is_the_script(rendered: Rendered) -> None:
+    script = rendered.one("ConfigMap", f"{name_of(rendered)}-guard")["data"]["guard.sh"]
+    assert script == (ROOT / "roles/app/files/guard.sh").read_text()
+
+
+def test_the_guard_has_all_that_the_script_demands(rendered: Rendered) -> None:
+    script = (ROOT / "roles/app/files/guard.sh").read_text()
+    optional = {"GUARD_PATIENCE", "GUARD_TERMINATION_LOG", "GUARD_BUSYBOX"}
+    demanded = set(re.findall(r"\$\{?(GUARD_\w+|POD_\w+)", script)) - optional
+    assert {item["name"] for item in guard(rendered)["env"]} == demanded
+
+
+def test_the_guard_reads_the_record_that_is_written(rendered: Rendered) -> None:
+    volume = next(item for item in pod(rendered)["volumes"] if item["name"] == "identity")
+    assert volume["configMap"]["optional"] is True
+    record = rendered.one("ConfigMap", volume["configMap"]["name"])
+    assert record["metadata"]["labels"]["app.kubernetes.io/component"] == "identity"
+    assert (
+        next(item["value"] for item in guard(rendered)["env"] if item["name"] == "GUARD_RECORD")
+        == record["metadata"]["name"]
+    )
+
+
+def test_the_pods_get_no_token_and_no_service_variables(rendered: Rendered) -> None:
+    """enableServiceLinks would give the application REDIS_PORT=tcp://... and the like."""
+    assert pod(rendered)["automountServiceAccountToken"] is False
+    assert pod(rendered)["enableServiceLinks"] is False
+
+
+def test_pods_are_spread_over_hosts_and_one_host_is_fine(rendered: Rendered) -> None:
+    (spread,) = pod(rendered)["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+
+
+def test_a_pod_that_is_not_ready_does_not_hold_up_a_drain(rendered: Rendered) -> None:
+    budget = rendered.one("PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_hazard_writes_are_all_but_get_and_head(rendered: Rendered) -> None:
+    """Written as a list of methods it would forget OPTIONS, and a replica would answer an empty 200."""
+    (route,) = rendered.one("IngressRoute", f"{name_of(rendered)}-writes")["spec"]["routes"]
+    assert route["match"].endswith(" && !Method(`GET`) && !Method(`HEAD`)")
+    assert route["services"][0]["name"] == f"{name_of(rendered)}-primary"
+
+
+def test_the_routes_agree_on_the_hosts(rendered: Rendered) -> None:
+    hosts = [rule["host"] for rule in rendered.one("Ingress", name_of(rendered))["spec"]["rules"]]
+    assert hosts == [
+        rule["host"] for rule in rendered.one("Ingress", f"{name_of(rendered)}-http-redirect")["spec"]["rules"]
+    ]
+    for route in rendered.all("IngressRoute"):
+        assert re.findall(r"Host\(`([^`]+)`\)", route["spec"]["routes"][0]["match"]) == hosts
+
+
+def middlewares(rendered: Rendered, route: str) -> list[str]:
+    """Names of the middlewares on a route, without the prefix."""
+    prefix = "shop-" if name_of(rendered) == "shop" else ""
+    if route in ("", "-http-redirect"):
+        item = rendered.one("Ingress", name_of(rendered) + route)
+        references = item["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.middlewares"].split(",")
+        start = f"{item['metadata']['namespace']}-{prefix}"
+        return [reference.removeprefix(start).removesuffix("@kubernetescrd") for reference in references]
+    item = rendered.one("IngressRoute", name_of(rendered) + route)
+    return [found["name"].removeprefix(prefix) for found in item["spec"]["routes"][0]["middlewares"]]
+
+
+def test_the_same_middlewares_are_on_every_route(rendered: Rendered) -> None:
+    reads = middlewares(rendered, "")
+    assert reads[-1] == "fly-replay"
+    assert middlewares(rendered, "-writes") == [*reads[:-1], "fly-replay-writes"]
+    if f"{name_of(rendered)}-socket" in rendered.names("IngressRoute"):
+        assert middlewares(rendered, "-socket") == [
+            name for name in reads if name not in ("in-flight-req", "fly-replay")
+        ]
+
+
+def test_routes_outrank_each_other_in_order(rendered: Rendered) -> None:
+    """Traefik's own priority is the length of the rule, here below 600 for two names."""
+    priorities = {
+        item["metadata"]["name"]: item["spec"]["routes"][0]["priority"] for item in rendered.all("IngressRoute")
+    }
+    assert priorities[f"{name_of(rendered)}-writes"] > 600
+    assert priorities.get(f"{name_of(rendered)}-socket", 2000) > priorities[f"{name_of(rendered)}-writes"]
+
+
+def test_the_redirect_leaves_room_for_an_acme_solver(rendered: Rendered) -> None:
+    redirect = rendered.one("Ingress", f"{name_of(rendered)}-http-redirect")
+    assert not [key for key in redirect["metadata"]["annotations"] if "priority" in key]
+    for rule in redirect["spec"]["rules"]:
+        host = rule["host"]
+        ours = f"Host(`{host}`) && PathPrefix(`/`)"
+        token = "x" * 43
+        assert len(ours) < len(f"Host(`{host}`) && Path(`/.well-known/acme-challenge/{token}`)")
+
+
+def test_limits_count_clients_and_not_the_site(rendered: Rendered) -> None:
+    """inFlightReq counts by host name where nothing is said: 100 for all visitors together."""
+    found = {
+        next(iter(item["spec"])): next(iter(item["spec"].values()))
+        for item in rendered.all("Middleware")
+        if "plugin" not in item["spec"]
+    }
+    for kind in ("rateLimit", "inFlightReq"):
+        assert set(found[kind]["sourceCriterion"]) == {"ipStrategy"}
+
+
+# Of single variants
+
+
+def test_contract_of_the_original_system(defaults: Rendered) -> None:
+    assert name_of(defaults) == "abaci-app"
+    assert defaults.one("StatefulSet")["spec"]["replicas"] == 3
+    assert set(defaults.names("Service")) == {"abaci-app", "abaci-app-headless", "abaci-app-primary"}
+    assert {"hsts", "rate-limit", "in-flight-req", "redirect-https"} <= set(defaults.names("Middleware"))
+    assert set(defaults.names("Secret")) == {"app-env", "abaci-tls"}
+    assert env(defaults) == {
+        "NODE_ENV": "production",
+        "PORT": "3000",
+        "NEXT_TELEMETRY_DISABLED": "1",
+        "AUTH_TRUST_HOST": "true",
+        "DATABASE_URL": "/litefs/sqlite.db",
+        "REDIS_URL": "redis://redis:6379",
+        "AUTH_SECRET": "s3cret",
+    }
+    assert defaults.one("ConfigMap", "app-config")["data"]["REDIS_URL"] == "redis://redis:6379"
+    (claim,) = defaults.one("StatefulSet")["spec"]["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "litefs-data"
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "local-path",
+        "resources": {"requests": {"storage": "5Gi"}},
+    }
+    assert {port["name"]: port["containerPort"] for port in app(defaults)["ports"]} == {
+        "proxy": 8080,
+        "app": 3000,
+        "litefs": 20202,
+    }
+    assert app(defaults)["resources"] == {
+        "requests": {"cpu": "200m", "memory": "512Mi"},
+        "limits": {"cpu": "2", "memory": "1Gi"},
+    }
+    live, ready = app(defaults)["livenessProbe"], app(defaults)["readinessProbe"]
+    keys = ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold")
+    assert [live[key] for key in keys] == [30, 15, 10, 5]
+    assert [ready[key] for key in keys] == [5, 10, 10, 5]
+    assert pod(defaults)["securityContext"]["fsGroup"] == 1001
+    limits = defaults.one("Middleware", "rate-limit")["spec"]["rateLimit"]
+    assert (limits["average"], limits["burst"]) == (50, 100)
+    assert defaults.one("Middleware", "in-flight-req")["spec"]["inFlightReq"]["amount"] == 100
+    assert defaults.one("Middleware", "hsts")["spec"]["headers"] == {
+        "stsSeconds": 63072000,
+        "stsIncludeSubdomains": True,
+        "stsPreload": True,
+    }
+    config = expand(litefs_text(defaults), "abaci-app-0")
+    assert config["exec"][0] == {"cmd": "node dist/db/migrate.js", "if-candidate": True}
+    assert config["proxy"]["target"] == "localhost:3000"
+    assert config["proxy"]["always-forward"] == ["/api/auth/callback*"]
+    assert config["proxy"]["passthrough"] == [
+        f"*.{ending}" for ending in "ico png jpg jpeg gif svg css js woff woff2".split()
+    ]
+    assert config["lease"]["advertise-url"] == "http://abaci-app-0.abaci-app-headless.abaci.svc.cluster.local:20202"
+
+
+def test_other_names_ports_and_ordinal(other: Rendered) -> None:
+    config = expand(litefs_text(other), "shop-2")
+    assert config["lease"]["candidate"] is True
+    assert config["lease"]["advertise-url"] == "http://shop-2.shop-headless.market.svc.cluster.local:4202"
+    assert config["http"]["addr"] == ":4202"
+    assert config["proxy"]["addr"] == ":4080"
+    assert config["proxy"]["target"] == "localhost:4000"
+    assert config["proxy"]["db"] == "shop.sqlite3"
+    assert config["exec"] == [{"cmd": "env LITEFS_CANDIDATE=true sh -c 'exec ./shop \"two words\"'"}]
+    assert env(other)["DATABASE_URL"] == "/litefs/shop.sqlite3"
+    assert pod(other)["imagePullSecrets"] == [{"name": "registry-login"}]
+    assert pod(other)["nodeSelector"] == {"disk": "fast"}
+    assert other.names("IngressRoute") == ["shop-writes"]
+    for middleware in ("shop-fly-replay", "shop-fly-replay-writes"):
+        plugin = other.one("Middleware", middleware)["spec"]["plugin"]["flyreplay"]
+        assert plugin["service"] == "shop-headless.market.svc.cluster.local"
+        assert (plugin["statefulSet"], plugin["port"]) == ("shop", 4080)
+    policy = other.one("MutatingAdmissionPolicy")["spec"]["matchConditions"][0]["expression"]
+    assert "'market'" in policy and "'^litefs-data-shop-[0-9]+$'" in policy
+
+
+def test_values_of_the_environment_are_text_as_given(other: Rendered) -> None:
+    values = env(other)
+    assert values["NODE_ENV"] == "staging"
+    assert values["COUNT"] == "3"
+    assert values["TEXT"] == 'with "quotes" and\nlines'
+
+
+def test_replay_is_on_for_reads_and_off_for_writes(defaults: Rendered) -> None:
+    replay = {
+        item["metadata"]["name"]: item["spec"]["plugin"]["flyreplay"]["replay"]
+        for item in defaults.all("Middleware")
+        if "plugin" in item["spec"]
+    }
+    assert replay == {"fly-replay": True, "fly-replay-writes": False}
+
+
+def test_hsts_comes_only_with_the_operators_certificate(run: Run) -> None:
+    for route in ("", "-writes", "-socket"):
+        assert middlewares(run["operator"], route)[0] == "hsts"
+        assert "hsts" not in middlewares(run["defaults"], route)
+    assert (
+        run["operator"].one("Secret", "abaci-tls")["metadata"]["annotations"]["abaci.infra/certificate"] == "operator"
+    )
+    certificate = base64.b64decode(run["operator"].one("Secret", "abaci-tls")["data"]["tls.crt"]).decode()
+    assert certificate == OPERATOR["app_tls_certificate"]
+
+
+def test_the_redirect_names_the_port_unless_it_is_443(run: Run) -> None:
+    assert run["defaults"].one("Middleware", "redirect-https")["spec"]["redirectScheme"] == {
+        "scheme": "https",
+        "permanent": True,
+    }
+    assert run["operator"].one("Middleware", "redirect-https")["spec"]["redirectScheme"]["port"] == "8443"
+
+
+def test_sockets_go_past_litefs(defaults: Rendered) -> None:
+    (route,) = defaults.one("IngressRoute", "abaci-app-socket")["spec"]["routes"]
+    assert route["services"] == [{"name": "abaci-app-primary", "port": "app"}]
+    assert route["match"] == "(Host(`abaci.localhost`)) && PathPrefix(`/api/socket`)"
+
+
+def test_a_redis_password_moves_the_url_into_the_secret(run: Run) -> None:
+    assert "REDIS_URL" not in run["password"].one("ConfigMap", "app-config")["data"]
+    assert env(run["password"])["REDIS_URL"] == "redis://:p%2Fa%3As%40s%20%231@redis:6379"
+    assert "REDIS_URL" not in run["defaults"].one("Secret", "app-env")["data"]
+    assert env(run["redis_elsewhere"])["REDIS_URL"] == "redis://redis.cache:6379"
+    assert env(run["no_redis"])["REDIS_URL"] == "redis://cache.example.org"
+
+
+def checksum(rendered: Rendered) -> str:
+    text: str = rendered.one("StatefulSet")["spec"]["template"]["metadata"]["annotations"][
+        "abaci.infra/config-checksum"
+    ]
+    return text
+
+
+def test_the_checksum_follows_the_configuration_and_nothing_else(run: Run) -> None:
+    base = checksum(run["defaults"])
+    assert re.fullmatch(r"[0-9a-f]{64}", base)
+    for variant in ("env_changed", "secret_changed", "password", "no_redis"):
+        assert checksum(run[variant]) != base
+    for variant in ("recorded", "old_api", "operator", "trusted_proxies"):
+        assert checksum(run[variant]) == base
+
+
+def test_the_record_is_what_was_decided(run: Run) -> None:
+    name = "abaci-app-litefs-identity"
+    assert run["defaults"].one("ConfigMap", name)["data"] == {
+        "state": "bootstrap",
+        "primaryOrdinal": "0",
+        "wishedPrimaryOrdinal": "0",
+    }
+    assert run["recorded"].one("ConfigMap", name)["data"]["clusterID"] == "LFSC" + "A" * 16
+
+
+def test_volumes_are_retained_from_their_creation(defaults: Rendered) -> None:
+    policy = defaults.one("MutatingAdmissionPolicy")["spec"]
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    assert rule["resources"] == ["persistentvolumes"] and rule["operations"] == ["CREATE"]
+    assert "persistentVolumeReclaimPolicy: 'Retain'" in policy["mutations"][0]["applyConfiguration"]["expression"]
+    assert policy["failurePolicy"] == "Fail"
+
+
+def test_an_older_api_gets_no_policy_and_holds_the_primary(run: Run) -> None:
+    assert run["old_api"].all("MutatingAdmissionPolicy") == []
+    assert run["old_api"].one("ConfigMap", "abaci-app-litefs-identity")["data"]["hold"] == "true"
+
+
+def test_behind_a_trusted_proxy_the_client_is_the_one_before_it(run: Run) -> None:
+    for variant, depth in (("defaults", 0), ("trusted_proxies", 1)):
+        limits = run[variant].one("Middleware", "rate-limit")["spec"]["rateLimit"]
+        assert limits["sourceCriterion"]["ipStrategy"] == {"depth": depth}
+
+
+def test_a_route_comes_after_the_middlewares_that_it_names(rendered: Rendered) -> None:
+    """Traefik drops a route whose middleware is not there."""
+    kinds = [item["kind"] for item in rendered.objects]
+    last = max(index for index, kind in enumerate(kinds) if kind == "Middleware")
+    assert all(index > last for index, kind in enumerate(kinds) if kind in ("Ingress", "IngressRoute"))
+    assert kinds[0] == "Namespace"
+
+
+def test_absent_keeps_what_belongs_to_the_data() -> None:
+    template = (ROOT / "roles/app/templates/removed.yml.j2").read_text()
+    for kept in ("identity", "PersistentVolume", "Namespace", "app_secret_name"):
+        assert kept not in template

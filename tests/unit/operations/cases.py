@@ -1,0 +1,102 @@
+"""Sites in every state that an operator can meet, as state documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import factory_objects as make
+from factory_objects import A, B
+
+LOST = "abaci-app-0 refuses to start as primary: its volume is empty, and the record says that this site has the data."
+NO_ID = f"abaci-app-0 refuses to start as primary: its volume holds no cluster id, and the record says that it is {A}."
+OLDER = (
+    "abaci-app-0 refuses to start as primary: its volume ends at TXID 3 of sqlite.db, and the pod at 10.42.0.6 has 5."
+)
+HELD_BACK = "abaci-app-0 is held back: it was primary before ordinal 1."
+NOW = "2026-01-01T12:00:00Z"
+
+
+def site(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict[str, Any]:
+    """A healthy site of three (pod 0 is primary of cluster A at TXID 5), with what is different given."""
+    extra = {key: parts.pop(key) for key in ("held", "rendered_ordinal", "rendered_quiet") if key in parts}
+    parts.setdefault("gathered_at", NOW)
+    document = make.living(answers, **parts)
+    if document["record"] is not None:
+        document["record"]["held_ordinals"] = extra.get("held", "")
+    document["rendered_ordinal"] = extra.get("rendered_ordinal", 0)
+    document["rendered_quiet"] = extra.get("rendered_quiet", False)
+    return document
+
+
+def guarded(message: str = LOST, answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict[str, Any]:
+    """The guard holds pod 0; the replicas run and see no primary."""
+    pods = [make.held(0, message), make.pod(1), make.pod(2)]
+    lonely = {n: alone(5) for n in (1, 2)} | (answers or {})
+    return site({0: gone(), **lonely}, **{"pods": pods, **parts})
+
+
+def gone(why: str = "its container is not running") -> dict[str, Any]:
+    """A pod whose LiteFS does not answer."""
+    answer: dict[str, Any] = make.litefs.unreachable(why)
+    return answer
+
+
+def alone(txid: int, cluster: str | None = A, **more: Any) -> dict[str, Any]:
+    """A replica that sees no primary; it heard from one 40 s ago."""
+    answer = make.node(cluster, txid=txid, **more)
+    return answer | {"primary_hostname": None, "lag_ms": 40000}
+
+
+def export(cluster: str = A, txid: int = 5, **changed: Any) -> dict[str, Any]:
+    """A manifest of an export made just now."""
+    return {
+        "schema": 1,
+        "verified": True,
+        "database": "sqlite.db",
+        "cluster_id": cluster,
+        "txid": f"{txid:016x}",
+        "checksum": f"c0ffee{txid:010x}",
+        "time": "2026-01-01T11:59:00Z",
+        "page_size": 4096,
+        "journal_mode": "wal",
+        "reason": "before",
+        **changed,
+    }
+
+
+def file(**changed: Any) -> dict[str, Any]:
+    """A sound file to restore, a backup of cluster A."""
+    return {
+        "path": "/backups/one.sqlite",
+        "verified": True,
+        "problem": None,
+        "page_size": 4096,
+        "journal_mode": "wal",
+        "pages": 7,
+        "checksum": "c0ffee0000000003",
+        "imported_checksum": "facade0000000003",
+        "sha256": "ab" * 32,
+        "cluster_id": A,
+        "txid": f"{3:016x}",
+        **changed,
+    }
+
+
+def dead_node(**parts: Any) -> dict[str, Any]:
+    """Pod 0 is primary on a node that does not answer any more."""
+    nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2")]
+    answers = {0: gone("no answer within 10 s"), 1: alone(5), 2: alone(5)} | parts.pop("answers", {})
+    return site(answers, **{"nodes": nodes, **parts})
+
+
+def destructive(plan: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The steps of a plan that delete, stop or overwrite something, with the ordinal or object."""
+    kinds = ("delete_claim", "delete_pod", "remove_volume", "scale", "stop", "restart", "import", "record_restore")
+    return [
+        (step["do"], step.get("ordinal", step.get("volume", step.get("replicas", step.get("pod")))))
+        for step in plan["steps"]
+        if step["do"] in kinds
+    ]
+
+
+__all__ = ["A", "B", "alone", "dead_node", "destructive", "export", "file", "gone", "guarded", "site"]

@@ -1,0 +1,744 @@
+"""Refuse or act: what each operation decides on each state of a site. A row is one case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cases
+import factory_objects as make
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.operations import promote, reset, restore, scale
+from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, guarded, site
+
+Case = tuple[str, dict[str, Any], Any, str | None, list[str]]
+
+TWO_PRIMARIES = site({1: make.node(primary=True)})
+FOREIGN_PRIMARY = site({0: make.node(B, txid=1, primary=True), 1: alone(5), 2: alone(5)})
+LOST_ID_ONLY = site({0: make.node(B, txid=5, primary=True), 1: alone(5), 2: alone(5)})
+SEED = site({1: make.node(B, txid=9, never_synced=True), 2: make.node(B, txid=9, never_synced=True)})
+REPLICA_AHEAD = site({1: make.node(txid=9)})
+BOOTSTRAP = site(record=make.record("bootstrap"))
+NO_RECORD = site(record=None)
+DAMAGED = site(record=make.record("recorded", "LFSC-too-short"))
+ROLLING = site(
+    statefulset=make.statefulset()
+    | {"status": {"observedGeneration": 4, "currentRevision": "r1", "updateRevision": "r2"}}
+)
+NOTHING = make.document(gathered_at=NOW)
+
+RESET: list[Case] = [
+    # name, state, targets, words of the refusal (None: it acts), the steps' kinds in order
+    (
+        "the seed's case: replicas 1 and 2 both mismatched, in one command",
+        SEED,
+        "mismatched",
+        None,
+        ["delete_claim 1", "delete_pod 1", "delete_claim 2", "delete_pod 2"],
+    ),
+    ("one of two is mismatched", site({2: make.node(B)}), "mismatched", None, ["delete_claim 2", "delete_pod 2"]),
+    ("a list names one", SEED, [2], None, ["delete_claim 2", "delete_pod 2"]),
+    ("a list from the command line is text", SEED, ["2"], None, ["delete_claim 2", "delete_pod 2"]),
+    ("nothing is mismatched", site(), "mismatched", None, []),
+    ("a list names a healthy one", site(), [1, 2], None, []),
+    (
+        "8.9: a replica that cannot apply",
+        site({2: gone()}),
+        [2],
+        None,
+        ["delete_claim 2", "delete_pod 2"],
+    ),
+    (
+        "its pod never joined any cluster",
+        site({2: make.node(None, database=None)}),
+        [2],
+        None,
+        ["delete_claim 2", "delete_pod 2"],
+    ),
+    (
+        "a volume that would go with its claim is kept first",
+        site({1: make.node(B)}, volumes=[make.volume(0), make.volume(1, policy="Delete"), make.volume(2)]),
+        [1],
+        None,
+        ["retain", "delete_claim 1", "delete_pod 1"],
+    ),
+    (
+        "the claim is being deleted already: a run died between claim and pod",
+        site({1: make.node(B)}, claims=[make.claim(0), make.claim(1, deletionTimestamp="x"), make.claim(2)]),
+        "mismatched",
+        None,
+        ["delete_pod 1"],
+    ),
+    ("0.3: pod-0 is held by the guard", guarded(), "mismatched", r"8.1A No running primary holds .* volume is new", []),
+    ("pod-0 is held, nothing is mismatched", guarded(), [1], "8.1A No running primary holds", []),
+    (
+        "pod-0 is held and the replicas are named",
+        guarded(answers={1: alone(5, B), 2: alone(5, B)}),
+        [1, 2],
+        "8.1A No running primary holds",
+        [],
+    ),
+    ("8.1 B: only the id is missing on the held volume", guarded(cases.NO_ID), [1], "8.1B .*only its cluster id", []),
+    ("8.6: the held volume is older", guarded(cases.OLDER), [1], "8.6 .*older copy", []),
+    ("0.2: an empty primary runs under a new id", FOREIGN_PRIMARY, "mismatched", "8.1A .*reset no replica", []),
+    ("an empty primary runs, replicas named", FOREIGN_PRIMARY, [1, 2], "8.1A .*last good copies", []),
+    ("8.1 B: the primary runs, only its id is new", LOST_ID_ONLY, "mismatched", "8.1B .*lost only its cluster id", []),
+    ("8.6: a replica is ahead of the primary", REPLICA_AHEAD, [1], "8.6 .*behind abaci-app-1", []),
+    ("a replica is ahead, the other is named", REPLICA_AHEAD, [2], "8.6 .*behind abaci-app-1", []),
+    ("8.5: two primaries", TWO_PRIMARIES, [2], "8.5 .*split brain", []),
+    ("8.4: the primary's node is gone", dead_node(), [1], "8.4 .*node node-0, which is not ready", []),
+    ("the primary is named", SEED, [0], "abaci-app-0 is the primary", []),
+    ("the primary is among those named", SEED, [0, 1, 2], "abaci-app-0 is the primary", []),
+    (
+        "the primary is ordinal 1 after a promote, and is named",
+        site(
+            {0: make.node(B), 1: make.node(primary=True), 2: make.node()},
+            record=make.record("recorded", A, ordinal=1),
+        ),
+        [1],
+        "abaci-app-1 is the primary",
+        [],
+    ),
+    (
+        "after a promote the old ordinal 0 is a replica like any other",
+        site(
+            {0: make.node(B), 1: make.node(primary=True), 2: make.node()},
+            record=make.record("recorded", A, ordinal=1),
+        ),
+        "mismatched",
+        None,
+        ["delete_claim 0", "delete_pod 0"],
+    ),
+    ("no record", NO_RECORD, "mismatched", "no ConfigMap abaci/abaci-app-litefs-identity", []),
+    ("the record says bootstrap", BOOTSTRAP, "mismatched", "says bootstrap", []),
+    ("the record is damaged", DAMAGED, "mismatched", "no LiteFS cluster id", []),
+    ("nothing exists", NOTHING, "mismatched", "There is no StatefulSet", []),
+    ("no such pod", SEED, [3], "there is no such pod", []),
+    ("a word that is not known", SEED, "all", "set it to mismatched", []),
+    ("an empty list", SEED, [], "set it to mismatched", []),
+    ("a negative ordinal", SEED, [-1], "set it to mismatched", []),
+    ("true is not an ordinal", SEED, [True], "set it to mismatched", []),
+    (
+        "the primary has no database",
+        site({0: make.node(primary=True, database=None), 1: make.node(B)}),
+        "mismatched",
+        "8.1A .*does not have the database",
+        [],
+    ),
+    (
+        "the volume is not to be seen",
+        site({1: make.node(B)}, volumes=[make.volume(0), make.volume(2)]),
+        [1],
+        "not to be seen in the API",
+        [],
+    ),
+]
+
+
+def check(plan: Mapping[str, Any], refusal: str | None, steps: list[str]) -> None:
+    if refusal is not None:
+        cause, _, words = refusal.partition(" ") if refusal[:2] in ("8.",) else ("", "", refusal)
+        assert plan["refusal"], f"it would act: {plan['steps']}"
+        assert plan["steps"] == []
+        pattern = words if cause else refusal
+        import re
+
+        assert re.search(pattern, plan["refusal"]), plan["refusal"]
+        assert not cause or plan["cause"] == cause, (plan["cause"], plan["refusal"])
+        assert plan["refusal"].endswith("."), plan["refusal"]
+        return
+    assert plan["refusal"] is None, plan["refusal"]
+    done = [
+        f"{step['do']} {step['ordinal']}" if "ordinal" in step and step["do"] != "wait_pod" else step["do"]
+        for step in plan["steps"]
+        if not step["do"].startswith("wait_")
+    ]
+    assert done == steps
+    # Every plan that acts ends with a look at whether it worked.
+    assert not plan["steps"] or plan["steps"][-1]["do"].startswith("wait_")
+
+
+@pytest.mark.parametrize(("name", "state", "targets", "refusal", "steps"), RESET, ids=[case[0] for case in RESET])
+def test_replica_reset(name: str, state: dict[str, Any], targets: Any, refusal: str | None, steps: list[str]) -> None:
+    plan = reset.decide(state, targets, [export(txid=9), export(B, txid=9)], now=NOW)
+    check(plan, refusal, steps)
+
+
+def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
+    """Of the primary's cluster, and of each copy of another cluster that is about to be put aside."""
+    assert reset.decide(SEED, "mismatched", [], now=NOW)["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
+    assert reset.decide(SEED, "mismatched", [export()], now=NOW)["export"] == ["abaci-app-1", "abaci-app-2"]
+    fresh = [export(), export(B, txid=9)]
+    assert reset.decide(SEED, "mismatched", fresh, now=NOW)["export"] == []
+    assert reset.decide(site(), "mismatched", [], now=NOW)["export"] == [], "nothing to do needs no export"
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        export(time="2026-01-01T11:30:00Z"),
+        export(time="2026-01-01T12:30:00Z"),
+        export(time="yesterday"),
+        export(txid=4),
+        export(B),
+        export(verified=False),
+        export(verified="yes"),
+        export(database="other.db"),
+        export(txid=5) | {"txid": "unknown"},
+        {},
+    ],
+    ids=[
+        "old",
+        "of the future",
+        "no time",
+        "behind",
+        "foreign",
+        "unverified",
+        "said so",
+        "other db",
+        "no txid",
+        "empty",
+    ],
+)
+def test_hazard_what_is_no_fresh_export_does_not_count_as_one(stale: dict[str, Any]) -> None:
+    plan = reset.decide(site({1: make.node(B), 2: make.node()}), [1], [stale, export(B)][:1], now=NOW)
+    assert plan["export"], stale
+
+
+def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again() -> None:
+    begun = reset.remember(SEED, [1, 2])
+    assert begun == {"claims": {"1": "claim-1", "2": "claim-2"}}
+    claims = [make.claim(0), make.claim(1, uid="new"), make.claim(2)]
+    arriving = site(
+        {1: make.node(None, database=None, never_synced=True), 2: make.node(B)},
+        claims=claims,
+        volumes=[make.volume(0), make.volume(1, claim_uid="new"), make.volume(2)],
+    )
+    plan = reset.decide(arriving, [1, 2], [export(), export(B)], begun, NOW)
+    assert [(step["do"], step.get("ordinal")) for step in plan["steps"]] == [
+        ("wait_pod", 1),
+        ("delete_claim", 2),
+        ("delete_pod", 2),
+        ("wait_pod", 2),
+        ("wait_replicated", None),
+    ]
+
+
+SCALE: list[tuple[str, dict[str, Any], Any, bool, str | None, list[str]]] = [
+    ("up by two, one at a time", site(), 5, False, None, ["scale", "scale"]),
+    ("to what it is", site(), 3, False, None, []),
+    ("as text", site(), "4", False, None, ["scale"]),
+    ("down keeps the volumes", site(), 2, False, None, ["scale"]),
+    ("down to the primary alone", site(), 1, False, None, ["scale"]),
+    ("0", site(), 0, False, "scale_replicas is 0", []),
+    ("negative", site(), -1, False, "whole number", []),
+    ("no number", site(), "three", False, "whole number", []),
+    ("true", site(), True, False, "whole number", []),
+    (
+        "below the primary's ordinal",
+        site(
+            {0: make.node(), 1: make.node(), 2: make.node(primary=True)},
+            record=make.record("recorded", A, ordinal=2),
+        ),
+        2,
+        False,
+        "the primary is abaci-app-2",
+        [],
+    ),
+    ("0.3: up while the guard holds pod-0", guarded(), 5, False, "8.1A No running primary", []),
+    ("down while the guard holds pod-0", guarded(), 1, False, "8.1A No running primary", []),
+    ("down while an empty primary runs", FOREIGN_PRIMARY, 1, False, "8.1A .*delete nothing", []),
+    ("down would stop the best copy", site({2: make.node(txid=9)}), 2, False, "8.6 .*does not have", []),
+    ("8.5: two primaries", TWO_PRIMARIES, 1, False, "8.5 split brain", []),
+    ("Keel is rolling it out", ROLLING, 4, False, "is being rolled out", []),
+    ("rolling, and nothing to do", ROLLING, 3, False, None, []),
+    ("up while a replica is mismatched", site({2: make.node(B)}), 4, False, "8.1C replica_reset", []),
+    ("down takes a mismatched replica away and keeps its volume", site({2: make.node(B)}), 2, False, None, ["scale"]),
+    ("down with its volume", site(), 2, True, None, ["scale", "delete_claim 2", "remove_volume"]),
+    ("down with the volume of a mismatched one", site({2: make.node(B)}), 2, True, "not the recorded", []),
+    ("down with the volume of a silent one", site({2: gone()}), 2, True, "does not answer", []),
+    (
+        "down with the volume of a diverged one",
+        site({2: make.node(checksum="bad0000000000005")}),
+        2,
+        True,
+        "another checksum",
+        [],
+    ),
+    ("no record", NO_RECORD, 2, False, "no ConfigMap", []),
+    ("nothing exists", NOTHING, 3, False, "There is no StatefulSet", []),
+    (
+        "below the recorded ordinal, whatever runs",
+        site({1: make.node(primary=True), 0: make.node()}, record=make.record("recorded", A, ordinal=1)),
+        1,
+        False,
+        "the primary is abaci-app-1",
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "replicas", "remove", "refusal", "steps"), SCALE, ids=[case[0] for case in SCALE]
+)
+def test_scale(
+    name: str, state: dict[str, Any], replicas: Any, remove: bool, refusal: str | None, steps: list[str]
+) -> None:
+    number = int(replicas) if str(replicas).isdigit() else 0
+    memo = scale.remember(state, number, remove)
+    plan = scale.decide(state, replicas, remove, [export()], memo, NOW)
+    check(plan, refusal, steps)
+
+
+def test_scale_up_proves_each_replica_before_the_next() -> None:
+    plan = scale.decide(site(), 5, now=NOW)
+    assert [(step["do"], step.get("replicas", step.get("ordinal"))) for step in plan["steps"]] == [
+        ("wait_replicated", None),
+        ("scale", 4),
+        ("wait_pod", 3),
+        ("scale", 5),
+        ("wait_pod", 4),
+        ("wait_replicated", None),
+    ]
+
+
+def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() -> None:
+    kept = [make.claim(ordinal) for ordinal in range(3)]
+    volumes = [make.volume(ordinal) for ordinal in range(3)]
+    scaled = site(
+        pods=[make.pod(0), make.pod(1)], claims=kept, volumes=volumes, statefulset=make.statefulset(replicas=2)
+    )
+    without = scale.decide(scaled, 2, True, [export()], {}, NOW)
+    assert destructive(without) == [] and "nothing proves" in without["notes"][0]
+    memo = scale.remember(site(), 2, True)
+    assert memo == {"volumes": {"2": {"claim": "litefs-data-abaci-app-2", "uid": "claim-2", "volume": "pvc-2"}}}
+    assert destructive(scale.decide(scaled, 2, True, [export()], memo, NOW)) == [
+        ("delete_claim", 2),
+        ("remove_volume", "pvc-2"),
+    ]
+    other = site(
+        pods=[make.pod(0), make.pod(1)],
+        claims=[make.claim(0), make.claim(1), make.claim(2, uid="other")],
+        volumes=[make.volume(0), make.volume(1), make.volume(2, claim_uid="other")],
+        statefulset=make.statefulset(replicas=2),
+    )
+    assert destructive(scale.decide(other, 2, True, [export()], memo, NOW)) == [], "a claim that came since stays"
+    assert scale.decide(site(), 2, True, [], memo, NOW)["export"] == ["abaci-app-2"]
+
+
+FIGURE = f"{5:016x}"
+ACCEPT = {"accept": FIGURE}
+PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]] = [
+    ("the volume is lost, the figure is asked for", guarded(), {}, f"8.2 promote_accept_loss_after={FIGURE}", []),
+    ("a wrong figure", guarded(), {"accept": f"{4:016x}"}, "8.2 is 0000000000000004", []),
+    ("yes is no figure", guarded(), {"accept": "yes"}, "8.2 promote_accept_loss_after=", []),
+    (
+        "the volume is lost and the loss accepted",
+        guarded(),
+        ACCEPT,
+        None,
+        ["record", "stop 0", "check_best 1", "render 1", "restart 1", "restart 2"],
+    ),
+    (
+        "the highest position is taken",
+        guarded(answers={1: alone(4), 2: alone(5)}),
+        ACCEPT,
+        None,
+        ["record", "stop 0", "check_best 2", "render 2", "restart 2", "restart 1"],
+    ),
+    (
+        "a wish that is not the best",
+        guarded(answers={1: alone(4), 2: alone(5)}),
+        {**ACCEPT, "successor": 1},
+        "throw transactions away",
+        [],
+    ),
+    (
+        "a wish among equals",
+        guarded(),
+        {**ACCEPT, "successor": "2"},
+        None,
+        ["record", "stop 0", "check_best 2", "render 2", "restart 2", "restart 1"],
+    ),
+    ("a healthy primary", site(), ACCEPT, "nothing to promote", []),
+    ("two primaries", TWO_PRIMARIES, ACCEPT, "8.5 each say", []),
+    ("8.4: the node is away and nobody said that it is off", dead_node(), ACCEPT, "8.4 promote_node_off=node-0", []),
+    ("another node was named", dead_node(), {**ACCEPT, "node_off": "node-1"}, "8.4 promote_node_off=node-0", []),
+    (
+        "8.4: the node is off",
+        dead_node(),
+        {**ACCEPT, "node_off": "node-0"},
+        None,
+        ["record", "stop 0", "check_best 1", "render 1", "restart 1", "restart 2"],
+    ),
+    ("a node is named that is up", guarded(), {**ACCEPT, "node_off": "node-1"}, "8.4 leave the variable out", []),
+    (
+        "no replica holds the recorded cluster",
+        guarded(answers={1: alone(5, B), 2: alone(5, B)}),
+        ACCEPT,
+        "8.2 kept volume",
+        [],
+    ),
+    ("no replica answers", guarded(answers={1: gone(), 2: gone()}), ACCEPT, "8.2 restore.yml", []),
+    ("one replica does not answer and may have more", guarded(answers={2: gone()}), ACCEPT, "8.4 may have more", []),
+    (
+        "it is given up",
+        guarded(answers={2: gone()}),
+        {**ACCEPT, "without": [2]},
+        None,
+        ["record", "stop 0", "stop 2", "check_best 1", "render 1", "restart 1"],
+    ),
+    (
+        "8.5: two histories at one TXID",
+        guarded(answers={2: alone(5, checksum="bad0000000000005")}),
+        ACCEPT,
+        "8.5 two histories",
+        [],
+    ),
+    (
+        "8.2: an empty primary runs; it is stopped and the guard holds it",
+        FOREIGN_PRIMARY,
+        ACCEPT,
+        None,
+        ["record", "stop 0", "check_best 1", "render 1", "restart 1", "restart 2"],
+    ),
+    ("no record", NO_RECORD | {"record": None}, ACCEPT, "records no cluster", []),
+    ("bootstrap", BOOTSTRAP, ACCEPT, "records no cluster", []),
+    ("nothing exists", NOTHING, ACCEPT, "There is no StatefulSet", []),
+    (
+        "a stranger says that it is primary",
+        site({0: gone(), 1: make.node(B, primary=True), 2: alone(5)}),
+        ACCEPT,
+        "8.5 neither the recorded primary",
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "state", "wishes", "refusal", "steps"), PROMOTE, ids=[case[0] for case in PROMOTE])
+def test_promote(
+    name: str, state: dict[str, Any], wishes: dict[str, Any], refusal: str | None, steps: list[str]
+) -> None:
+    plan = promote.decide(state, wishes, [export(), export(B)], NOW)
+    check(plan, refusal, steps)
+
+
+def test_promote_goes_on_where_a_run_died() -> None:
+    record = make.record("recorded", A, ordinal=1)
+    held = make.held(0, cases.HELD_BACK)
+    pods = [held, make.pod(1), make.pod(2)]
+    lonely = {0: gone(), 1: alone(5), 2: alone(5)}
+
+    def steps(state: dict[str, Any]) -> list[str]:
+        plan = promote.decide(state, {}, [], NOW)
+        assert plan["refusal"] is None
+        return [f"{step['do']} {step.get('ordinal', '')}".strip() for step in plan["steps"]]
+
+    recorded = site(lonely, record=record, held="0", pods=[make.pod(0), make.pod(1), make.pod(2)])
+    assert steps(recorded)[:2] == ["stop 0", "check_best 1"]
+    stopped = site(lonely, record=record, held="0", pods=pods)
+    assert steps(stopped) == ["render 1", "restart 1", "restart 2", "wait_followers"]
+    rendered = site(lonely, record=record, held="0", pods=pods, rendered_ordinal=1)
+    assert steps(rendered) == ["restart 1", "restart 2", "wait_followers"]
+    leads = make.node(primary=True)
+    restarted = site(lonely | {1: leads}, record=record, held="0", pods=pods, rendered_ordinal=1)
+    assert steps(restarted) == ["restart 2", "wait_followers"]
+    follows = make.node() | {"primary_hostname": "abaci-app-1"}
+    done = site(lonely | {1: leads, 2: follows}, record=record, held="0", pods=pods, rendered_ordinal=1)
+    assert steps(done) == []
+
+
+def test_promote_exports_every_reachable_copy_first() -> None:
+    plan = promote.decide(FOREIGN_PRIMARY, ACCEPT, [], NOW)
+    assert plan["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
+
+
+def test_promote_says_what_may_be_lost_and_since_when() -> None:
+    plan = promote.decide(guarded(), {}, [], NOW)
+    assert plan["loss"] == {"after_txid": FIGURE, "pod": "abaci-app-1", "seconds": 40.0}
+    assert "40.0 s ago" in plan["refusal"]
+
+
+NEWER = {"pvc-0": None, "pvc-1": B, "pvc-2": B}
+ALL_FOREIGN = guarded(answers={1: alone(5, B), 2: alone(5, B)})
+RESTORING = site({0: gone(), 1: alone(5, B), 2: alone(5, B)}, record=make.record("restore", A), rendered_quiet=True)
+RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, str | None, list[str]]] = [
+    ("a backup of this cluster", site(), file(), {}, None, None, ["import"]),
+    ("its content is there already", site(), file(imported_checksum=f"c0ffee{5:010x}"), {}, None, None, []),
+    ("another cluster's backup is not confirmed", site(), file(cluster_id=B), {}, None, f"restore_into={A}", []),
+    (
+        "another cluster's backup, the wrong word",
+        site(),
+        file(cluster_id=B),
+        {"into": B},
+        None,
+        f"restore_into={A}",
+        [],
+    ),
+    ("another cluster's backup, confirmed", site(), file(cluster_id=B), {"into": A}, None, None, ["import"]),
+    ("a plain file is not confirmed", site(), file(cluster_id=None), {}, None, "has no manifest", []),
+    ("a plain file, confirmed", site(), file(cluster_id=None), {"into": A}, None, None, ["import"]),
+    ("8.12: another page size", site(), file(page_size=1024), {}, None, "8.12 page size 1024", []),
+    ("8.12: another journal mode", site(), file(journal_mode="delete"), {}, None, "8.12 journal mode delete", []),
+    ("a file that is not sound", site(), file(verified=False, problem="it is broken"), {}, None, "it is broken", []),
+    ("a file that nobody checked", site(), file(verified=None), {}, None, "not verified", []),
+    ("a replica is ahead", REPLICA_AHEAD, file(), {}, None, "8.6 does not have", []),
+    ("8.5: two primaries", TWO_PRIMARIES, file(), {}, None, "8.5 split brain", []),
+    (
+        "an empty primary runs while replicas hold the data",
+        FOREIGN_PRIMARY,
+        file(),
+        {},
+        None,
+        "8.1A delete nothing",
+        [],
+    ),
+    (
+        "0.2: the guard holds pod-0, a replica has the data",
+        guarded(),
+        file(),
+        {},
+        NEWER,
+        "8.1A newer than any backup",
+        [],
+    ),
+    ("no copy left, volumes unseen", ALL_FOREIGN, file(), {}, {}, "8.2 could not be looked into", []),
+    (
+        "no copy left, but a volume has it",
+        ALL_FOREIGN,
+        file(),
+        {},
+        {**NEWER, "pvc-2": A},
+        "8.2 Volume pvc-2 holds the recorded cluster",
+        [],
+    ),
+    (
+        "no copy left, one volume cannot be seen",
+        ALL_FOREIGN,
+        file(),
+        {},
+        {"pvc-0": None, "pvc-1": B},
+        "8.2 Volume pvc-2 could not be looked into",
+        [],
+    ),
+    (
+        "it is given up",
+        ALL_FOREIGN,
+        file(),
+        {"without": ["pvc-2"]},
+        {"pvc-0": None, "pvc-1": B},
+        None,
+        ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
+    ),
+    (
+        "8.2 3b: no copy is left, proven",
+        ALL_FOREIGN,
+        file(),
+        {},
+        NEWER,
+        None,
+        ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
+    ),
+    ("no copy left, foreign file", ALL_FOREIGN, file(cluster_id=B), {}, NEWER, f"restore_into={A}", []),
+    (
+        "the primary is not held, only away",
+        dead_node(answers={1: gone(), 2: gone()}),
+        file(),
+        {},
+        NEWER,
+        "8.4 not held",
+        [],
+    ),
+    ("no record", NO_RECORD, file(), {}, None, "no ConfigMap", []),
+    ("bootstrap", BOOTSTRAP, file(), {}, None, "says bootstrap", []),
+    ("nothing exists", NOTHING, file(), {}, None, "There is no StatefulSet", []),
+    (
+        "it goes on after the record said restore",
+        RESTORING,
+        file(),
+        {},
+        None,
+        None,
+        ["restart 0", "import", "record_id 0", "render 0"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "what", "wishes", "volumes", "refusal", "steps"), RESTORE, ids=[case[0] for case in RESTORE]
+)
+def test_restore(
+    name: str,
+    state: dict[str, Any],
+    what: dict[str, Any],
+    wishes: dict[str, Any],
+    volumes: Any,
+    refusal: str | None,
+    steps: list[str],
+) -> None:
+    state = state if state["record"] is None else state
+    plan = restore.decide(state, what, wishes, [export()], volumes, NOW)
+    check(plan, refusal, steps)
+
+
+def test_restore_exports_the_present_database_first() -> None:
+    plan = restore.decide(site(), file(), {}, [], None, NOW)
+    assert plan["export"] == ["abaci-app-0"] and destructive(plan) == []
+    foreign = site(
+        {0: make.node(B, primary=True), 1: gone(), 2: gone()}, record=make.record("restore", A), rendered_quiet=True
+    )
+    plan = restore.decide(foreign, file(), {}, [], None, NOW)
+    assert plan["export"] == ["abaci-app-0"], "what a foreign volume holds is kept, too"
+
+
+def test_restore_does_not_import_twice_where_the_application_wrote_since() -> None:
+    plan = restore.decide(site(), file(), {}, [], None, NOW, {"imported": "ab" * 32})
+    assert destructive(plan) == []
+
+
+def test_restore_looks_into_the_volumes_before_it_says_that_no_copy_is_left() -> None:
+    plan = restore.decide(ALL_FOREIGN, file(), {}, [], None, NOW)
+    assert plan["look"] == ["pvc-0", "pvc-1", "pvc-2"] and plan["steps"] == []
+
+
+def test_there_are_cases_enough() -> None:
+    assert len(RESET) + len(SCALE) + len(PROMOTE) + len(RESTORE) >= 60
+
+
+# --- it never deletes or overwrites the primary's or the best copy --------------------------------------------------
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "healthy": site(),
+    "the guard holds pod-0": guarded(),
+    "the guard holds pod-0, one replica behind": guarded(answers={1: alone(3)}),
+    "only the id is missing": guarded(cases.NO_ID),
+    "pod-0 is an older copy": guarded(cases.OLDER),
+    "an empty primary runs": FOREIGN_PRIMARY,
+    "an empty primary runs, one replica adopted it": site(
+        {0: make.node(B, txid=1, primary=True), 1: make.node(B, txid=1), 2: alone(5)}
+    ),
+    "an empty primary that overtook in TXIDs": site(
+        {0: make.node(B, txid=900, primary=True), 1: alone(5), 2: alone(5)}
+    ),
+    "the primary lost its id": LOST_ID_ONLY,
+    "the primary is a stale copy": site({0: make.node(txid=2, primary=True)}),
+    "one replica is ahead": REPLICA_AHEAD,
+    "two primaries": TWO_PRIMARIES,
+    "two primaries of two clusters": site({1: make.node(B, primary=True)}),
+    "the second primary is the recorded one": site({0: make.node(B, txid=1, primary=True), 1: make.node(primary=True)}),
+    "pod-1 is primary, the record says 0": site({0: gone(), 1: make.node(primary=True)}),
+    "the primary has no database": site({0: make.node(primary=True, database=None)}),
+    "the primary has another database": site({0: make.node(primary=True, database="other.db")}),
+    "the primary has no id": site({0: make.node(None, primary=True)}),
+    "the primary does not answer": site({0: gone()}),
+    "the primary's node is away": dead_node(),
+    "nobody answers": site({0: gone(), 1: gone(), 2: gone()}),
+    "no pods": site(pods=[]),
+    "no record": NO_RECORD,
+    "the record says bootstrap": BOOTSTRAP,
+    "the record is damaged": DAMAGED,
+    "the record names a cluster that nobody has": site(record=make.record("recorded", "LFSCCCCCCCCCCCCCCCCC")),
+    "the record names the replicas' cluster": site(
+        {0: make.node(B, txid=1, primary=True)}, record=make.record("recorded", A)
+    ),
+    "the primary's claim is being deleted": site(
+        claims=[make.claim(0, deletionTimestamp="x"), make.claim(1), make.claim(2)]
+    ),
+    "the claims share the primary's volume": site(
+        {1: make.node(B)},
+        claims=[make.claim(0), make.claim(1) | {"spec": make.claim(0)["spec"]}, make.claim(2)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("targets", ["mismatched", [0], [1], [2], [1, 2], [0, 1, 2]], ids=str)
+def test_hazard_replica_reset_never_takes_the_primarys_or_the_best_copy(name: str, targets: Any) -> None:
+    state = HOSTILE[name]
+    recorded = (state["record"] or {}).get("cluster_id")
+    every_export = [export(A, txid=2000), export(B, txid=2000)]
+    plan = reset.decide(state, targets, every_export, now=NOW)
+    leaders = [pod["ordinal"] for pod in make.litefs.primaries(state)]
+    best = _best(state, recorded)
+    primary_volume = next(
+        (claim["volume"] for claim in state["claims"] if leaders and claim["ordinal"] == leaders[0]), None
+    )
+    for step in plan["steps"]:
+        if step["do"] in ("delete_claim", "delete_pod"):
+            assert step["ordinal"] not in leaders, (name, step)
+            assert len(best - {step["ordinal"]}) > 0, (name, step)
+            claim = next(claim for claim in state["claims"] if claim["ordinal"] == step["ordinal"])
+            assert claim["volume"] != primary_volume, (name, step)
+    if leaders != [0] or not _sound(state, recorded):
+        assert plan["refusal"] and not plan["steps"], name
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("replicas", [0, 1, 2, 4])
+@pytest.mark.parametrize("remove", [False, True])
+def test_hazard_scale_never_stops_the_primary_or_removes_the_best_copy(name: str, replicas: int, remove: bool) -> None:
+    state = HOSTILE[name]
+    recorded = (state["record"] or {}).get("cluster_id")
+    memo = scale.remember(state, replicas, remove)
+    plan = scale.decide(state, replicas, remove, [export(A, txid=2000), export(B, txid=2000)], memo, NOW)
+    leaders = [pod["ordinal"] for pod in make.litefs.primaries(state)]
+    for step in plan["steps"]:
+        if step["do"] == "scale":
+            assert step["replicas"] > max(leaders), (name, step)
+            assert any(ordinal < step["replicas"] for ordinal in _best(state, recorded)), (name, step)
+        if step["do"] in ("delete_claim", "remove_volume"):
+            assert step.get("ordinal") not in leaders
+            assert step.get("volume") not in {
+                claim["volume"] for claim in state["claims"] if claim["ordinal"] in leaders
+            }
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("successor", [None, 0, 1, 2])
+def test_hazard_promote_never_picks_less_than_the_best_and_never_while_a_right_primary_runs(
+    name: str, successor: Any
+) -> None:
+    state = HOSTILE[name]
+    recorded = (state["record"] or {}).get("cluster_id")
+    best = _best(state, recorded)
+    for figure in {f"{pod_txid:016x}" for pod_txid in range(0, 12)}:
+        wishes = {"successor": successor, "accept": figure, "node_off": "node-0"}
+        plan = promote.decide(state, wishes, [export(A, txid=2000), export(B, txid=2000)], NOW)
+        if not plan["steps"]:
+            continue
+        assert plan["successor"] in best, name
+        leaders = make.litefs.primaries(state)
+        assert not any(pod["litefs"]["cluster_id"] == recorded for pod in leaders), name
+        kinds = [step["do"] for step in plan["steps"]]
+        assert kinds.index("record") < kinds.index("restart"), "the record comes first"
+        assert not {"delete_claim", "remove_volume", "import"} & set(kinds)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hazard_restore_never_overwrites_while_a_newer_copy_of_the_recorded_cluster_is_left(name: str) -> None:
+    state = HOSTILE[name]
+    recorded = (state["record"] or {}).get("cluster_id")
+    looked = {volume["name"]: None for volume in state["volumes"]}
+    plan = restore.decide(state, file(cluster_id=recorded), {}, [export(A), export(B)], looked, NOW)
+    if not destructive(plan):
+        return
+    leaders = make.litefs.primaries(state)
+    holders = _best(state, recorded)
+    if leaders:
+        assert leaders[0]["litefs"]["cluster_id"] == recorded and leaders[0]["ordinal"] in holders, name
+    else:
+        assert not holders, name
+
+
+def _best(state: dict[str, Any], cluster: str | None) -> set[int]:
+    """Ordinals with the highest position of the recorded cluster, computed apart from the code under test."""
+    placed = {}
+    for pod in state["pods"]:
+        database = pod["litefs"]["databases"].get("sqlite.db")
+        if pod["litefs"]["cluster_id"] == cluster and database and int(database["txid"], 16):
+            placed[pod["ordinal"]] = int(database["txid"], 16)
+    return {ordinal for ordinal, txid in placed.items() if txid == max(placed.values())}
+
+
+def _sound(state: dict[str, Any], cluster: str | None) -> bool:
+    return 0 in _best(state, cluster)

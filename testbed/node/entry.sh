@@ -3,6 +3,12 @@
 set -eu
 
 mount --make-rshared /
+# All containers of a machine share this limit, and 128 is enough for one bed only: beside a second one kubelets end with
+# "too many open files". It is raised, never lowered, and stays until the machine restarts.
+limit=/proc/sys/fs/inotify/max_user_instances
+if [ "$(cat $limit)" -lt 8192 ]; then
+	echo 8192 >$limit || echo "bed: cannot raise fs.inotify.max_user_instances to 8192: do it on the machine" >&2
+fi
 # Open to user namespaces, as udev makes it on a host.
 chmod 666 /dev/fuse
 

@@ -133,6 +133,21 @@ class Client:
             raise
         return True
 
+    def apply(self, obj: Object, field_manager: str, *, force: bool = False, dry_run: bool = False) -> Object:
+        """Apply the object server-side and return it as the API has it then.
+
+        ``force`` takes fields over from other managers (else KubeError with status 409). With ``dry_run`` nothing is
+        stored. Unknown and repeated fields are an error.
+        """
+        metadata = obj["metadata"]
+        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"])
+        query = {"fieldManager": field_manager, "force": str(force).lower(), "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        # JSON is YAML, too.
+        applied: Object = self._json("PATCH", path, query, obj, "application/apply-patch+yaml")
+        return applied
+
     def knows(self, api_version: str, kind: str) -> bool:
         """Whether the API serves this kind now. Raises KubeError where the API does not answer."""
         try:
@@ -230,15 +245,27 @@ class Client:
             parts.append(urllib.parse.quote(name, safe=""))
         return "/" + "/".join(parts)
 
-    def _json(self, method: str, path: str, query: dict[str, str] | None = None, body: Object | None = None) -> Any:
-        return json.loads(self._request(method, path, query, body))
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        return json.loads(self._request(method, path, query, body, content_type))
 
     def _auth_headers(self) -> dict[str, str]:
         settings = self._configuration.auth_settings().values()
         return {auth["key"]: auth["value"] for auth in settings if auth["in"] == "header" and auth["value"]}
 
     def _request(
-        self, method: str, path: str, query: dict[str, str] | None = None, body: Object | None = None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
     ) -> bytes:
         import urllib3
 
@@ -246,7 +273,7 @@ class Client:
         headers = {"Accept": "application/json, */*", "User-Agent": "abaci.infra", **self._auth_headers()}
         data = None
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = content_type
             data = json.dumps(body).encode()
         try:
             answer = self._pool.request(

@@ -56,39 +56,8 @@ reachable:
   returned: success
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import kube
-
-
-def scope(client: kube.Client | None, objects: list[dict[str, Any]], why: str) -> tuple[list[int], list[str]]:
-    """Return the positions that can be dry-run, and a line for each object that would be created.
-
-    ``client`` is None where there is no API, for the reason ``why``. Raises KubeError where the API fails midway.
-    """
-    possible: list[int] = []
-    others: list[str] = []
-    namespaces: dict[str, bool] = {}
-    for position, obj in enumerate(objects):
-        metadata = obj["metadata"]
-        namespace = metadata.get("namespace")
-        label = f"{obj['kind']} {namespace + '/' if namespace else ''}{metadata['name']}"
-        if client is None:
-            others.append(f"{label} ({why})")
-        elif not client.knows(obj["apiVersion"], obj["kind"]):
-            others.append(f"{label} (the API does not know {obj['apiVersion']} {obj['kind']} yet)")
-        elif namespace and not _there(client, namespace, namespaces):
-            others.append(f"{label} (namespace {namespace} does not exist yet)")
-        else:
-            possible.append(position)
-    return possible, others
-
-
-def _there(client: kube.Client, namespace: str, known: dict[str, bool]) -> bool:
-    if namespace not in known:
-        known[namespace] = client.get("v1", "Namespace", namespace) is not None
-    return known[namespace]
+from ansible_collections.abaci.infra.plugins.module_utils import applying, kube
 
 
 def main() -> None:
@@ -109,7 +78,7 @@ def main() -> None:
             module.fail_json(msg=str(exc))
         client, why = None, "no API answers yet"
     try:
-        possible, others = scope(client, module.params["objects"], why)
+        possible, others = applying.scope(client, module.params["objects"], why)
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
     if client is None and module.params["namespace"]:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from ansible_collections.abaci.infra.plugins.module_utils.preflight import by_text
+
 Config = dict[str, Any]
 Report = Mapping[str, Any]
 
@@ -145,8 +147,7 @@ def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list
     reports = [report for report in reports if report.get("probe")]
     by_name = {report["name"]: report for report in reports}
     found = _inventory(servers, agents, server_group)
-    for report in reports:
-        found += [f"{report['name']}: {text}" for text in _one_node(report, servers, by_name)]
+    found += by_text({report["name"]: _one_node(report, servers, by_name) for report in reports})
     if len(servers) == 1 and servers[0] in by_name:
         found += _foreign(by_name[servers[0]], [by_name[name] for name in agents if name in by_name])
     return found
@@ -180,12 +181,6 @@ def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report])
     if probe["arch"] not in ARCHITECTURES:
         return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
     found += _source(wishes, probe["arch"])
-    # An agent behind a server that has the wanted version already is an upgrade that was interrupted: it goes on.
-    server = by_name.get(servers[0]) if servers else None
-    interrupted = (
-        server is not None and server is not report and server["probe"]["installed_version"] == wishes["version"]
-    )
-    found.append(upgrade_mistake(probe["installed_version"], wishes["version"], wishes["allow_upgrade"] or interrupted))
     other = "k3s-agent" if report["name"] in servers else "k3s"
     if other in probe["units"]:
         role = "server" if report["name"] in servers else "agent"
@@ -193,6 +188,19 @@ def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report])
             f"the service {other} is installed, but the inventory says {role}; put the host back into its group, "
             f"or remove k3s there first ({REMOVE})."
         )
+    # An agent behind a server that has the wanted version already is an upgrade that was interrupted: it goes on.
+    server = by_name.get(servers[0]) if servers else None
+    interrupted = (
+        server is not None and server is not report and server["probe"]["installed_version"] == wishes["version"]
+    )
+    if probe["binary_sha256"] and probe["binary_sha256"] == wishes["checksum"]:
+        if probe["installed_version"] != wishes["version"]:
+            found.append(
+                f"the binary with k3s_checksum {wishes['checksum']} calls itself {probe['installed_version']}, but "
+                f"k3s_version is {wishes['version']}; correct one of the two."
+            )
+        return found
+    found.append(upgrade_mistake(probe["installed_version"], wishes["version"], wishes["allow_upgrade"] or interrupted))
     return [text for text in found if text]
 
 
@@ -364,7 +372,7 @@ def _epoch(stamp: str) -> float:
 
 def likely_cause(journal: str) -> str:
     """Return the line of a service's journal that tells most: the last fatal one, else the last error, or the last."""
-    lines = [line.strip() for line in journal.splitlines() if line.strip()]
+    lines = [line.strip() for line in journal.splitlines() if line.strip() and not line.startswith("modprobe:")]
     for pattern in (r"level=fatal|\bFATAL\b|^F\d{4} ", r"level=error|\bERROR\b|^E\d{4} |panic:|[Ee]rror:"):
         for line in reversed(lines):
             if re.search(pattern, line):

@@ -21,10 +21,17 @@ OWN_UNITS = ("k3s.service", "k3s-agent.service", "kubepods")
 def host_mistakes(reports: Iterable[Report]) -> list[str]:
     """Return one sentence for each thing that is wrong on a host or between hosts; an empty list means go."""
     reports = list(reports)
-    found: list[str] = []
-    for report in reports:
-        found += [f"{report['name']}: {text}" for text in _one_host(report)]
+    found = by_text({report["name"]: _one_host(report) for report in reports})
     return found + _same_twice(reports) + clock_mistakes(reports)
+
+
+def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return each sentence once, behind the names of all hosts that it is about."""
+    names: dict[str, list[str]] = {}
+    for name, texts in found.items():
+        for text in texts:
+            names.setdefault(text, []).append(name)
+    return [f"{', '.join(hosts)}: {text}" for text, hosts in names.items()]
 
 
 def _one_host(report: Report) -> list[str]:

@@ -17,7 +17,7 @@ options:
     choices: [k3s, k3s-agent]
     required: true
   nodes:
-    description: Nodes to wait for, each with the time when its kubelet was started (seconds since the epoch, its clock).
+    description: Nodes to wait for, each with the time when its kubelet was started (epoch seconds, its clock).
     type: dict
     default: {}
   version:

@@ -1,0 +1,392 @@
+"""Versions, artifacts, configuration, clusters that must not be mixed up, kubeconfigs, and waiting."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import pathlib
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.abaci.infra.plugins.module_utils import k3s
+
+ROLE = pathlib.Path(__file__).parents[3] / "roles/k3s"
+SUM = "0123456789abcdef" * 4
+HASH_A, HASH_B = "a" * 64, "b" * 64
+
+
+# --- versions and artifacts
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("v1.36.9+k3s1", "v1.36.10+k3s1"),
+        ("v1.36.4+k3s9", "v1.36.4+k3s10"),
+        ("v1.9.0+k3s1", "v1.10.0+k3s1"),
+    ],
+)
+def test_versions_are_compared_by_their_numbers(older: str, newer: str) -> None:
+    assert k3s.parse_version(older) < k3s.parse_version(newer)
+
+
+@pytest.mark.parametrize("text", ["v1.36.0-rc1+k3s1", "1.36.4+k3s1", "v1.36.4", "stable", "", "v1.36.4+k3s1 "])
+def test_what_is_no_release_is_refused_with_the_variable(text: str) -> None:
+    with pytest.raises(ValueError, match=r"k3s_version .* write it as v1\.36\.4\+k3s1"):
+        k3s.parse_version(text)
+
+
+def test_the_addresses_of_the_release_that_make_up_can_take() -> None:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    base = defaults["k3s_release_url"]
+    assert k3s.artifact("v1.36.4+k3s1", "release", base, "amd64") == {
+        "binary": "https://github.com/k3s-io/k3s/releases/download/v1.36.4%2Bk3s1/k3s",
+        "images": "https://github.com/k3s-io/k3s/releases/download/v1.36.4%2Bk3s1/k3s-airgap-images-amd64.tar",
+        "sums": "https://github.com/k3s-io/k3s/releases/download/v1.36.4%2Bk3s1/sha256sum-amd64.txt",
+        "images_name": "k3s-airgap-images-amd64.tar",
+    }
+    arm64 = k3s.artifact("v1.36.4+k3s1", "release", base, "arm64")
+    assert arm64["binary"].endswith("/v1.36.4%2Bk3s1/k3s-arm64")
+    assert arm64["sums"].endswith("/v1.36.4%2Bk3s1/sha256sum-arm64.txt")
+    # The binary says armhf where the list says arm.
+    arm = k3s.artifact("v1.36.4+k3s1", "release", base, "arm")
+    assert arm["binary"].endswith("/k3s-armhf") and arm["sums"].endswith("/sha256sum-arm.txt")
+
+
+def test_the_checksums_of_the_release_that_make_up_can_take() -> None:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    pins = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__k3s_pins"]
+    assert defaults["k3s_version"] == "v1.36.4+k3s1"
+    assert pins["v1.36.4+k3s1"] == {
+        "amd64": "835873f37245fc615f547a2fe2af9402a347875f13fa64a1f136de644955ea3f",
+        "arm64": "c920706346d5ad4e5cd3c7bf1bb09ce71ebe07fec829e513e40f1caf98aed8bb",
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "base", "binary"),
+    [
+        ("mirror", "https://mirror.example.org/k3s/", "https://mirror.example.org/k3s/v1.36.4%2Bk3s1/k3s"),
+        ("folder", "/srv/k3s", "/srv/k3s/k3s"),
+        ("folder", "/srv/k3s/", "/srv/k3s/k3s"),
+    ],
+)
+def test_a_mirror_has_the_layout_of_the_releases_and_a_folder_has_none(source: str, base: str, binary: str) -> None:
+    assert k3s.artifact("v1.36.4+k3s1", source, base, "amd64")["binary"] == binary
+
+
+@pytest.mark.parametrize(
+    ("installed", "wanted", "allowed", "words"),
+    [
+        ("", "v1.36.4+k3s1", False, ""),
+        ("v1.36.4+k3s1", "v1.36.4+k3s1", False, ""),
+        ("v1.36.4+k3s1", "v1.36.5+k3s1", True, ""),
+        ("v1.36.4+k3s1", "v1.37.0+k3s1", True, ""),
+        ("v1.36.4+k3s1", "v1.36.5+k3s1", False, "k3s_allow_upgrade: true"),
+        ("v1.36.10+k3s1", "v1.36.9+k3s1", True, "cannot be downgraded"),
+        ("v1.36.4+k3s10", "v1.36.4+k3s9", True, "cannot be downgraded"),
+        ("v1.35.4+k3s1", "v1.37.0+k3s1", True, "upgrade to v1.36 first"),
+        ("v1.36.4+k3s1", "v2.0.0+k3s1", True, "no minor version may be skipped"),
+        ("unknown", "v1.36.4+k3s1", True, "no release of k3s"),
+    ],
+)
+def test_upgrades(installed: str, wanted: str, allowed: bool, words: str) -> None:
+    found = k3s.upgrade_mistake(installed, wanted, allowed)
+    assert (words in found) if words else found == ""
+
+
+# --- configuration
+
+
+def test_lists_of_several_dictionaries_append_and_other_values_are_replaced() -> None:
+    merged = k3s.merge_config(
+        [
+            {"kubelet-arg": ["allowed-unsafe-sysctls=x"], "write-kubeconfig-mode": "0600", "disable": "traefik"},
+            {"kubelet-arg": ["max-pods=50", "allowed-unsafe-sysctls=x"], "write-kubeconfig-mode": "0640"},
+            {"kubelet-arg": "v=2", "disable": ["servicelb"], "node-label": ["a=b", "a=b"]},
+        ]
+    )
+    assert merged == {
+        "kubelet-arg": ["allowed-unsafe-sysctls=x", "max-pods=50", "v=2"],
+        "write-kubeconfig-mode": "0640",
+        "disable": ["traefik", "servicelb"],
+        "node-label": ["a=b"],
+    }
+
+
+def test_merging_leaves_its_input_alone() -> None:
+    first: dict[str, Any] = {"kubelet-arg": ["a=b"]}
+    k3s.merge_config([first, {"kubelet-arg": ["c=d"]}])
+    assert first == {"kubelet-arg": ["a=b"]}
+
+
+@pytest.mark.parametrize("key", ["server", "token", "token-file", "cluster-init", "data-dir", "token-file+"])
+def test_keys_that_the_role_owns_are_refused_with_the_variable_to_use(key: str) -> None:
+    found = k3s.config_mistakes({"k3s_config": {}, "k3s_server_config": {key: "x"}})
+    assert len(found) == 1
+    assert found[0].startswith(f"k3s_server_config sets {key}, which the role writes itself; use ")
+
+
+def test_a_key_with_underscores_is_refused_with_the_right_spelling() -> None:
+    assert k3s.config_mistakes({"k3s_config": {"kubelet_arg": []}}) == [
+        "k3s_config sets kubelet_arg; k3s writes its keys with hyphens, so use kubelet-arg."
+    ]
+
+
+def test_the_certificate_names_what_clients_use_and_no_loopback() -> None:
+    assert k3s.san("https://127.0.0.1:16443", "192.0.2.11") == ["192.0.2.11"]
+    assert k3s.san("https://k3s.example.org:6443", "192.0.2.11") == ["192.0.2.11", "k3s.example.org"]
+    assert k3s.san("https://192.0.2.11:6443", "192.0.2.11") == ["192.0.2.11"]
+
+
+# --- who belongs to which cluster
+
+
+def node(name: str, wishes: dict[str, Any] | None = None, **probe: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "probe": {
+            "arch": "amd64",
+            "installed_version": "",
+            "binary_sha256": "",
+            "units": [],
+            "ca_hash": "",
+            "token_matches": None,
+            **probe,
+        },
+        "wishes": {
+            "version": "v1.36.4+k3s1",
+            "source": "release",
+            "base": "https://example.org",
+            "checksum": SUM,
+            "images_enabled": False,
+            "images_checksum": "",
+            "allow_upgrade": False,
+            "token_is_long": False,
+            **(wishes or {}),
+        },
+    }
+
+
+def judge(*reports: dict[str, Any], servers: list[str] | None = None, agents: list[str] | None = None) -> list[str]:
+    return k3s.cluster_mistakes(
+        reports, ["server-0"] if servers is None else servers, ["agent-1"] if agents is None else agents, "k3s_server"
+    )
+
+
+def test_empty_hosts_and_a_living_cluster_pass() -> None:
+    assert judge(node("server-0"), node("agent-1")) == []
+    assert judge(node("server-0", units=["k3s"], ca_hash=HASH_A), node("agent-1", ca_hash=HASH_A)) == []
+    assert judge(node("server-0", ca_hash=HASH_A), node("agent-1")) == []  # an agent that is new
+
+
+@pytest.mark.parametrize(
+    ("servers", "agents", "words"),
+    [
+        ([], ["agent-1"], "k3s_server is empty"),
+        (["server-0", "server-1"], [], "holds 2 hosts (server-0, server-1), and more than one server"),
+        (["server-0"], ["server-0"], "server-0 is both server and agent"),
+    ],
+)
+def test_inventories_that_are_no_cluster(servers: list[str], agents: list[str], words: str) -> None:
+    found = judge(servers=servers, agents=agents)
+    assert len(found) == 1 and words in found[0]
+
+
+def test_a_second_cluster_is_never_founded_while_agents_hold_one() -> None:
+    found = judge(node("server-0"), node("agent-1", ca_hash=HASH_A))
+    assert len(found) == 1 and "agent-1 belongs to a cluster, but server-0 has none" in found[0]
+
+
+def test_an_agent_of_another_cluster_is_refused() -> None:
+    found = judge(node("server-0", ca_hash=HASH_A), node("agent-1", ca_hash=HASH_B))
+    assert len(found) == 1 and "agent-1 holds the token of another cluster" in found[0]
+
+
+def test_the_token_of_another_cluster_is_refused_with_the_variable() -> None:
+    found = judge(node("server-0", ca_hash=HASH_A, token_matches=False))
+    assert len(found) == 1 and found[0].startswith("k3s_token is the token of another cluster")
+
+
+def test_the_first_server_takes_no_long_token() -> None:
+    found = judge(node("server-0", {"token_is_long": True}))
+    assert len(found) == 1 and "short form" in found[0]
+
+
+def test_an_agent_does_not_get_the_unit_of_a_server_nor_the_other_way_round() -> None:
+    found = judge(node("server-0", units=["k3s-agent"]), node("agent-1", units=["k3s"]))
+    assert [text.split(";")[0] for text in found] == [
+        "server-0: the service k3s-agent is installed, but the inventory says server",
+        "agent-1: the service k3s is installed, but the inventory says agent",
+    ]
+
+
+def test_an_interrupted_upgrade_goes_on_without_the_flag() -> None:
+    server = node("server-0", installed_version="v1.36.4+k3s1", ca_hash=HASH_A)
+    assert judge(server, node("agent-1", installed_version="v1.36.3+k3s1", ca_hash=HASH_A)) == []
+    server = node("server-0", installed_version="v1.36.3+k3s1", ca_hash=HASH_A)
+    found = judge(server, node("agent-1", installed_version="v1.36.3+k3s1", ca_hash=HASH_A))
+    assert len(found) == 1 and found[0].startswith("server-0, agent-1: ") and "k3s_allow_upgrade" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        (
+            {"checksum": "", "base": "https://example.org/r"},
+            [
+                "k3s_checksum is not set",
+                "curl -sfL https://example.org/r/v1.36.4%2Bk3s1/sha256sum-amd64.txt | grep -w k3s",
+            ],
+        ),
+        ({"checksum": "abc"}, ["k3s_checksum is no SHA-256"]),
+        (
+            {"images_enabled": True, "source": "folder", "base": "/srv/k3s"},
+            ["k3s_images_checksum is not set", "cat /srv/k3s/sha256sum-amd64.txt"],
+        ),
+        ({"source": "mirror", "base": ""}, ["k3s_mirror_url"]),
+        ({"source": "folder", "base": ""}, ["k3s_artifact_dir"]),
+        ({"version": "v1.36.0-rc1+k3s1"}, ["k3s_version", "no release"]),
+    ],
+)
+def test_sources_without_address_or_checksum_are_refused(wishes: dict[str, Any], words: list[str]) -> None:
+    found = judge(node("server-0", wishes))
+    assert len(found) == 1
+    for word in words:
+        assert word in found[0]
+
+
+def test_a_binary_that_is_another_version_than_its_checksum_was_given_for() -> None:
+    found = judge(node("server-0", binary_sha256=SUM, installed_version="v1.36.3+k3s1"))
+    assert len(found) == 1 and "calls itself v1.36.3+k3s1, but k3s_version is v1.36.4+k3s1" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "living", "same"),
+    [
+        ("secret", f"K10{HASH_A}::server:secret\n", True),
+        (f"K10{HASH_A}::server:secret", f"K10{HASH_A}::server:secret\n", True),
+        (f"K10{HASH_B}::server:secret", f"K10{HASH_A}::server:secret\n", False),
+        ("other", f"K10{HASH_A}::server:secret\n", False),
+    ],
+)
+def test_tokens_are_compared_in_both_forms(given: str, living: str, same: bool) -> None:
+    assert k3s.same_token(given, living) is same
+
+
+def test_the_long_token_carries_the_hash_of_the_ca() -> None:
+    assert k3s.ca_hash(f"K10{HASH_A}::node:x\n") == HASH_A
+    assert k3s.ca_hash("short") == ""
+
+
+# --- kubeconfig
+
+
+def kubeconfig(ca: bytes = b"ca", server: str = "https://127.0.0.1:6443") -> dict[str, Any]:
+    data = base64.b64encode(ca).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "default", "cluster": {"server": server, "certificate-authority-data": data}}],
+        "users": [{"name": "default", "user": {}}],
+    }
+
+
+LIVING = hashlib.sha256(b"ca").hexdigest()
+
+
+def test_the_kubeconfig_gets_the_readers_address_and_nothing_else() -> None:
+    made = k3s.kubeconfig_for(kubeconfig(), "https://k3s.example.org:6443")
+    assert made == kubeconfig(server="https://k3s.example.org:6443")
+    assert k3s.kubeconfig_ca(made) == LIVING
+
+
+@pytest.mark.parametrize(
+    ("existing", "living", "words"),
+    [
+        (None, LIVING, ""),
+        ("", "", ""),
+        (kubeconfig(server="https://elsewhere:1"), LIVING, ""),
+        (kubeconfig(b"other"), LIVING, "another cluster"),
+        (kubeconfig(), "", "another cluster"),  # no cluster yet: the file is somebody else's
+        ({**kubeconfig(), "clusters": kubeconfig()["clusters"] * 2}, LIVING, "holds 2 clusters"),
+        ({"clusters": [{"name": "x", "cluster": {"server": "https://x"}}]}, LIVING, "another cluster"),
+        ("some text", LIVING, "no kubeconfig"),
+        (["list"], LIVING, "no kubeconfig"),
+    ],
+)
+def test_a_kubeconfig_of_another_cluster_is_not_overwritten(existing: Any, living: str, words: str) -> None:
+    found = k3s.kubeconfig_refusal(existing, living, "/home/me/.kube/k3s-config")
+    if words:
+        assert words in found and found.startswith("/home/me/.kube/k3s-config (k3s_kubeconfig)")
+    else:
+        assert found == ""
+
+
+# --- waiting
+
+
+def kube_node(name: str, ready: str = "True", at: str = "2026-11-24T12:00:10Z", **extra: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "spec": extra,
+        "status": {
+            "nodeInfo": {"kubeletVersion": "v1.36.4+k3s1"},
+            "conditions": [
+                {"type": "MemoryPressure", "status": "False", "lastHeartbeatTime": at},
+                {"type": "Ready", "status": ready, "lastHeartbeatTime": at, "message": "cni is missing"},
+            ],
+        },
+    }
+
+
+AT = 1795521610.0  # 2026-11-24T12:00:10Z
+
+
+@pytest.mark.parametrize(
+    ("nodes", "since", "words"),
+    [
+        ([kube_node("a")], AT - 5, ""),
+        ([kube_node("a")], AT + 0.9, ""),  # the report has whole seconds
+        ([kube_node("a")], AT + 5, "has not reported since its kubelet was started"),
+        ([kube_node("a", ready="Unknown")], AT - 5, "not Ready (cni is missing)"),
+        ([kube_node("a", ready="False")], AT - 5, "not Ready (cni is missing)"),
+        # Ready,SchedulingDisabled is a text of kubectl; the condition is what counts.
+        ([kube_node("a", unschedulable=True)], AT - 5, ""),
+        ([], AT - 5, "has not registered"),
+        ([kube_node("ab")], AT - 5, "has not registered"),
+    ],
+)
+def test_ready_counts_only_when_reported_after_the_start(nodes: list[Any], since: float, words: str) -> None:
+    found = k3s.nodes_not_ready(nodes, {"a": since}, "v1.36.4+k3s1")
+    if words:
+        assert list(found) == ["a"] and words in found["a"]
+    else:
+        assert found == {}
+
+
+def test_right_after_the_install_no_node_is_not_everything_ready() -> None:
+    assert set(k3s.nodes_not_ready([], {"a": 0.0, "b": 0.0}, "")) == {"a", "b"}
+
+
+def test_a_node_in_the_old_version_is_not_ready_for_the_new_one() -> None:
+    found = k3s.nodes_not_ready([kube_node("a")], {"a": 0.0}, "v1.36.5+k3s1")
+    assert found == {"a": "the node runs v1.36.4+k3s1 instead of v1.36.5+k3s1"}
+
+
+@pytest.mark.parametrize(
+    ("journal", "cause"),
+    [
+        ("", ""),
+        ("Starting\nall is well\n", "all is well"),
+        (
+            'level=info msg="a"\nlevel=fatal msg="unknown option \\"crash\\""\nlevel=info msg="b"',
+            'unknown option "crash"',
+        ),
+        ('level=error msg="first"\nlevel=error msg="last"\nbye', "last"),
+        ("modprobe: FATAL: Module overlay not found\nF1124 12:00:00.0 boom", "F1124 12:00:00.0 boom"),
+    ],
+)
+def test_the_journals_line_that_tells_most(journal: str, cause: str) -> None:
+    assert k3s.likely_cause(journal) == cause

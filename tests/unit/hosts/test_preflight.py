@@ -1,0 +1,212 @@
+"""What a host must be before it becomes a node: each rule, all mistakes together, and the fstab edit."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils import preflight
+
+
+def report(name: str = "node-1", **changes: Any) -> dict[str, Any]:
+    """A host without a mistake; ``changes`` are ``probe__key``, ``wishes__key`` or a key of the report."""
+    number = name.rsplit("-", 1)[-1]
+    made: dict[str, Any] = {
+        "name": name,
+        "address": f"192.0.2.{number}",
+        "server": False,
+        "unreachable": "",
+        "hostname": name,
+        "probe": {
+            "os": {"id": "debian", "version": "13"},
+            "kernel": "6.12.0",
+            "systemd": True,
+            "cgroup": 2,
+            "listeners": [],
+            "memory_mb": 4000,
+            "disk_free_mb": 50000,
+            "disk_path": "/var/lib",
+            "default_route": True,
+            "clock": [-0.2, 0.1],
+            "clock_synchronised": True,
+            "k3s_installed": False,
+            "fuse": {"in_kernel": True, "module": False, "device": "0666"},
+        },
+        "wishes": {
+            "supported_systems": {"debian": "12", "ubuntu": "24.04"},
+            "k3s_version": "v1.36.4+k3s1",
+            "cgroup_v1_allowed": False,
+            "ports": [80, 443, 10250],
+            "server_ports": [6443],
+            "min_memory_mb": 1800,
+            "min_disk_mb": 10000,
+            "time_sync": "existing",
+            "clock_skew_max": 2.0,
+            "fuse_required": True,
+        },
+    }
+    made = copy.deepcopy(made)
+    for key, value in changes.items():
+        part, _, rest = key.partition("__")
+        if rest:
+            made[part][rest] = value
+        else:
+            made[key] = value
+    return made
+
+
+def listener(port: int, process: str = "nginx", unit: str = "/system.slice/nginx.service") -> dict[str, Any]:
+    return {"port": port, "process": process, "unit": unit}
+
+
+def test_hosts_without_a_mistake_pass() -> None:
+    assert preflight.host_mistakes([report("node-1", server=True), report("node-2")]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"probe__os": {"id": "debian", "version": "11"}}, ["debian 11", "12", "host_supported_systems"]),
+        ({"probe__os": {"id": "ubuntu", "version": "22.04"}}, ["ubuntu 22.04", "24.04"]),
+        ({"probe__os": {"id": "rocky", "version": "9.4"}}, ["rocky 9.4", "debian 12", "ubuntu 24.04"]),
+        ({"probe__systemd": False}, ["systemd", "PID 1"]),
+        ({"probe__cgroup": 1}, ["cgroup v1", "v1.36.4+k3s1", "host_cgroup_v1_allowed"]),
+        ({"probe__cgroup": 1, "wishes__k3s_version": ""}, ["cgroup v1", "newer k3s versions"]),
+        ({"probe__memory_mb": 900}, ["900 MB", "1800 MB", "host_min_memory_mb"]),
+        ({"probe__disk_free_mb": 900}, ["/var/lib has 900 MB", "host_min_disk_mb"]),
+        ({"probe__default_route": False}, ["default route"]),
+        ({"probe__clock_synchronised": False}, ["host_time_sync is existing", "chrony"]),
+        ({"probe__listeners": [listener(443)]}, ["port 443 is taken by nginx (nginx.service)", "host_ports"]),
+        ({"probe__listeners": [listener(80, "", "")]}, ["port 80 is taken by an unknown process"]),
+        (
+            {"probe__fuse": {"in_kernel": False, "module": False, "device": ""}},
+            ["6.12.0 has neither FUSE", "linux-modules-extra"],
+        ),
+        (
+            {"probe__fuse": {"in_kernel": True, "module": False, "device": ""}},
+            ["/dev/fuse does not exist", "--device /dev/fuse"],
+        ),
+        (
+            {"unreachable": "Connection refused\n"},
+            ["cannot be reached at 192.0.2.1 (Connection refused)", "ansible_host"],
+        ),
+    ],
+)
+def test_each_mistake_is_one_sentence_with_the_host_and_the_way_out(changes: dict[str, Any], words: list[str]) -> None:
+    found = preflight.host_mistakes([report(**changes)])
+    assert len(found) == 1
+    assert found[0].startswith("node-1: ")
+    assert found[0].endswith(".")
+    assert "\n" not in found[0]
+    for word in words:
+        assert word in found[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"probe__os": {"id": "debian", "version": "13.2"}},
+        {"probe__os": {"id": "ubuntu", "version": "26.04"}},
+        {"probe__cgroup": 1, "wishes__k3s_version": "v1.34.9+k3s1"},
+        {"probe__cgroup": 1, "wishes__cgroup_v1_allowed": True},
+        {"probe__fuse": {"in_kernel": False, "module": True, "device": ""}},
+        {"probe__fuse": {"in_kernel": False, "module": False, "device": ""}, "wishes__fuse_required": False},
+        {"probe__disk_free_mb": 1, "probe__k3s_installed": True},
+        {"probe__clock_synchronised": False, "wishes__time_sync": "none"},
+        {"probe__listeners": [listener(6443)]},  # the API's port matters on servers only
+        {"probe__listeners": [listener(10250, "k3s-agent", "/system.slice/k3s-agent.service")]},
+        {"server": True, "probe__listeners": [listener(6443, "k3s-server", "/system.slice/k3s.service")]},
+        {"probe__listeners": [listener(443, "traefik", "/kubepods/burstable/pod1/abc")]},
+    ],
+)
+def test_what_is_no_mistake(changes: dict[str, Any]) -> None:
+    assert preflight.host_mistakes([report(**changes)]) == []
+
+
+def test_the_port_of_the_api_matters_on_a_server() -> None:
+    found = preflight.host_mistakes([report(server=True, probe__listeners=[listener(6443, "kube", "/x/kube.service")])])
+    assert len(found) == 1 and "port 6443 is taken by kube (kube.service)" in found[0]
+
+
+def test_all_mistakes_of_all_hosts_come_together() -> None:
+    found = preflight.host_mistakes(
+        [
+            report("node-1", probe__memory_mb=1, probe__default_route=False),
+            report("node-2", unreachable="timed out"),
+            report("node-3", probe__listeners=[listener(80), listener(443)]),
+        ]
+    )
+    assert [text.split(":")[0] for text in found] == ["node-1", "node-1", "node-2", "node-3", "node-3"]
+
+
+def test_the_same_mistake_of_several_hosts_is_one_sentence() -> None:
+    found = preflight.host_mistakes([report(f"node-{n}", probe__default_route=False) for n in (1, 2)])
+    assert len(found) == 1 and found[0].startswith("node-1, node-2: the host has no default route")
+
+
+def test_two_hosts_of_one_name_are_refused_whatever_the_case() -> None:
+    found = preflight.host_mistakes([report("node-1", hostname="web"), report("node-2", hostname="WEB")])
+    assert len(found) == 1
+    assert "node-1 and node-2" in found[0] and "host name web" in found[0] and "host_hostname" in found[0]
+
+
+def test_one_machine_listed_twice_is_named_by_its_address_only() -> None:
+    found = preflight.host_mistakes([report("node-1"), report("node-2", address="192.0.2.1", hostname="node-1")])
+    assert len(found) == 1 and "same address 192.0.2.1" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("clocks", "words"),
+    [
+        ([[0.0, 0.3], [1.9, 2.4]], None),
+        ([[0.0, 0.3], [2.4, 2.9]], "at least 2.1 s ahead"),
+        # A slow connection widens the interval and proves nothing.
+        ([[0.0, 0.3], [-9.0, 0.1]], None),
+        ([[-3600.5, -3600.0], [0.0, 0.3]], "at least 3600.0 s ahead"),
+    ],
+)
+def test_only_a_gap_between_two_clocks_counts(clocks: list[list[float]], words: str | None) -> None:
+    reports = [report(f"node-{index}", probe__clock=clock) for index, clock in enumerate(clocks)]
+    found = preflight.clock_mistakes(reports)
+    if words is None:
+        assert found == []
+    else:
+        assert len(found) == 1 and words in found[0] and "host_clock_skew_max" in found[0]
+
+
+def test_clocks_that_chrony_will_set_are_not_compared() -> None:
+    reports = [
+        report("node-1", wishes__time_sync="chrony", probe__clock=[99.0, 99.1]),
+        report("node-2"),
+        report("node-3"),
+    ]
+    assert preflight.host_mistakes(reports) == []
+
+
+FSTAB = """\
+# <file system> <mount point> <type> <options> <dump> <pass>
+UUID=1-2 / ext4 errors=remount-ro 0 1
+UUID=3-4\tnone\tswap\tsw\t0\t0
+/swapfile none swap sw 0 0
+# /old none swap sw 0 0
+/dev/sdb1 /srv/swap ext4 defaults 0 2
+"""
+
+
+def test_the_fstab_edit_does_not_destroy_the_line_it_comments_out() -> None:
+    edited = preflight.fstab_without_swap(FSTAB)
+    assert edited.splitlines() == [
+        "# <file system> <mount point> <type> <options> <dump> <pass>",
+        "UUID=1-2 / ext4 errors=remount-ro 0 1",
+        "# abaci.infra: UUID=3-4\tnone\tswap\tsw\t0\t0",
+        "# abaci.infra: /swapfile none swap sw 0 0",
+        "# /old none swap sw 0 0",
+        "/dev/sdb1 /srv/swap ext4 defaults 0 2",
+    ]
+    assert preflight.fstab_without_swap(edited) == edited
+
+
+@pytest.mark.parametrize("text", ["", "/swapfile none swap sw 0 0", "\n\nUUID=1 / ext4 defaults 0 1\n"])
+def test_the_fstab_edit_keeps_every_character(text: str) -> None:
+    assert preflight.fstab_without_swap(text).replace("# abaci.infra: ", "") == text

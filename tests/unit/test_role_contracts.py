@@ -1,0 +1,270 @@
+"""What all roles promise alike: specs agree with defaults, every variable is described, names are full, lists agree."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[2]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
+PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+
+# What a value may be for each type of a spec.
+TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "path": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "list": (list,),
+    "dict": (dict,),
+}
+# Keywords of a task that are no module.
+KEYWORDS = {
+    *("name", "when", "vars", "tags", "register", "loop", "loop_control", "notify", "listen", "become", "become_user"),
+    *(
+        "delegate_to",
+        "delegate_facts",
+        "run_once",
+        "no_log",
+        "diff",
+        "check_mode",
+        "changed_when",
+        "failed_when",
+        "until",
+    ),
+    *("retries", "delay", "environment", "args", "module_defaults", "block", "rescue", "always", "any_errors_fatal"),
+    *("ignore_unreachable", "throttle", "timeout", "connection", "collections", "port", "remote_user", "debugger"),
+    *("async", "poll"),
+}
+
+
+def load(path: pathlib.Path) -> Any:
+    return yaml.safe_load(path.read_text()) if path.exists() else None
+
+
+def specs(role: str) -> dict[str, dict[str, Any]]:
+    """The options of every entry of a role's argument_specs."""
+    found = load(ROOT / "roles" / role / "meta/argument_specs.yml")
+    return {entry: spec.get("options") or {} for entry, spec in found["argument_specs"].items()}
+
+
+def options(role: str) -> dict[str, dict[str, Any]]:
+    """All public variables of a role, over its entries."""
+    return {name: option for entry in specs(role).values() for name, option in entry.items()}
+
+
+def defaults(role: str) -> dict[str, Any]:
+    return load(ROOT / "roles" / role / "defaults/main.yml") or {}
+
+
+def tasks_of(items: Any) -> Iterator[dict[str, Any]]:
+    for item in items or []:
+        if any(part in item for part in ("block", "rescue", "always")):
+            for part in ("block", "rescue", "always"):
+                yield from tasks_of(item.get(part))
+        else:
+            yield item
+
+
+def role_files(role: str, *folders: str) -> list[pathlib.Path]:
+    return [path for folder in folders for path in sorted((ROOT / "roles" / role / folder).rglob("*.yml"))]
+
+
+def modules(task: dict[str, Any]) -> list[str]:
+    return [key for key in task if key not in KEYWORDS and not key.startswith("with_")]
+
+
+def test_there_are_roles() -> None:
+    assert {"host", "fuse", "k3s"} <= set(ROLES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_is_an_option_and_every_optional_option_has_a_default(role: str) -> None:
+    optional = {name for name, option in options(role).items() if not option.get("required") and "default" in option}
+    assert set(defaults(role)) == optional
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_agree_with_the_spec_in_value(role: str) -> None:
+    given = defaults(role)
+    for entry, described in specs(role).items():
+        for name, option in described.items():
+            if "default" in option:
+                assert given[name] == option["default"], f"{entry}: {name}"
+                # 0 == False and 1 == 1.0 in Python, but not in a template.
+                assert type(given[name]) is type(option["default"]), f"{entry}: {name}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_have_the_type_of_the_spec(role: str) -> None:
+    for name, option in options(role).items():
+        value = defaults(role).get(name)
+        if value is None or (isinstance(value, str) and "{{" in value):
+            continue
+        assert option["type"] in TYPES, name
+        assert isinstance(value, TYPES[option["type"]]), name
+        assert not (isinstance(value, bool) and option["type"] in ("int", "float")), name
+        if "choices" in option:
+            assert value in option["choices"], name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_option_is_described_and_a_required_one_has_no_default(role: str) -> None:
+    for entry, described in specs(role).items():
+        for name, option in described.items():
+            assert option.get("description"), f"{entry}: {name}"
+            assert option.get("type"), f"{entry}: {name}"
+            if option["type"] == "list":
+                assert option.get("elements"), f"{entry}: {name}"
+            assert not (option.get("required") and "default" in option), f"{entry}: {name}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_option_that_several_entries_have_is_the_same_in_all(role: str) -> None:
+    seen: dict[str, Any] = {}
+    for described in specs(role).values():
+        for name, option in described.items():
+            assert seen.setdefault(name, option) == option, name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_secret_has_no_choices_since_they_would_echo_it(role: str) -> None:
+    for name, option in options(role).items():
+        assert not (option.get("no_log") and option.get("choices")), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_variables_carry_the_name_of_their_role(role: str) -> None:
+    for name in options(role):
+        assert name.startswith(f"{role}_"), name
+    for name in load(ROOT / "roles" / role / "vars/main.yml") or {}:
+        assert name.startswith(f"__{role}_"), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_of_the_spec_is_a_file_of_tasks(role: str) -> None:
+    for entry in specs(role):
+        assert (ROOT / "roles" / role / "tasks" / f"{entry}.yml").is_file(), entry
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_public_variable_is_used(role: str) -> None:
+    folder = ROOT / "roles" / role
+    text = "\n".join(
+        path.read_text()
+        for part in ("tasks", "templates", "vars", "handlers", "defaults")
+        for path in sorted((folder / part).rglob("*"))
+        if path.is_file()
+    )
+    for name in options(role):
+        uses = re.findall(rf"(?<![\w]){re.escape(name)}(?!\w)", text)
+        assert len(uses) > (1 if name in defaults(role) else 0), f"{name} is declared and never used"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_roles_name_modules_and_roles_in_full(role: str) -> None:
+    for path in role_files(role, "tasks", "handlers"):
+        for task in tasks_of(load(path)):
+            used = modules(task)
+            assert len(used) == 1, f"{path.name}: {task.get('name')}: {used}"
+            assert used[0].count(".") >= 2, f"{path.name}: {used[0]}"
+            if used[0] in ("ansible.builtin.include_role", "ansible.builtin.import_role"):
+                assert task[used[0]]["name"].count(".") == 2, f"{path.name}: {task[used[0]]}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_is_ignored_and_modes_are_strings(role: str) -> None:
+    for path in role_files(role, "tasks", "handlers"):
+        for task in tasks_of(load(path)):
+            assert "ignore_errors" not in task, f"{path.name}: {task.get('name')}"
+            arguments = task[modules(task)[0]]
+            if isinstance(arguments, dict) and "mode" in arguments:
+                # A number without quotes would be read as octal or as decimal, depending on the reader.
+                assert isinstance(arguments["mode"], str), f"{path.name}: {task.get('name')}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_task_files_but_the_first_prefix_their_names(role: str) -> None:
+    for path in role_files(role, "tasks"):
+        if path.parent.name != "tasks" or path.name == "main.yml":
+            continue
+        for task in tasks_of(load(path)):
+            assert task["name"].lower().startswith(f"{path.stem} | "), f"{path.name}: {task['name']}"
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
+def test_playbooks_name_everything_in_full_and_say_what_they_run_as(path: pathlib.Path) -> None:
+    for play in load(path):
+        if "ansible.builtin.import_playbook" in play:
+            assert "import_playbook" not in play
+            continue
+        for keyword in ("name", "hosts", "gather_facts", "become"):
+            assert keyword in play, f"{play.get('name')}: {keyword}"
+        assert not ("roles" in play and "tasks" in play), play["name"]
+        for role in play.get("roles", []):
+            name = role["role"] if isinstance(role, dict) else role
+            assert name.startswith("abaci.infra."), f"{play['name']}: {name}"
+            assert (ROOT / "roles" / name.removeprefix("abaci.infra.")).is_dir(), name
+        for task in tasks_of([*play.get("pre_tasks", []), *play.get("tasks", []), *play.get("post_tasks", [])]):
+            used = modules(task)
+            assert len(used) == 1 and used[0].count(".") >= 2, f"{play['name']}: {used}"
+            if used[0] in ("ansible.builtin.include_role", "ansible.builtin.import_role"):
+                assert task[used[0]]["name"].startswith("abaci.infra."), task
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
+def test_playbook_files_can_be_called_as_part_of_the_collection(path: pathlib.Path) -> None:
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", path.stem)
+
+
+def test_the_front_door_is_the_collections_site() -> None:
+    assert load(ROOT / "site.yml")[0]["ansible.builtin.import_playbook"] == "playbooks/site.yml"
+
+
+def test_no_variables_beside_the_playbooks_since_they_would_beat_the_inventory() -> None:
+    assert not (ROOT / "playbooks/group_vars").exists()
+    assert not (ROOT / "playbooks/host_vars").exists()
+
+
+def test_the_two_lists_of_collections_agree() -> None:
+    wanted = load(ROOT / "galaxy.yml")["dependencies"]
+    listed = {entry["name"]: entry["version"] for entry in load(ROOT / "collections/requirements.yml")["collections"]}
+    assert wanted == listed
+
+
+def test_every_collection_that_is_used_is_listed_and_the_other_way_round() -> None:
+    used = set()
+    for role in ROLES:
+        for path in role_files(role, "tasks", "handlers"):
+            for task in tasks_of(load(path)):
+                used.add(".".join(modules(task)[0].split(".")[:2]))
+    for path in [*ROOT.glob("plugins/**/*.py"), *PLAYBOOKS]:
+        used |= set(re.findall(r"\b(ansible\.posix|community\.\w+|kubernetes\.core)\b", path.read_text()))
+    # The callbacks of ansible.cfg count, too.
+    used |= set(re.findall(r"(ansible\.posix)\.", (ROOT / "ansible.cfg").read_text()))
+    assert used - {"ansible.builtin", "abaci.infra"} <= set(load(ROOT / "galaxy.yml")["dependencies"])
+
+
+def test_the_sample_inventory_sets_only_variables_that_exist() -> None:
+    known = {name for role in ROLES for name in options(role)}
+    for path in sorted((ROOT / "inventories/sample/group_vars/all").glob("*.yml")):
+        text = path.read_text()
+        # Commented examples count as well: they are what people uncomment.
+        named = set(re.findall(r"^(?:# )?([a-z]\w+):", text, re.MULTILINE))
+        assert named, path.name
+        unknown = {name for name in named - known if not name.startswith("vault_")}
+        assert not unknown, f"{path.name}: {unknown}"
+
+
+def test_the_vault_example_holds_every_secret_that_the_sample_asks_for() -> None:
+    sample = ROOT / "inventories/sample"
+    asked = {
+        name for path in (sample / "group_vars").rglob("*.yml") for name in re.findall(r"\bvault_\w+", path.read_text())
+    }
+    assert asked == set(load(sample / "vault.example.yml"))

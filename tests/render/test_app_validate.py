@@ -1,0 +1,86 @@
+"""Bad input to roles/app ends in a sentence that names the variable, before anything is asked or changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rendering import Run, run_role
+
+GOOD: dict[str, Any] = {"app_domain": "abaci.localhost"}
+PEM = {"app_tls_certificate": "-----BEGIN CERTIFICATE-----", "app_tls_private_key": "-----BEGIN PRIVATE KEY-----"}
+BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "unknown": ({"app_replica": 3, "app_hsts": 1}, ["app_hsts, app_replica", "not known"]),
+    "no_domain": ({"app_domain": ""}, ["app_domain", "it is empty"]),
+    "domain_with_scheme": ({"app_domain": "https://abaci.one"}, ["app_domain", "leave out the scheme"]),
+    "extra_domain": ({"app_extra_domains": ["a b"]}, ["app_extra_domains", "'a b'"]),
+    "domain_twice": ({"app_extra_domains": ["abaci.localhost"]}, ["app_extra_domains repeats abaci.localhost"]),
+    "name": ({"app_name": "Abaci"}, ["app_name Abaci", "lower case"]),
+    "long_name": ({"app_name": "a" * 43}, ["app_name", "at most 42"]),
+    "namespace": ({"app_namespace": "a_b"}, ["app_namespace a_b"]),
+    "image": ({"app_image": "ghcr.io/a b"}, ["app_image"]),
+    "command": ({"app_command": " "}, ["app_command is empty"]),
+    "command_dollar": ({"app_command": "node $FILE"}, ["app_command", "LiteFS expands $"]),
+    "migrate_dollar": ({"app_migrate_command": "sh -c 'echo $$'"}, ["app_migrate_command", "LiteFS expands $"]),
+    "database_path": ({"app_database": "data/sqlite.db"}, ["app_database data/sqlite.db"]),
+    "database_wal": ({"app_database": "sqlite.db-wal"}, ["app_database", "-wal"]),
+    "hostname": ({"app_env": {"HOSTNAME": "0.0.0.0"}}, ["HOSTNAME, because"]),
+    "cloud": ({"app_secrets": {"LITEFS_CLOUD_TOKEN": "x"}}, ["LITEFS_CLOUD_TOKEN, because", "from a backup"]),
+    "candidate": ({"app_env": {"LITEFS_CANDIDATE": "true"}}, ["LITEFS_CANDIDATE, because"]),
+    "redis_url": ({"app_env": {"REDIS_URL": "redis://x"}}, ["REDIS_URL", "app_redis_enabled"]),
+    "both": ({"app_env": {"A": "1"}, "app_secrets": {"A": "2"}}, ["both set A"]),
+    "bad_variable": ({"app_env": {"MY-FLAG": "1"}}, ["no environment variable: MY-FLAG"]),
+    "health": ({"app_health_path": "api/health"}, ["app_health_path", "begin with /"]),
+    "socket": ({"app_socket_path": "/"}, ["app_socket_path is /"]),
+    "backtick": ({"app_socket_path": "/a`b"}, ["app_socket_path"]),
+    "forward": ({"app_forward_paths": ["/a", "login"]}, ["app_forward_paths", "login"]),
+    "ports": ({"app_port": 8080}, ["app_port", "three different ports"]),
+    "https_port": ({"app_https_port": 0}, ["app_https_port"]),
+    "size": ({"app_storage_size": "5 GB"}, ["app_storage_size 5 GB"]),
+    "rate": ({"app_rate_burst": 0}, ["app_rate_burst"]),
+    "key_missing": ({"app_tls_certificate": PEM["app_tls_certificate"]}, ["needs its key", "app_tls_private_key"]),
+    "two_sources": ({**PEM, "app_tls_certificate_file": __file__, "app_tls_private_key_file": __file__}, ["keep one"]),
+    "no_file": (
+        {"app_tls_certificate_file": "/nowhere/site.crt", "app_tls_private_key_file": "/nowhere/site.key"},
+        ["app_tls_certificate_file", "not on the controller: /nowhere/site.crt", "app_tls_private_key_file"],
+    ),
+    "no_ca": ({"app_tls_ca_file": "/nowhere/ca.crt"}, ["app_tls_ca_file", "/nowhere/ca.crt"]),
+    "no_pem": ({**PEM, "app_tls_certificate": "DER"}, ["app_tls_certificate", "BEGIN CERTIFICATE"]),
+    "no_pem_key": ({**PEM, "app_tls_private_key": "DER"}, ["app_tls_private_key", "BEGIN PRIVATE KEY"]),
+    "probe": ({"app_write_probe": {"path": "/x"}}, ["app_write_probe needs method"]),
+}
+FINE: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "pem": PEM,
+    "no_socket": {"app_socket_path": ""},
+    "redis_of_their_own": {"app_redis_enabled": False, "app_env": {"REDIS_URL": "redis://x"}},
+    "probe_ok": {"app_write_probe": {"method": "POST", "path": "/x", "status": 201, "body": "{}"}},
+    "file": {"app_tls_ca_file": __file__},
+}
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    variants = {f"bad_{name}": {**GOOD, **values} for name, (values, _) in BAD.items()}
+    variants |= {f"fine_{name}": {**GOOD, **values} for name, values in FINE.items()}
+    return run_role("app", ["validate.yml"], "[]", variants)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
+    message = run.failures[f"bad_{name}"]
+    for word in BAD[name][1]:
+        assert word in message, message
+    assert message.rstrip().endswith((".", "/site.crt", "/site.key", "/ca.crt", ")"))
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_good_input_is_not(run: Run, name: str) -> None:
+    assert f"fine_{name}" not in run.failures, run.failures
+
+
+def test_the_sentences_do_not_carry_secrets(run: Run) -> None:
+    for name in ("key_missing", "no_pem_key", "two_sources"):
+        assert PEM["app_tls_private_key"] not in run.failures[f"bad_{name}"].replace("BEGIN PRIVATE KEY.", "")
+    assert Path(__file__).exists()

@@ -45,6 +45,10 @@ options:
     description: With O(state=released), how it ended; part of the audit line.
     type: str
     default: ""
+  failed:
+    description: With O(state=released), that it did not come to its end, so that what it had begun is remembered.
+    type: bool
+    default: false
   seconds:
     description: After so many seconds without a step the lock ends by itself.
     type: int
@@ -105,6 +109,7 @@ def main() -> None:
             "operation": {"type": "str", "required": True},
             "wishes": {"type": "dict", "default": {}},
             "result": {"type": "str", "default": ""},
+            "failed": {"type": "bool", "default": False},
             "seconds": {"type": "int", "default": 900},
             "take_over": {"type": "str", "default": ""},
         },
@@ -122,7 +127,7 @@ def main() -> None:
             if module.check_mode or lease is None or lock.holder_of(lease) != holder:
                 module.exit_json(changed=False, note=None, holder=lock.holder_of(lease or {}))
             site.audit({**line, "event": "ended", "result": options["result"]})
-            site.put_lease(lock.free(lease))
+            site.put_lease(lock.free(lease, ended=not options["failed"]))
             module.exit_json(changed=False, note=None, holder="")
         held = lock.holder_of(lease or {})
         taken, _memo, note, refusal = lock.take(

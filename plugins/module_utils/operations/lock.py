@@ -16,6 +16,7 @@ from . import situation as sit
 OPERATION = "abaci.infra/operation"
 WISHES = "abaci.infra/wishes"
 MEMO = "abaci.infra/memo"
+MEMORY_SECONDS = 6 * 3600
 
 
 def name_of(name: str) -> str:
@@ -73,7 +74,7 @@ def take(
             ),
         )
     same = notes.get(OPERATION) == operation and notes.get(WISHES) == _text(wishes)
-    memo = _read(notes.get(MEMO)) if held and same else {}
+    memo = memo_of(lease, operation, wishes, now)
     note = None
     if held and held != holder:
         note = (
@@ -112,14 +113,16 @@ def renew(lease: Mapping[str, Any] | None, holder: str, memo: Mapping[str, Any],
     }
 
 
-def free(lease: Mapping[str, Any]) -> dict[str, Any]:
-    """The Lease that its holder gives back: nothing is remembered, because it came to its end."""
+def free(lease: Mapping[str, Any], *, ended: bool) -> dict[str, Any]:
+    """The Lease that its holder gives back. What it had begun is forgotten only where it came to its end."""
+    spec = {key: value for key, value in lease["spec"].items() if key == "leaseTransitions"}
+    if not ended:
+        return {**lease, "spec": spec}
     kept = {
         key: value
         for key, value in (lease["metadata"].get("annotations") or {}).items()
         if key not in (OPERATION, WISHES, MEMO)
     }
-    spec = {key: value for key, value in lease["spec"].items() if key == "leaseTransitions"}
     return {**lease, "metadata": {**lease["metadata"], "annotations": kept}, "spec": spec}
 
 
@@ -128,9 +131,13 @@ def holder_of(lease: Mapping[str, Any]) -> str:
     return str((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
-def memo_of(lease: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What its operation remembers."""
-    return _read((((lease or {}).get("metadata") or {}).get("annotations") or {}).get(MEMO))
+def memo_of(lease: Mapping[str, Any] | None, operation: str, wishes: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """What a run of this operation with these wishes remembers; empty for another's, or one that began long ago."""
+    notes = ((lease or {}).get("metadata") or {}).get("annotations") or {}
+    if notes.get(OPERATION) != operation or notes.get(WISHES) != _text(wishes):
+        return {}
+    memo = _read(notes.get(MEMO))
+    return memo if 0 <= sit.seconds_between(str(memo.get("begun")), now) + 60 <= MEMORY_SECONDS else {}
 
 
 def micro(now: str) -> str:

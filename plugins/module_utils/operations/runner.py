@@ -70,7 +70,7 @@ def plan(
     """What would be done now. Raises Refused."""
     document = site.look()
     lease = site.api.get("coordination.k8s.io/v1", "Lease", lock.name_of(site.name), site.namespace)
-    memo = lock.memo_of(lease) or remember(operation, document, wishes)
+    memo = lock.memo_of(lease, operation, wishes, now()) or remember(operation, document, wishes)
     found = decide(operation, document, wishes, exports, volumes, file, memo)
     if found["refusal"]:
         raise Refused(found)
@@ -96,8 +96,8 @@ def step(
     """
     document = site.look()
     lease = _my_lease(site, holder)
-    memo = lock.memo_of(lease)
-    if not memo.get("begun"):
+    memo = lock.memo_of(lease, operation, wishes, now())
+    if not memo:
         memo = {"begun": now(), **remember(operation, document, wishes)}
     lease = _renew(site, holder, memo)
     found = decide(operation, document, wishes, exports, volumes, file, memo)
@@ -108,7 +108,7 @@ def step(
         if found.get(need):
             return {**answer, "needs": need}
     if not found["steps"]:
-        _prove(site, operation, document, seconds)
+        _prove(site, operation, found, document, min(seconds, 120))
         return {**answer, "done": True}
     acted = False
     for one in found["steps"]:
@@ -127,12 +127,16 @@ def step(
     return answer
 
 
-def _prove(site: act.Site, operation: str, document: Mapping[str, Any], seconds: int) -> None:
+def _prove(site: act.Site, operation: str, found: Mapping[str, Any], document: Mapping[str, Any], seconds: int) -> None:
     """The proof after: what the operation promised holds now."""
-    held = sit.held(document)
-    if operation == "restore":
-        held = [*held, *_strangers(document)]
-    site.wait_replicated(seconds, held)
+    if operation == "replica_reset":
+        for ordinal in found["targets"]:
+            site.wait_pod(ordinal, seconds)
+        return
+    without = sit.held(document)
+    if operation != "scale":
+        without = [*without, *_strangers(document)]
+    site.wait_replicated(seconds, without)
 
 
 def _strangers(document: Mapping[str, Any]) -> list[int]:

@@ -1,0 +1,239 @@
+"""Looking into a volume whose LiteFS does not run: a small pod on its node serves the files, read-only. I/O.
+
+Used where a pod is held by its guard, and for kept volumes that no claim has. The volume is mounted by its path on the
+node, so no claim, no volume and no StatefulSet is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import struct
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import kube
+from . import export, sqlitefile, transfer
+from .act import Site
+from .runner import now
+
+PORT = 20202
+_NOT_THERE = 404
+
+
+class CannotLook(Exception):
+    """The volume cannot be looked into; the message says why."""
+
+
+def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Sequence[str] = ()) -> dict[str, Any]:
+    """The pod that serves a volume's files. Nothing of the volume is writable for it."""
+    listing = f"mkdir -p /srv && ln -s /data /srv/data && ls /data/dbs/{site.database}/ltx >/srv/ltx 2>/dev/null"
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name_of(site, volume),
+            "namespace": site.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "abaci.infra", "app.kubernetes.io/component": "rescue"},
+        },
+        "spec": {
+            "nodeName": volume["node"],
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 0,
+            # It ends by itself where the run that made it died.
+            "activeDeadlineSeconds": 1800,
+            "imagePullSecrets": [{"name": name} for name in pull_secrets],
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [
+                {
+                    "name": "files",
+                    "image": image,
+                    "command": ["sh", "-c", f"{listing}; exec httpd -f -p {PORT} -h /srv"],
+                    "securityContext": {
+                        "runAsUser": 0,
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"], "add": ["DAC_READ_SEARCH"]},
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "128Mi"}},
+                    "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
+                }
+            ],
+            "volumes": [{"name": "data", "hostPath": {"path": volume["path"], "type": "Directory"}}],
+        },
+    }
+
+
+def name_of(site: Site, volume: Mapping[str, Any]) -> str:
+    """The pod's name."""
+    return f"rescue-{re.sub(r'[^a-z0-9-]', '-', str(volume['name']).lower())}"[:63].rstrip("-")
+
+
+@contextlib.contextmanager
+def opened(
+    site: Site, volume: Mapping[str, Any], image: str, timeout: float, pull_secrets: Sequence[str] = ()
+) -> Iterator[str]:
+    """The name of a pod that serves the volume's files. Raises CannotLook. The pod is gone afterwards."""
+    if not volume["path"] or not volume["node"]:
+        raise CannotLook(f"volume {volume['name']} is no directory of a node, so it can only be read through a claim")
+    pod = manifest(site, volume, image, pull_secrets)
+    name = pod["metadata"]["name"]
+    site.api.delete("v1", "Pod", name, site.namespace, grace_period_seconds=0)  # of a run that died
+    deadline = time.monotonic() + timeout
+    try:
+        while True:
+            try:
+                site.api.create(pod)
+                break
+            except kube.KubeError as exc:
+                if exc.status != 409 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        while True:
+            found = site.api.get("v1", "Pod", name, site.namespace) or {}
+            status = found.get("status") or {}
+            state = ((status.get("containerStatuses") or [{}])[0]).get("state") or {}
+            if "running" in state:
+                break
+            if time.monotonic() > deadline or status.get("phase") in ("Failed", "Succeeded"):
+                waiting = state.get("waiting") or state.get("terminated") or {}
+                why = status.get("message") or waiting.get("message") or waiting.get("reason") or "it did not start"
+                raise CannotLook(f"volume {volume['name']} on node {volume['node']} cannot be read ({why})")
+            time.sleep(0.5)
+        yield name
+    finally:
+        with contextlib.suppress(kube.KubeError):
+            site.api.delete("v1", "Pod", name, site.namespace, grace_period_seconds=0)
+
+
+def cluster_id(site: Site, pod: str, deadline: float) -> str | None:
+    """The cluster id in the volume, None where it has none."""
+    while True:
+        try:
+            status, _headers, body = site.api.portforward_get(site.namespace, pod, PORT, "/data/clusterid", timeout=10)
+        except kube.KubeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)  # the server in it listens a moment later
+            continue
+        if status == _NOT_THERE:
+            return None
+        if status != 200:
+            raise kube.KubeError(f"The cluster id of the volume that pod {pod} serves was answered {status}.", status)
+        return body.decode(errors="replace").strip() or None
+
+
+def look(
+    site: Site, volumes: Sequence[Mapping[str, Any]], image: str, timeout: float, pull_secrets: Sequence[str] = ()
+) -> tuple[dict[str, str | None], list[str]]:
+    """Cluster ids by volume, and a sentence for each volume that could not be looked into."""
+    found: dict[str, str | None] = {}
+    problems: list[str] = []
+    for volume in volumes:
+        try:
+            with opened(site, volume, image, timeout, pull_secrets) as pod:
+                found[volume["name"]] = cluster_id(site, pod, time.monotonic() + 20)
+        except (CannotLook, kube.KubeError) as exc:
+            problems.append(f"{str(exc).rstrip('.')}.")
+    return found, problems
+
+
+def save(
+    site: Site,
+    volume: Mapping[str, Any],
+    image: str,
+    directory: Path,
+    *,
+    reason: str,
+    encrypt: Sequence[str] = (),
+    timeout: float = 600,
+    pull_secrets: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Copy the database out of a volume, let SQLite finish what was under way in it, verify it and keep it.
+
+    The position is the one that the newest transaction file names; position_proven says whether the checksum in that
+    file is the one of the copy.
+    """
+    import tempfile
+
+    began = time.monotonic()
+    with (
+        opened(site, volume, image, min(timeout, 120), pull_secrets) as pod,
+        tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as folder,
+    ):
+        held = cluster_id(site, pod, time.monotonic() + 20)
+        path = Path(folder) / "database"
+        base = f"/data/dbs/{urllib.parse.quote(site.database)}"
+        for name, ending, needed in (("database", "", True), ("wal", "-wal", False), ("journal", "-journal", False)):
+            try:
+                transfer.download(
+                    site.api,
+                    site.namespace,
+                    pod,
+                    PORT,
+                    f"{base}/{name}",
+                    path.with_name(path.name + ending),
+                    timeout,
+                )
+            except kube.KubeError as exc:
+                if exc.status != _NOT_THERE or needed:
+                    raise export.Failed(f"Volume {volume['name']} could not be exported: {exc}") from exc
+        newest, shown = _newest(site, pod, base)
+        settle(path)
+        try:
+            facts = sqlitefile.verify(path)
+        except sqlitefile.BadFile as exc:
+            raise export.Failed(f"The database in volume {volume['name']} {exc}; nothing was kept.") from exc
+        return export.store(
+            path,
+            directory,
+            {
+                "database": site.database,
+                "namespace": site.namespace,
+                "statefulset": site.name,
+                "pod": f"volume-{volume['name']}",
+                "volume": volume["name"],
+                "volume_of": volume["ordinal"],
+                "reason": reason,
+                "seconds": round(time.monotonic() - began, 1),
+                **facts,
+                "txid": newest or "unknown",
+                "position_proven": shown == facts["checksum"],
+                "cluster_id": held,
+                "rescued_at": now(),
+            },
+            encrypt,
+        )
+
+
+def settle(path: Path) -> None:
+    """Let SQLite roll back or check point what stood beside the copied database, so that the one file is whole."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as exc:
+            raise export.Failed(f"The copied database cannot be opened: {exc}.") from exc
+    for ending in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _newest(site: Site, pod: str, base: str) -> tuple[str | None, str | None]:
+    """(TXID, checksum) of the newest transaction file: its name, and the first half of its trailer of 16 bytes."""
+    status, _headers, body = site.api.portforward_get(site.namespace, pod, PORT, "/ltx", timeout=30)
+    if status != 200:
+        return None, None
+    names = sorted(re.findall(r"^([0-9a-f]{16}-([0-9a-f]{16}))\.ltx$", body.decode(), re.MULTILINE), key=lambda m: m[1])
+    if not names:
+        return None, None
+    name, txid = names[-1]
+    status, _headers, data = site.api.portforward_get(site.namespace, pod, PORT, f"{base}/ltx/{name}.ltx", timeout=120)
+    if status != 200 or len(data) < 16:
+        return txid, None
+    return txid, f"{struct.unpack('>Q', data[-16:-8])[0]:016x}"

@@ -1,0 +1,183 @@
+#!/usr/bin/python
+"""Look into volumes whose LiteFS does not run, or copy the database out of one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: volume_rescue
+short_description: See which cluster a volume holds, or save its database, without LiteFS and without its claim
+description:
+  - Runs a small pod on the volume's node that serves the volume's files read-only, reads through the Kubernetes API's
+    port-forward, and removes the pod.
+  - Only for volumes that are a directory of a node, as those of local-path are.
+  - With O(ordinals) the database of these pods' volumes is saved to O(directory) with a manifest. LiteFS must not run
+    on them.
+options:
+  kubeconfig:
+    description: Path of the kubeconfig file.
+    type: path
+    required: true
+  namespace:
+    description: Namespace of the application.
+    type: str
+    default: abaci
+  name:
+    description: Name of the StatefulSet.
+    type: str
+    default: abaci-app
+  database:
+    description: File name of the database.
+    type: str
+    default: sqlite.db
+  claim_template:
+    description: Name of the StatefulSet's volume claim template.
+    type: str
+    default: litefs-data
+  port:
+    description: LiteFS's port in the pods.
+    type: int
+    default: 20202
+  image:
+    description: A busybox.
+    type: str
+    default: docker.io/library/busybox:1.36
+  pull_secrets:
+    description: Names of pull secrets in the namespace.
+    type: list
+    elements: str
+    default: []
+  volumes:
+    description: Names of volumes to look into.
+    type: list
+    elements: str
+    default: []
+  ordinals:
+    description: Ordinals of pods whose volume's database is to be saved.
+    type: list
+    elements: int
+    default: []
+  directory:
+    description: Where saved databases go, on the controller.
+    type: path
+  reason:
+    description: Why; it stands in the manifest.
+    type: str
+    default: rescue
+  encrypt_command:
+    description: As for M(abaci.infra.litefs_backup).
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds for one volume.
+    type: int
+    default: 600
+author: The abaci.infra authors
+attributes:
+  check_mode:
+    description: In check mode nothing is done.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Look into two volumes
+  abaci.infra.volume_rescue:
+    kubeconfig: ~/.kube/k3s-config
+    volumes: [pvc-1, pvc-2]
+"""
+
+RETURN = r"""
+volumes:
+  description: Volume name to the cluster id in it, or null for none. A volume that could not be read is missing.
+  returned: success
+  type: dict
+problems:
+  description: A sentence for each volume that could not be looked into.
+  returned: success
+  type: list
+  elements: str
+manifests:
+  description: What was saved.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, rescue
+from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "namespace": {"type": "str", "default": "abaci"},
+            "name": {"type": "str", "default": "abaci-app"},
+            "database": {"type": "str", "default": "sqlite.db"},
+            "claim_template": {"type": "str", "default": "litefs-data"},
+            "port": {"type": "int", "default": 20202},
+            "image": {"type": "str", "default": "docker.io/library/busybox:1.36"},
+            "pull_secrets": {"type": "list", "elements": "str", "default": []},
+            "volumes": {"type": "list", "elements": "str", "default": []},
+            "ordinals": {"type": "list", "elements": "int", "default": []},
+            "directory": {"type": "path"},
+            "reason": {"type": "str", "default": "rescue"},
+            "encrypt_command": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    if module.check_mode:
+        module.exit_json(changed=False, volumes={}, problems=[], manifests=[])
+    if options["ordinals"] and not options["directory"]:
+        module.fail_json(msg="ordinals needs directory: name a directory on the controller.")
+    try:
+        site = act.Site(
+            kube.connect(options["kubeconfig"]),
+            options["namespace"],
+            options["name"],
+            options["database"],
+            options["claim_template"],
+            options["port"],
+        )
+        document = site.look()
+        known = {volume["name"]: volume for volume in document["volumes"]}
+        wanted = [known[name] for name in options["volumes"] if name in known]
+        pull_secrets = options["pull_secrets"]
+        volumes, problems = rescue.look(site, wanted, options["image"], min(options["timeout"], 120), pull_secrets)
+        manifests = []
+        for ordinal in options["ordinals"]:
+            pod = sit.pod_of(document, ordinal)
+            if pod is not None and pod["litefs"]["reachable"]:
+                module.fail_json(msg=f"LiteFS runs in pod {pod['name']}: export it with litefs_backup instead.")
+            volume = sit.volume_of(document, sit.claim_of(document, ordinal))
+            if volume is None:
+                module.fail_json(msg=f"There is no volume of ordinal {ordinal} to save.")
+            directory = Path(options["directory"])
+            export.make_room(directory)
+            manifests.append(
+                rescue.save(
+                    site,
+                    volume,
+                    options["image"],
+                    directory,
+                    reason=options["reason"],
+                    encrypt=options["encrypt_command"],
+                    timeout=options["timeout"],
+                    pull_secrets=pull_secrets,
+                )
+            )
+    except rescue.CannotLook as exc:
+        module.fail_json(msg=f"Nothing was saved: {exc}.")
+    except (export.Failed, kube.KubeError) as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(changed=bool(manifests), volumes=volumes, problems=problems, manifests=manifests)
+
+
+if __name__ == "__main__":
+    main()

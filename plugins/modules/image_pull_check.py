@@ -136,7 +136,11 @@ def _sentence(image: str, pod: dict[str, Any], hopeless: bool, timeout: int, rea
     node = pod["spec"].get("nodeName")
     by = f" by node {node}" if node else ""
     within = "" if hopeless else f" within {timeout} s"
-    advice = "correct app_image or app_image_pull_secrets" if hopeless else "see to that and run again"
+    advice = (
+        "correct app_image or app_image_pull_secrets"
+        if hopeless
+        else "see to that, or correct app_image, and run again"
+    )
     reason = reason or "the node has not finished pulling it"
     return f"The image {image} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
 

@@ -340,6 +340,24 @@ def test_bad_counts_are_refused(wish: Any, words: str) -> None:
         assert re.search(words, decided(state, replicas=wish)["refusal"])
 
 
+@pytest.mark.parametrize(
+    ("count", "last_wish", "words"),
+    [
+        (1, 1, None),
+        (1, 3, None),
+        (5, 3, "it was scaled since"),
+        (5, None, "was never applied to it"),
+        (0, 3, "scaled to 0; it gets 1"),
+    ],
+)
+def test_a_count_that_is_not_the_wish_is_explained(count: int, last_wish: int | None, words: str | None) -> None:
+    notes = decided(living(statefulset=statefulset(count, last_wish)), replicas=1 if last_wish == 1 else 3)["notes"]
+    if words is None:
+        assert not [note for note in notes if "it gets" in note]
+    else:
+        assert [note for note in notes if words in note]
+
+
 def test_the_count_never_falls_below_the_primary() -> None:
     moved = {0: node(), 2: node(primary=True)}
     state = living(moved, record=record("recorded", A, 2, 0))
@@ -446,13 +464,19 @@ def test_nodes_that_get_no_pod_need_not_allow_it(wished: dict[str, Any], spec: d
         {"operator": "Exists"},
         {"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"},
         {"key": "dedicated", "value": "db"},
+        {"key": "dedicated", "operator": "Equal", "value": "db", "effect": ""},
     ],
 )
 def test_a_tolerated_taint_brings_pods_to_the_node(toleration: dict[str, str]) -> None:
     tainted = kube_node("a", taints=[{"key": "dedicated", "value": "db", "effect": "NoSchedule"}])
     state = document(nodes=[tainted], kubelets={"a": []})
     assert "node a" in decided(state, tolerations=[toleration])["refusal"]
-    assert decided(state, tolerations=[{"key": "other", "operator": "Exists"}])["refusal"] is None
+    for other in (
+        {"key": "other", "operator": "Exists"},
+        {"key": "dedicated", "value": "x"},
+        {"key": "x", "value": "db"},
+    ):
+        assert decided(state, tolerations=[other])["refusal"] is None
 
 
 def test_a_node_that_cannot_be_asked_is_a_note_and_no_refusal() -> None:

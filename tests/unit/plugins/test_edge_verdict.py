@@ -57,7 +57,9 @@ def test_requests_go_to_the_edge_under_the_sites_name() -> None:
 
 
 def test_the_port_443_and_an_address_of_ipv6() -> None:
-    asked = edge_verdict.requests({**WISHES, "https_port": 443, "edge_https_port": 443, "address": "::1", "ca_file": ""})
+    asked = edge_verdict.requests(
+        {**WISHES, "https_port": 443, "edge_https_port": 443, "address": "::1", "ca_file": ""}
+    )
     assert asked[2]["url"] == "https://abaci.localhost/api/health"
     assert asked[2]["connect"] == "[::1]:443"
     assert "ca_file" not in asked[2]
@@ -89,7 +91,10 @@ def test_a_site_as_wished_has_no_problem() -> None:
         (changed(2, answer(200)), "came with no Strict-Transport-Security, not max-age=63072000"),
         (changed(2, answer(200, ["strict-transport-security", "max-age=630720000"])), "not max-age=63072000"),
         (changed(3, answer(200, ["fly-replay", "instance=abaci-app-0"], length=0)), "with a Fly-Replay header"),
-        (changed(6, answer(200, length=0)), "OPTIONS https://abaci.localhost:8443/.well-known/abaci-infra was answered"),
+        (
+            changed(6, answer(200, length=0)),
+            "OPTIONS https://abaci.localhost:8443/.well-known/abaci-infra was answered",
+        ),
         (changed(6, answer(200, length=0)), "with an empty 200"),
         (changed(4, answer(404)), "without LiteFS's cookie __txid"),
         (changed(5, answer(503)), "was answered 503: the primary's application cannot be reached"),

@@ -105,6 +105,18 @@ def remove_disabled(kubectl: Kubectl, disabled: Sequence[str]) -> None:
             kubectl.run("delete", "--ignore-not-found", "--wait=false", "--filename=-", data=text)
 
 
+def check_spec(spec: Mapping[str, Any]) -> None:
+    """Refuse what a HelmChartConfig may say beside values and is not done here.
+
+    A chart that cannot be rendered leaves what runs as it is; that is failurePolicy abort, and k3s's default, reinstall,
+    would take Traefik away and install it anew.
+    """
+    if spec.get("valuesSecrets"):
+        raise traefik.ValuesError("spec.valuesSecrets is not honoured by this stand-in; remove it.")
+    if spec.get("failurePolicy") not in (None, "", "abort"):
+        raise traefik.ValuesError("spec.failurePolicy: only abort is honoured by this stand-in.")
+
+
 class Helm:
     """Renders the bundled Traefik from the HelmChart and HelmChartConfig of that name, and keeps it so."""
 
@@ -136,9 +148,7 @@ class Helm:
 
         spec = (config or {}).get("spec") or {}
         try:
-            for key in ("valuesSecrets", "failurePolicy"):
-                if spec.get(key):
-                    raise traefik.ValuesError(f"spec.{key} is not honoured by this stand-in; remove it.")
+            check_spec(spec)
             objects = traefik.render(yaml.safe_load(spec.get("valuesContent") or ""), TRAEFIK_IMAGE)
         except (traefik.ValuesError, yaml.YAMLError) as error:
             self._refuse(config, " ".join(str(error).split()))

@@ -413,6 +413,17 @@ def test_traefik_value_that_is_not_honoured_is_refused_by_name(values: object, w
         traefik.render(values, "image:1")
 
 
+@pytest.mark.parametrize("spec", [{}, {"failurePolicy": "abort"}, {"valuesContent": "x"}])
+def test_helm_chart_config_may_say_that_a_failure_changes_nothing(spec: dict[str, Any]) -> None:
+    controllers.check_spec(spec)
+
+
+@pytest.mark.parametrize("spec", [{"failurePolicy": "reinstall"}, {"valuesSecrets": [{"name": "x"}]}])
+def test_helm_chart_config_is_refused_where_it_asks_for_more(spec: dict[str, Any]) -> None:
+    with pytest.raises(traefik.ValuesError, match=next(iter(spec))):
+        controllers.check_spec(spec)
+
+
 # ------------------------------------------------------------------------------------------------- nodes and files
 
 

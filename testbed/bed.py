@@ -291,7 +291,7 @@ def container_state(name: str) -> str:
 
 
 def bed_containers(name: str) -> list[str]:
-    return docker("ps", "-aq", "--filter", f"label={LABEL}={name}", "--format", "{{.Names}}").split()
+    return docker("ps", "-a", "--filter", f"label={LABEL}={name}", "--format", "{{.Names}}").split()
 
 
 def network(name: str) -> ipaddress.IPv4Network:

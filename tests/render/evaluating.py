@@ -1,0 +1,25 @@
+"""Evaluates one variable of a role as Ansible would, in this process: undefined variables are errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+from rendering import ROOT
+
+init_plugin_loader()
+
+
+def evaluate(role: str, name: str, **variables: Any) -> Any:
+    """Return the value of a variable of the role, with its defaults and vars, and these instead."""
+    loader = DataLoader()
+    folder = ROOT / "roles" / role
+    loader.set_basedir(str(folder))
+    known: dict[str, Any] = {}
+    for file in (folder / "defaults" / "main.yml", folder / "vars" / "main.yml"):
+        if file.exists():
+            known |= loader.load_from_file(str(file), trusted_as_template=True) or {}
+    known |= {**variables, "role_path": str(folder), "ansible_search_path": [str(folder)], "ansible_check_mode": False}
+    return Templar(loader=loader, variables=known).template(known[name])

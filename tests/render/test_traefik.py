@@ -1,0 +1,90 @@
+"""The values that the role traefik gives to the chart, and the plugin that it carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from evaluating import evaluate
+from rendering import ROOT
+
+PLUGIN = ROOT / "roles" / "traefik" / "files" / "flyreplay"
+MODULE = "github.com/abaci-infra/flyreplay"
+
+Object = dict[str, Any]
+
+
+def config(**variables: Any) -> Object:
+    return dict(evaluate("traefik", "__traefik_helmchartconfig", **variables))
+
+
+def values(**variables: Any) -> Object:
+    return dict(yaml.safe_load(config(**variables)["spec"]["valuesContent"]))
+
+
+def without_checksum(found: Object) -> Object:
+    del found["deployment"]["podAnnotations"]
+    return found
+
+
+def test_the_object_is_the_one_that_k3s_reads() -> None:
+    found = config()
+    assert (found["apiVersion"], found["kind"]) == ("helm.cattle.io/v1", "HelmChartConfig")
+    assert (found["metadata"]["name"], found["metadata"]["namespace"]) == ("traefik", "kube-system")
+    # The default, reinstall, would take the site down for a mistyped value.
+    assert found["spec"]["failurePolicy"] == "abort"
+
+
+def test_clients_keep_their_addresses_and_routes_stay_without_pods() -> None:
+    found = values()
+    assert found["deployment"]["kind"] == "DaemonSet"
+    assert found["service"] == {"spec": {"externalTrafficPolicy": "Local"}}
+    assert found["providers"] == {
+        "kubernetesCRD": {"allowEmptyServices": True},
+        "kubernetesIngress": {"allowEmptyServices": True},
+    }
+    for port in ("web", "websecure"):
+        assert found["ports"][port]["forwardedHeaders"] == {"trustedIPs": []}
+        assert found["ports"][port]["transport"] == {"lifeCycle": {"requestAcceptGraceTimeout": "10s"}}
+
+
+def test_nothing_is_sent_that_would_take_away_what_k3s_sets() -> None:
+    assert not {"tolerations", "nodeSelector"} & set(values())
+    given = values(traefik_tolerations=[{"operator": "Exists"}], traefik_node_selector={"edge": "true"})
+    assert (given["tolerations"], given["nodeSelector"]) == ([{"operator": "Exists"}], {"edge": "true"})
+
+
+def test_the_plugin_is_carried_as_it_is_and_without_its_tests() -> None:
+    plugin = values()["experimental"]["localPlugins"]["flyreplay"]
+    source = plugin.pop("source")
+    assert plugin == {"moduleName": MODULE, "mountPath": f"/plugins-local/src/{MODULE}", "type": "inlinePlugin"}
+    assert source == {name: (PLUGIN / name).read_text() for name in (".traefik.yml", "go.mod", "main.go")}
+    assert yaml.safe_load(source[".traefik.yml"])["import"] == MODULE
+    assert source["go.mod"].splitlines()[0] == f"module {MODULE}"
+
+
+def test_the_plugin_can_be_left_out() -> None:
+    assert "experimental" not in values(traefik_flyreplay=False)
+
+
+def test_every_change_of_a_value_or_of_the_plugin_changes_the_pods() -> None:
+    def checksum(**variables: Any) -> str:
+        return str(values(**variables)["deployment"]["podAnnotations"]["abaci.infra/values-checksum"])
+
+    assert checksum() == checksum()
+    assert checksum() == evaluate("traefik", "__traefik_checksum")
+    assert (
+        len({checksum(), checksum(traefik_trusted_proxies=["192.0.2.1"]), checksum(__traefik_files=["main.go"])}) == 3
+    )
+
+
+def test_values_of_the_inventory_win() -> None:
+    found = values(traefik_values={"logs": {"access": {"format": "common"}}, "deployment": {"minReadySeconds": 5}})
+    assert found["logs"]["access"] == {"enabled": True, "format": "common"}
+    assert found["deployment"]["minReadySeconds"] == 5
+    assert without_checksum(found)["deployment"] == {"kind": "DaemonSet", "minReadySeconds": 5}
+
+
+def test_a_deployment_behind_cluster_addresses_is_possible() -> None:
+    found = values(traefik_kind="Deployment", traefik_external_traffic_policy="Cluster")
+    assert (found["deployment"]["kind"], found["service"]["spec"]["externalTrafficPolicy"]) == ("Deployment", "Cluster")

@@ -722,7 +722,8 @@ def artifact(name: str) -> pathlib.Path:
         with lock(name):
             if not folder.is_dir():
                 make(item, folder)
-    os.utime(folder)  # the last use, for prune()
+    with contextlib.suppress(PermissionError):  # built by root, asked for by the user
+        os.utime(folder)  # the last use, for prune()
     return folder / item.member if item.member else folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -17,8 +17,18 @@ def options_of(texts: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
+def backup_line(manifest: Mapping[str, Any]) -> str:
+    """One line about a backup, for the operator."""
+    size = int(manifest["size"]) / 1e6
+    return (
+        f"{manifest['path']}: {size:.1f} MB, {manifest['pages']} pages, TXID {manifest['txid']} of cluster "
+        f"{manifest['cluster_id']} from {manifest['pod']}, checksum {manifest['checksum']}, {manifest['journal_mode']}"
+        f"{', encrypted' if manifest['encrypted'] else ''}."
+    )
+
+
 class FilterModule:
     """Filters of the roles that operate."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"options_of": options_of}
+        return {"backup_line": backup_line, "options_of": options_of}

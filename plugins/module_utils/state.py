@@ -23,7 +23,8 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       claim_templates: [{name: str, storage: str (quantity), storage_class: str|null, access_modes: [str]}]
       sysctls: [str]                  names that the pods ask for
     record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
-      state: str ("bootstrap"|"recorded"), cluster_id: str, primary_ordinal: str, wished_primary_ordinal: str
+      state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, wished_primary_ordinal: str
+      held_ordinals: str              old primaries that are held back, comma separated; see operations/promote.py
       uid: str, resource_version: str
     pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
       name: str, ordinal: int, uid: str, node: str|null, ip: str|null, phase: str, ready: bool, deleting: bool
@@ -236,6 +237,7 @@ def _record(item: Object | None) -> dict[str, Any] | None:
         "cluster_id": data.get("clusterID", ""),
         "primary_ordinal": data.get("primaryOrdinal", ""),
         "wished_primary_ordinal": data.get("wishedPrimaryOrdinal", ""),
+        "held_ordinals": data.get("heldOrdinals", ""),
         "uid": item["metadata"].get("uid"),
         "resource_version": item["metadata"].get("resourceVersion"),
     }

@@ -493,11 +493,13 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
         "stsPreload": True,
     }
     config = expand(litefs_text(defaults), "abaci-app-0")
-    assert config["exec"][0] == {"cmd": "node dist/db/migrate.js", "if-candidate": True}
+    copy = "sh /etc/litefs/before-migration.sh sqlite.db /var/lib/litefs 20202 /var/lib/litefs/backups 2"
+    assert config["exec"][0] == {"cmd": copy, "if-candidate": True}
+    assert config["exec"][1] == {"cmd": "node dist/db/migrate.js", "if-candidate": True}
     assert config["proxy"]["target"] == "localhost:3000"
     assert config["proxy"]["always-forward"] == ["/api/auth/callback*"]
     assert config["proxy"]["passthrough"] == [
-        f"*.{ending}" for ending in "ico png jpg jpeg gif svg css js woff woff2".split()
+        f"*.{ending}" for ending in ["ico", "png", "jpg", "jpeg", "gif", "svg", "css", "js", "woff", "woff2"]
     ]
     assert config["lease"]["advertise-url"] == "http://abaci-app-0.abaci-app-headless.abaci.svc.cluster.local:20202"
 

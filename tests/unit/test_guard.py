@@ -246,8 +246,18 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
     "the highest of many LTX files counts": lambda pod: (
         pod.record().holds(OURS, ltx(3), ltx(255, 4), ltx(254, 254)).peer(LISTENER, Peer(OURS, txid=txid(255)))
     ),
+    "not among those held back": lambda pod: hold(rename(pod.record(ordinal="1"), 2), "0,12,22"),
+    "a restore, on an empty volume": lambda pod: pod.record("restore"),
+    "a restore, on a foreign volume that a peer is ahead of": lambda pod: (
+        pod.record("restore").holds(OTHER, ltx(3)).peer(LISTENER, Peer(OTHER, txid=txid(9)))
+    ),
     "ordinal moved by the record": lambda pod: rename(pod.record(ordinal="1").holds(OURS, ltx(7)), 1),
 }
+
+
+def hold(pod: Pod, ordinals: str) -> Pod:
+    (pod.identity / "heldOrdinals").write_text(ordinals)
+    return pod
 
 
 def rename(pod: Pod, ordinal: int) -> Pod:
@@ -319,6 +329,14 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
         lambda pod: pod.record("bootstrap").holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(8))),
         "would roll every replica back",
     ),
+    "held back: an old primary that returns after a promote (8.2: its tail is only here)": (
+        lambda pod: hold(pod.record(ordinal="1").holds(OURS, ltx(9)), "0"),
+        "is held back: ordinal 1 is the primary now",
+    ),
+    "held back among others": (
+        lambda pod: hold(rename(pod.record(ordinal="1").holds(OURS, ltx(9)), 12), "0,12"),
+        "abaci-app-12 is held back",
+    ),
     "damaged record: id": (lambda pod: pod.record(cluster_id="LFSC12"), "'LFSC12', which is no LiteFS cluster id"),
     "damaged record: no id": (lambda pod: pod.record(cluster_id=None).holds(), "which is no LiteFS cluster id"),
     "damaged record: state": (lambda pod: pod.record(state="recoded").holds(), "unknown state 'recoded'"),
@@ -332,7 +350,7 @@ def test_refuses(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
     assert outcome.code == 1, outcome.log
     assert reason in outcome.termination
     assert RUNBOOK in outcome.termination
-    assert outcome.termination.startswith("abaci-app-0 refuses to start as primary: ")
+    assert outcome.termination.startswith(("abaci-app-0 refuses to start as primary: ", f"{pod.name} is held back: "))
     assert outcome.termination.strip() in outcome.log
     assert len(outcome.termination.encode()) < 4096, "the kubelet cuts termination messages at 4096 bytes"
 

@@ -16,6 +16,7 @@ PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 
 # What a value may be for each type of a spec.
 TYPES: dict[str, tuple[type, ...]] = {
+    "raw": (object,),
     "str": (str,),
     "path": (str,),
     "int": (int,),

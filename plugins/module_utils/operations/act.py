@@ -47,7 +47,7 @@ class Site:
     # Looking
 
     def look(self) -> dict[str, Any]:
-        """The state document, with what only operations ask: held ordinals and what the rendered litefs.yml says.
+        """The state document, with what only operations ask: what the rendered litefs.yml says.
 
         rendered_ordinal: int|null (whom it names as primary), rendered_quiet: bool (it runs no command).
         """
@@ -59,9 +59,6 @@ class Site:
         match = re.search(rf"^\s*hostname:\s*{re.escape(self.name)}-(\d+)\s*$", text, re.MULTILINE)
         document["rendered_ordinal"] = int(match[1]) if match else None
         document["rendered_quiet"] = bool(text) and not re.search(r"^exec:", text, re.MULTILINE)
-        if document["record"] is not None and "held_ordinals" not in document["record"]:
-            record = self._record()
-            document["record"]["held_ordinals"] = (record.get("data") or {}).get(HELD_KEY, "")
         return document
 
     # Changing

@@ -27,7 +27,11 @@ log() {
 }
 
 refuse() {
-    message="$POD_NAME refuses to start as primary: $1 Nothing was changed. What to do: $runbook"
+    end "refuses to start as primary: $1"
+}
+
+end() {
+    message="$POD_NAME $1 Nothing was changed. What to do: $runbook"
     log "$message"
     printf '%s\n' "$message" >"${GUARD_TERMINATION_LOG:-/dev/termination-log}" || log 'the termination message could not be written'
     exit 1
@@ -225,6 +229,13 @@ if [ -z "$state" ] || [ -n "$damage" ]; then
     primary=$GUARD_PRIMARY_ORDINAL
 fi
 
+# An old primary whose role was moved away. As a replica its unreplicated tail would be thrown away without a word.
+case ",$(content "$GUARD_IDENTITY_DIR/heldOrdinals")," in
+    *",$ordinal,"*)
+        end "is held back: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml exports it and re-seeds it."
+        ;;
+esac
+
 if [ "$ordinal" != "$primary" ]; then
     start "it is a replica; ordinal $primary is the primary"
 fi
@@ -250,7 +261,8 @@ case $state in
     '')
         refuse "there is no record ConfigMap $GUARD_RECORD that says which data this site has (site.yml writes it)."
         ;;
-    bootstrap) ;;
+    # playbooks/restore.yml proved that no copy is left; LiteFS runs no command, and the restored file comes next.
+    bootstrap | restore) ;;
     recorded)
         is_cluster_id "$recorded" ||
             refuse "the record ConfigMap $GUARD_RECORD holds '$recorded', which is no LiteFS cluster id."
@@ -287,6 +299,9 @@ if [ "$state" = bootstrap ]; then
     if [ -n "$foreign" ]; then
         refuse "its volume holds ${own_id:-no cluster}, and the pod at ${foreign% *} already holds cluster ${foreign#* }."
     fi
+fi
+if [ "$state" = restore ]; then
+    start 'a backup is being restored, onto whatever its volume holds'
 fi
 refuse_if_behind
 

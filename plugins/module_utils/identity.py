@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from . import litefs
 
+RESTORE = "playbooks/restore.yml"
 RUNBOOK = "docs/runbooks/primary-refused.md"
 PROMOTE = "playbooks/promote.yml"
 
@@ -25,6 +26,7 @@ class Record:
     cluster_id: str | None
     primary_ordinal: int
     wished_ordinal: int | None
+    held_ordinals: str = ""  # old primaries that are held back after a promote; only playbooks/promote.yml changes it
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def parse(state: Mapping[str, Any]) -> Record | None:
     if raw is None:
         return None
     where = name_of(state)
+    if raw["state"] == "restore":
+        raise ValueError(f"{where} says that a restore is under way: let {RESTORE} finish by running it again.")
     if raw["state"] not in ("bootstrap", "recorded"):
         raise ValueError(
             f"{where} has state {raw['state']!r}, which is neither bootstrap nor recorded: see {RUNBOOK}, write the "
@@ -65,7 +69,8 @@ def parse(state: Mapping[str, Any]) -> Record | None:
             f"primary's ordinal there (see {RUNBOOK}) and run again."
         )
     cluster_id = raw["cluster_id"] if raw["state"] == "recorded" else None
-    return Record(raw["state"], cluster_id, ordinal, _ordinal(raw["wished_primary_ordinal"]))
+    wished = _ordinal(raw["wished_primary_ordinal"])
+    return Record(raw["state"], cluster_id, ordinal, wished, raw["held_ordinals"])
 
 
 def decide(state: Mapping[str, Any], wished_ordinal: int) -> Decision:
@@ -248,7 +253,11 @@ def _write(
     data = {"state": state, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
     if cluster_id:
         data["clusterID"] = cluster_id
-    same = record == Record(state, cluster_id, ordinal, wished)
+    held = record.held_ordinals if record else ""
+    if held:
+        # An apply that left the key out would let the old primary start.
+        data["heldOrdinals"] = held
+    same = record == Record(state, cluster_id, ordinal, wished, held)
     return Decision(ordinal, None if same else data, notes=tuple(notes))
 
 

@@ -224,10 +224,14 @@ def kube_node(name: str, ready: bool = True, **spec: Any) -> dict[str, Any]:
     }
 
 
-def record(where: str, cluster: str = "", ordinal: int | str = 0, wished: int | str = 0) -> dict[str, Any]:
+def record(
+    where: str, cluster: str = "", ordinal: int | str = 0, wished: int | str = 0, held: str = ""
+) -> dict[str, Any]:
     data = {"state": where, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
     if cluster:
         data["clusterID"] = cluster
+    if held:
+        data["heldOrdinals"] = held
     return {"metadata": {"name": f"{NAME}-litefs-identity", "uid": "r", "resourceVersion": "7"}, "data": data}
 
 

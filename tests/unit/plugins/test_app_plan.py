@@ -126,6 +126,18 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
         "update",
         data("recorded", A, 1, 1),
     ),
+    "an old primary stays held": (
+        living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0, "0")),
+        {},
+        "none",
+        data("recorded", A, 1, 0) | {"heldOrdinals": "0"},
+    ),
+    "an old primary stays held while the wish follows": (
+        living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0, "0,2")),
+        {"primary_ordinal": 1},
+        "update",
+        data("recorded", A, 1, 1) | {"heldOrdinals": "0,2"},
+    ),
     "a record made by hand gets the wish": (
         living(record=record("recorded", A, 0, "")),
         {},
@@ -210,7 +222,12 @@ REFUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "has no database sqlite.db, but app.db: correct app_database",
     ),
-    "the record's state is unknown": (living(record=record("restore", A)), {}, "state 'restore'"),
+    "the record's state is unknown": (living(record=record("lost", A)), {}, "state 'lost'"),
+    "a restore died half-way": (
+        living(record=record("restore", A)),
+        {},
+        "restore is under way: let playbooks/restore.yml",
+    ),
     "the record is empty": (living(record={"metadata": {}, "data": {}}), {}, "state ''"),
     "the record has no id": (living(record=record("recorded")), {}, "clusterID ''"),
     "the record's id is cut": (living(record=record("recorded", A[:-1])), {}, "clusterID"),

@@ -544,7 +544,9 @@ def push(bed_name: str) -> None:
 def k3s_settings(release: str | None) -> dict[str, object]:
     """Where the k3s role finds its artifacts: the stand-in's folder, or the release that was asked for."""
     if release:
-        return {"k3s_source": "release", "k3s_version": release}
+        unified = pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        drop_in = {} if unified else {"k3s_kubelet_config": {"failCgroupV1": False}}
+        return {"k3s_source": "release", "k3s_version": release, **drop_in}
     folder = artifact("k3s")
     lines = (folder / "sha256sum-amd64.txt").read_text().splitlines()
     sums = {name: digest for digest, name in (line.split() for line in lines)}

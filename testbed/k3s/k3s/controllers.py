@@ -108,8 +108,8 @@ def remove_disabled(kubectl: Kubectl, disabled: Sequence[str]) -> None:
 def check_spec(spec: Mapping[str, Any]) -> None:
     """Refuse what a HelmChartConfig may say beside values and is not done here.
 
-    A chart that cannot be rendered leaves what runs as it is: that is failurePolicy abort. k3s's default, reinstall, would
-    take Traefik away and install it anew.
+    A chart that cannot be rendered leaves what runs as it is: that is failurePolicy abort. k3s's default, reinstall,
+    would take Traefik away and install it anew.
     """
     if spec.get("valuesSecrets"):
         raise traefik.ValuesError("spec.valuesSecrets is not honoured by this stand-in; remove it.")

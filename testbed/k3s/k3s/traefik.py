@@ -97,7 +97,7 @@ def meta(name: str, namespaced: bool = True, **extra: Any) -> dict[str, Any]:
 
 
 def plugin_map(name: str) -> str:
-    return f"{NAME}-plugin-{name}"
+    return f"{NAME}-local-plugin-{name}"
 
 
 def arguments(values: Mapping[str, Any]) -> list[str]:
@@ -169,8 +169,8 @@ def pod_template(values: Mapping[str, Any], image: str) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}]
     volumes: list[dict[str, Any]] = [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     for name, plugin in sorted(plugins(values).items()):
-        mounts.append({"name": f"plugin-{name}", "mountPath": plugin["mountPath"], "readOnly": True})
-        volumes.append({"name": f"plugin-{name}", "configMap": {"name": plugin_map(name)}})
+        mounts.append({"name": name, "mountPath": plugin["mountPath"], "readOnly": True})
+        volumes.append({"name": name, "configMap": {"name": plugin_map(name)}})
     probe = {
         "httpGet": {"path": "/ping", "port": "traefik", "scheme": "HTTP"},
         "timeoutSeconds": 2,

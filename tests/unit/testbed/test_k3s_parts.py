@@ -353,7 +353,7 @@ def test_traefik_defaults_are_those_of_the_bundled_chart() -> None:
 
 def test_traefik_honours_the_values_of_the_role() -> None:
     values = {
-        "deployment": {"kind": "DaemonSet"},
+        "deployment": {"kind": "DaemonSet", "podAnnotations": {"abaci.infra/values-checksum": "x"}},
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
         "service": {"spec": {"externalTrafficPolicy": "Local"}},
         "providers": {"kubernetesCRD": {"allowEmptyServices": False}},
@@ -384,9 +384,11 @@ def test_traefik_honours_the_values_of_the_role() -> None:
         assert expected in arguments
     assert objects["Service"]["spec"]["externalTrafficPolicy"] == "Local"
     assert objects["ConfigMap"]["data"] == PLUGIN["source"]
-    volume = next(v for v in pod["volumes"] if v["name"] == "plugin-flyreplay")
+    assert objects["ConfigMap"]["metadata"]["name"] == "traefik-local-plugin-flyreplay"
+    assert spec["template"]["metadata"]["annotations"]["abaci.infra/values-checksum"] == "x"
+    volume = next(v for v in pod["volumes"] if v["name"] == "flyreplay")
     assert volume["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
-    mount = next(m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "plugin-flyreplay")
+    mount = next(m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "flyreplay")
     assert mount["mountPath"] == f"/plugins-local/src/{MODULE}"
     assert (pod["nodeSelector"], pod["tolerations"]) == ({"edge": "true"}, [{"operator": "Exists"}])
 

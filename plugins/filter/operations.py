@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import yaml
-
-
-def options_of(texts: Iterable[str]) -> list[str]:
-    """The names of all options in the texts of argument_specs.yml files."""
-    names: set[str] = set()
-    for text in texts:
-        for entry in (yaml.safe_load(text) or {}).get("argument_specs", {}).values():
-            names.update(entry.get("options") or {})
-    return sorted(names)
 
 
 def backup_line(manifest: Mapping[str, Any]) -> str:
@@ -31,4 +20,4 @@ class FilterModule:
     """Filters of the roles that operate."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"backup_line": backup_line, "options_of": options_of}
+        return {"backup_line": backup_line}

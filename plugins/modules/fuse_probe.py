@@ -44,9 +44,12 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-MS_NOSUID, MS_NODEV = 2, 4
-MNT_FORCE, MNT_DETACH = 1, 2
-FUSE_GETATTR, FUSE_INIT = 3, 26
+MS_NOSUID = 2
+MS_NODEV = 4
+MNT_FORCE = 1
+MNT_DETACH = 2
+FUSE_GETATTR = 3
+FUSE_INIT = 26
 IN_HEADER = struct.Struct("=IIQQIIII")  # len, opcode, unique, nodeid, uid, gid, pid, padding
 OUT_HEADER = struct.Struct("=IiQ")  # len, error, unique
 ENOSYS = -38

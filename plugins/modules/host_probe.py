@@ -26,6 +26,10 @@ options:
     type: list
     elements: str
     default: []
+  clock_timeout:
+    description: Seconds to wait until the clock is synchronised; the look at everything else comes after it.
+    type: int
+    default: 0
   keep_going:
     description:
       - Return C(reason) with an empty C(probe) for a host that cannot be reached, instead of ending the play.
@@ -193,11 +197,15 @@ def main() -> None:
             "disk_path": {"type": "path", "default": "/var/lib"},
             "sysctl": {"type": "list", "elements": "str", "default": []},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "clock_timeout": {"type": "int", "default": 0},
             "keep_going": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     params = module.params
+    deadline = time.monotonic() + params["clock_timeout"]
+    while not clock_synchronised() and time.monotonic() < deadline:
+        time.sleep(1)
     probe = {
         "udev": os.path.isdir("/etc/udev/rules.d"),
         "hostname": platform.node(),

@@ -27,7 +27,7 @@ def requests(wishes: Wishes) -> list[Request]:
     plain = _join(wishes["address"], wishes["edge_http_port"])
     listed: list[Request] = []
     for domain in wishes["domains"]:
-        for method in ("GET", "POST"):
+        for method in ("GET", "HEAD", "POST"):
             listed.append({"method": method, "url": f"http://{domain}{_asked(wishes)}", "connect": plain})
         listed.append(_tls(wishes, domain, "GET", wishes["health_path"]))
     listed += [_tls(wishes, wishes["domains"][0], method, wishes["verify_path"]) for method in WRITES]
@@ -51,8 +51,8 @@ def problems(answers: Sequence[Answer] | None, wishes: Wishes) -> list[str]:
     found: list[str] = []
     rest = list(zip(asked, answers, strict=True))
     for domain in wishes["domains"]:
-        (get, post, health), rest = rest[:3], rest[3:]
-        for (request, answer), status in ((get, 301), (post, 308)):
+        (get, head, post, health), rest = rest[:4], rest[4:]
+        for (request, answer), status in ((get, 301), (head, 301), (post, 308)):
             found += _reached(request, answer) or _redirect(request, answer, status, domain, wishes)
         found += _reached(*health) or _health(*health, wishes)
     for request, answer in rest:

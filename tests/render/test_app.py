@@ -144,7 +144,7 @@ def litefs_text(rendered: Rendered) -> str:
 
 
 def expand(text: str, pod_name: str) -> Any:
-    """What LiteFS reads on a pod: comparisons of POD_NAME become true or false, anything else would be an error here."""
+    """What LiteFS reads on a pod: comparisons of POD_NAME become true or false, anything else is an error here."""
 
     def value(match: re.Match[str]) -> str:
         same = re.fullmatch(r"POD_NAME\s*==\s*(['\"])(.*)\1", match[1])
@@ -538,7 +538,7 @@ def test_replay_is_on_for_reads_and_off_for_writes(defaults: Rendered) -> None:
         for item in defaults.all("Middleware")
         if "plugin" in item["spec"]
     }
-    assert replay == {"fly-replay": True, "fly-replay-writes": False}
+    assert replay == {"fly-replay": True, "fly-replay-writes": False, "redirect-head": False}
 
 
 def test_hsts_comes_only_with_the_operators_certificate(run: Run) -> None:
@@ -558,6 +558,13 @@ def test_the_redirect_names_the_port_unless_it_is_443(run: Run) -> None:
         "permanent": True,
     }
     assert run["operator"].one("Middleware", "redirect-https")["spec"]["redirectScheme"]["port"] == "8443"
+
+
+def test_a_redirect_shows_head_what_get_is_answered(rendered: Rendered) -> None:
+    """Traefik says 308 to HEAD; the plugin before it makes that a 301."""
+    assert middlewares(rendered, "-http-redirect") == ["redirect-head", "redirect-https"]
+    prefix = "shop-" if name_of(rendered) == "shop" else ""
+    assert rendered.one("Middleware", f"{prefix}redirect-head")["spec"]["plugin"]["flyreplay"]["headRedirect"] is True
 
 
 def test_sockets_go_past_litefs(defaults: Rendered) -> None:

@@ -174,11 +174,10 @@ def free_port() -> int:
 def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
     """The routes as the application's role makes them, and some that are wrong on purpose."""
 
-    def plugin(replay: bool) -> dict[str, Any]:
+    def plugin(replay: bool, **more: bool) -> dict[str, Any]:
         port = pods["primary"].server_address[1]
-        return {
-            "plugin": {"flyreplay": {"statefulSet": "abaci-app", "service": SERVICE, "port": port, "replay": replay}}
-        }
+        settings = {"statefulSet": "abaci-app", "service": SERVICE, "port": port, "replay": replay, **more}
+        return {"plugin": {"flyreplay": settings}}
 
     def router(path: str, service: str, middleware: str | None) -> dict[str, Any]:
         used = {"middlewares": [middleware]} if middleware else {}
@@ -199,6 +198,7 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
                 "writes": method_router("!Method(`GET`) && !Method(`HEAD`)", "primary", "refuse"),
                 "misrouted": router("/misrouted", "replica", "follow"),
                 "misrouted-strict": router("/misrouted-strict", "replica", "refuse"),
+                "redirect": {**router("/redirect", "replica", None), "middlewares": ["head", "https"]},
                 "socket": router("/api/socket", "echo", None),
                 "no-middleware": router("/closed/no-middleware", "replica", "nobody"),
                 "no-plugin": router("/closed/no-plugin", "replica", "unloaded"),
@@ -208,6 +208,8 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
             "middlewares": {
                 "follow": plugin(True),
                 "refuse": plugin(False),
+                "head": plugin(False, headRedirect=True),
+                "https": {"redirectScheme": {"scheme": "https", "permanent": True, "port": "8443"}},
                 "unloaded": {"plugin": {"notloaded": {"a": "b"}}},
                 "invalid": {"plugin": {"flyreplay": {"statefulSet": ".*", "service": SERVICE}}},
             },
@@ -295,6 +297,15 @@ def test_no_empty_200_leaves_whatever_is_misrouted(edge: Edge, route: str, metho
         is_unavailable(status, headers, body, method)
         assert edge.pods["primary"].asked == []
     assert [asked[:2] for asked in edge.pods["replica"].asked] == [(method, route)]
+
+
+def test_a_redirect_is_301_for_get_and_head_and_308_for_the_rest(edge: Edge) -> None:
+    """Traefik's redirectScheme alone answers HEAD with 308, as `curl -I` would then show."""
+    got = {method: edge.ask(method, "/redirect/x?y=1", headers={"Host": "abaci.localhost"}) for method in METHODS}
+    assert {method: answer[0] for method, answer in got.items()} == {
+        method: 301 if method in ("GET", "HEAD") else 308 for method in METHODS
+    }
+    assert {answer[1]["location"] for answer in got.values()} == {"https://abaci.localhost:8443/redirect/x?y=1"}
 
 
 def test_a_get_with_a_body_is_not_sent_again(edge: Edge) -> None:

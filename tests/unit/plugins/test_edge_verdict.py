@@ -31,6 +31,7 @@ def answer(status: int, *headers: list[str], length: int = 5, error: str = "") -
 def good() -> list[dict[str, Any]]:
     return [
         answer(301, ["Location", TARGET]),
+        answer(301, ["Location", TARGET], length=0),
         answer(308, ["Location", TARGET]),
         answer(200, HSTS),
         *(answer(404, COOKIE) for _ in edge_verdict.WRITES),
@@ -45,34 +46,36 @@ def changed(index: int, made: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_requests_go_to_the_edge_under_the_sites_name() -> None:
     asked = edge_verdict.requests(WISHES)
-    assert [(item["method"], item["url"]) for item in asked[:3]] == [
+    assert [(item["method"], item["url"]) for item in asked[:4]] == [
         ("GET", "http://abaci.localhost/api/health?from=abaci.infra"),
+        ("HEAD", "http://abaci.localhost/api/health?from=abaci.infra"),
         ("POST", "http://abaci.localhost/api/health?from=abaci.infra"),
         ("GET", "https://abaci.localhost:8443/api/health"),
     ]
-    assert [item["method"] for item in asked[3:]] == ["POST", "PUT", "DELETE", "OPTIONS"]
-    assert {item["url"] for item in asked[3:]} == {"https://abaci.localhost:8443/.well-known/abaci-infra"}
-    assert [item["connect"] for item in asked] == ["127.0.0.1:8080"] * 2 + ["127.0.0.1:8443"] * 5
-    assert {item.get("ca_file") for item in asked[2:]} == {"/ca.crt"}
+    assert [item["method"] for item in asked[4:]] == ["POST", "PUT", "DELETE", "OPTIONS"]
+    assert {item["url"] for item in asked[4:]} == {"https://abaci.localhost:8443/.well-known/abaci-infra"}
+    assert [item["connect"] for item in asked] == ["127.0.0.1:8080"] * 3 + ["127.0.0.1:8443"] * 5
+    assert {item.get("ca_file") for item in asked[3:]} == {"/ca.crt"}
 
 
 def test_the_port_443_and_an_address_of_ipv6() -> None:
     asked = edge_verdict.requests(
         {**WISHES, "https_port": 443, "edge_https_port": 443, "address": "::1", "ca_file": ""}
     )
-    assert asked[2]["url"] == "https://abaci.localhost/api/health"
-    assert asked[2]["connect"] == "[::1]:443"
-    assert "ca_file" not in asked[2]
+    assert asked[3]["url"] == "https://abaci.localhost/api/health"
+    assert asked[3]["connect"] == "[::1]:443"
+    assert "ca_file" not in asked[3]
 
 
 def test_each_domain_is_asked() -> None:
     wishes = {**WISHES, "domains": ["abaci.localhost", "www.abaci.localhost"]}
-    assert len(edge_verdict.requests(wishes)) == 10
+    assert len(edge_verdict.requests(wishes)) == 12
     second = TARGET.replace("abaci.localhost", "www.abaci.localhost")
     answers = good()
-    answers[3:3] = [answer(301, ["location", second]), answer(308, ["location", second]), answer(200, HSTS)]
+    moved = answer(301, ["location", second])
+    answers[4:4] = [moved, moved, answer(308, ["location", second]), answer(200, HSTS)]
     assert edge_verdict.problems(answers, wishes) == []
-    answers[3] = answer(404)
+    answers[4] = answer(404)
     (problem,) = edge_verdict.problems(answers, wishes)
     assert "http://www.abaci.localhost/" in problem and "404" in problem
 
@@ -86,19 +89,20 @@ def test_a_site_as_wished_has_no_problem() -> None:
     [
         (changed(0, answer(302, ["Location", TARGET])), "was answered 302 to https://abaci.localhost:8443"),
         (changed(0, answer(301, ["Location", TARGET.replace(":8443", "")])), f"not 301 to {TARGET}"),
-        (changed(1, answer(301, ["Location", TARGET])), f"not 308 to {TARGET}"),
-        (changed(2, answer(404, HSTS)), "was answered 404, not 200: check app_health_path"),
-        (changed(2, answer(200)), "came with no Strict-Transport-Security, not max-age=63072000"),
-        (changed(2, answer(200, ["strict-transport-security", "max-age=630720000"])), "not max-age=63072000"),
-        (changed(3, answer(200, ["fly-replay", "instance=abaci-app-0"], length=0)), "with a Fly-Replay header"),
+        (changed(1, answer(308, ["Location", TARGET])), "HEAD http://abaci.localhost/api/health?from=abaci.infra was"),
+        (changed(2, answer(301, ["Location", TARGET])), f"not 308 to {TARGET}"),
+        (changed(3, answer(404, HSTS)), "was answered 404, not 200: check app_health_path"),
+        (changed(3, answer(200)), "came with no Strict-Transport-Security, not max-age=63072000"),
+        (changed(3, answer(200, ["strict-transport-security", "max-age=630720000"])), "not max-age=63072000"),
+        (changed(4, answer(200, ["fly-replay", "instance=abaci-app-0"], length=0)), "with a Fly-Replay header"),
         (
-            changed(6, answer(200, length=0)),
+            changed(7, answer(200, length=0)),
             "OPTIONS https://abaci.localhost:8443/.well-known/abaci-infra was answered",
         ),
-        (changed(6, answer(200, length=0)), "with an empty 200"),
-        (changed(4, answer(404)), "without LiteFS's cookie __txid"),
-        (changed(5, answer(503)), "was answered 503: the primary's application cannot be reached"),
-        (changed(5, answer(429)), "raise app_rate_burst"),
+        (changed(7, answer(200, length=0)), "with an empty 200"),
+        (changed(5, answer(404)), "without LiteFS's cookie __txid"),
+        (changed(6, answer(503)), "was answered 503: the primary's application cannot be reached"),
+        (changed(6, answer(429)), "raise app_rate_burst"),
         (changed(0, answer(0, error="Connection refused.")), "at 127.0.0.1:8080 got no answer: Connection refused."),
         ([], "was not asked"),
         (None, "was not asked"),
@@ -111,14 +115,14 @@ def test_a_problem_is_a_sentence(answers: list[dict[str, Any]] | None, words: st
 
 def test_an_empty_204_is_an_answer() -> None:
     """An application may answer a CORS preflight so; what LiteFS sends for a dropped write is a 200."""
-    assert edge_verdict.problems(changed(6, answer(204, COOKIE, length=0)), WISHES) == []
+    assert edge_verdict.problems(changed(7, answer(204, COOKIE, length=0)), WISHES) == []
 
 
 def test_without_hsts_a_header_is_the_problem() -> None:
     wishes = {**WISHES, "hsts_seconds": 0}
     (problem,) = edge_verdict.problems(good(), wishes)
     assert "which browsers keep for years" in problem
-    assert edge_verdict.problems(changed(2, answer(200)), wishes) == []
+    assert edge_verdict.problems(changed(3, answer(200)), wishes) == []
 
 
 def test_the_write_that_the_inventory_describes() -> None:

@@ -46,6 +46,9 @@ type Config struct {
 	Port int `json:"port,omitempty"`
 	// Replay is true on routes where a GET or HEAD is sent again, false where any Fly-Replay is a 503.
 	Replay bool `json:"replay,omitempty"`
+	// HeadRedirect is true on the route that redirects to https: Traefik answers HEAD with 308, and HEAD has to show
+	// what GET would be answered, which is 301.
+	HeadRedirect bool `json:"headRedirect,omitempty"`
 }
 
 // CreateConfig returns the defaults.
@@ -54,12 +57,13 @@ func CreateConfig() *Config {
 }
 
 type middleware struct {
-	next      http.Handler
-	replay    bool
-	instance  *regexp.Regexp
-	service   string
-	port      string
-	transport *http.Transport
+	next         http.Handler
+	replay       bool
+	headRedirect bool
+	instance     *regexp.Regexp
+	service      string
+	port         string
+	transport    *http.Transport
 }
 
 // New makes the middleware; a configuration that could send a request anywhere else is refused.
@@ -75,11 +79,12 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &middleware{
-		next:     next,
-		replay:   config.Replay,
-		instance: regexp.MustCompile("^" + regexp.QuoteMeta(config.StatefulSet) + "-[0-9]+$"),
-		service:  config.Service,
-		port:     strconv.Itoa(config.Port),
+		next:         next,
+		replay:       config.Replay,
+		headRedirect: config.HeadRedirect,
+		instance:     regexp.MustCompile("^" + regexp.QuoteMeta(config.StatefulSet) + "-[0-9]+$"),
+		service:      config.Service,
+		port:         strconv.Itoa(config.Port),
 		transport: &http.Transport{
 			// Traefik's interpreter does not take dialer.DialContext itself for a function value.
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -96,6 +101,7 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 
 func (m *middleware) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	answer := newResponder(rw)
+	answer.moved = m.headRedirect && req.Method == http.MethodHead
 	m.next.ServeHTTP(answer, req)
 	answer.finish()
 	if !answer.replay {
@@ -221,6 +227,7 @@ type responder struct {
 	replay   bool
 	value    string
 	streamed bool
+	moved    bool // 308 becomes 301
 }
 
 func newResponder(rw http.ResponseWriter) *responder {
@@ -243,6 +250,9 @@ func (r *responder) WriteHeader(status int) {
 		r.rw.Header().Del(header)
 		r.rw.WriteHeader(status)
 		return
+	}
+	if r.moved && status == http.StatusPermanentRedirect {
+		status = http.StatusMovedPermanently
 	}
 	r.decide()
 	if !r.replay {

@@ -194,6 +194,36 @@ func TestOnTheWritingRouteNothingIsSentAgain(t *testing.T) {
 	}
 }
 
+func TestARedirectShowsHeadWhatGetIsAnswered(t *testing.T) {
+	// As Traefik's redirectScheme: 301 for GET, 308 for every other method.
+	redirect := http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		rw.Header().Set("Location", "https://abaci.localhost/")
+		status := http.StatusPermanentRedirect
+		if req.Method == http.MethodGet {
+			status = http.StatusMovedPermanently
+		}
+		rw.WriteHeader(status)
+	})
+	for _, on := range []bool{true, false} {
+		config := CreateConfig()
+		config.StatefulSet, config.Service, config.HeadRedirect = "abaci-app", "pods.example", on
+		made, err := New(context.Background(), redirect, config, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for method, want := range map[string]int{"GET": 301, "HEAD": 301, "POST": 308, "OPTIONS": 308} {
+			if method == "HEAD" && !on {
+				want = 308
+			}
+			got := httptest.NewRecorder()
+			made.ServeHTTP(got, httptest.NewRequest(method, "/", nil))
+			if got.Code != want || got.Header().Get("Location") == "" {
+				t.Errorf("headRedirect %v, %s: %d %v", on, method, got.Code, got.Header())
+			}
+		}
+	}
+}
+
 func TestOnlyPodsOfTheStatefulSetAreFollowed(t *testing.T) {
 	for _, value := range []string{
 		"", "instance=", "abaci-app-0", "instance=abaci-app", "instance=abaci-app-", "instance=abaci-app-0x",

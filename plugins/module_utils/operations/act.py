@@ -232,6 +232,9 @@ class Site:
             for ordinal in wanted:
                 pod = sit.pod_of(document, ordinal)
                 name = f"{self.name}-{ordinal}"
+                if pod is not None and pod["deleting"]:
+                    problems.append(f"{name} is still stopping.")
+                    continue
                 if pod is not None and pod["litefs"]["cluster_id"] not in (None, target["cluster_id"]):
                     raise NotDone(
                         f"{name} holds the cluster {pod['litefs']['cluster_id']}, not the primary's "

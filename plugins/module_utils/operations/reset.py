@@ -22,11 +22,13 @@ def decide(
     exports: Iterable[Mapping[str, Any]] = (),
     memo: Mapping[str, Any] | None = None,
     now: str | None = None,
+    without: Iterable[str] = (),
 ) -> dict[str, Any]:
     """What is left to do to re-seed the targets (``mismatched``, or a list of ordinals).
 
     ``exports``: manifests of exports made for this run. ``memo``: what the lock remembers of a run that died, made by
-    remember(); it keeps a replica from being re-seeded twice. The plan also says ``targets`` (ordinals) and ``export``:
+    remember(); it keeps a replica from being re-seeded twice. ``without``: names of volumes of held old primaries that
+    cannot be read any more and are given up. The plan also says ``targets`` (ordinals) and ``export``:
     the pods that have to be exported before the first step, the primary's cluster first, then each copy of another
     cluster that is about to be put aside; ``rescue``: the ordinals whose volume has to be exported without LiteFS.
     """
@@ -75,7 +77,11 @@ def decide(
     foreign = [pod for pod in pods if _mismatched(found, pod)]
     cause = "8.1C" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
     rescue = [
-        ordinal for ordinal in sorted(touched) if ordinal in sit.held(state) and not _rescued(exports, ordinal, now)
+        ordinal
+        for ordinal in sorted(touched)
+        if ordinal in sit.held(state)
+        and not _rescued(exports, ordinal, now)
+        and (sit.claim_of(state, ordinal) or {}).get("volume") not in (None, *without)
     ]
     return sit.plan(
         None,

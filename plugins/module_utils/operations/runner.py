@@ -41,7 +41,7 @@ def decide(
     if operation == "scale":
         return scale.decide(document, wishes["replicas"], bool(wishes.get("remove_volumes")), exports, memo, now())
     if operation == "replica_reset":
-        return reset.decide(document, wishes["targets"], exports, memo, now())
+        return reset.decide(document, wishes["targets"], exports, memo, now(), wishes.get("without") or [])
     if operation == "promote":
         return promote.decide(document, wishes, exports, now())
     return restore.decide(document, file, wishes, exports, volumes, now(), memo)

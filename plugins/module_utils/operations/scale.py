@@ -82,7 +82,7 @@ def decide(
         steps.append(
             sit.step(
                 "scale",
-                f"scale down from {current} to {wish}: {litefs.names(leaving) or 'no pod'} stops",
+                f"scale down from {current} to {wish}: stopping {litefs.names(leaving) or 'no pod'}",
                 replicas=wish,
                 was=current,
             )

@@ -292,7 +292,8 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
             f"move the role with {identity.PROMOTE}.",
             "8.4",
         )
-    said = pod["init"]["message"]
+    # Without the guard's own advice: here there is more to say.
+    said = (pod["init"]["message"] or "").partition(" Nothing was changed.")[0]
     if pod["init"]["state"] in ("failed", "waiting", "running") and said:
         cause = _cause_of_refusal(said)
         hint = {

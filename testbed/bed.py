@@ -18,10 +18,12 @@ import pathlib
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
 import time
+import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +38,10 @@ IMAGES = {
     "images-app": "antialias/soroban-abacus-flashcards:latest",
     "images-redis": "library/redis:7-alpine",
     "images-busybox": "library/busybox:1.36",
+    "images-cert-manager-controller": "jetstack/cert-manager-controller:v1.11.5",
+    "images-cert-manager-webhook": "jetstack/cert-manager-webhook:v1.11.5",
+    "images-cert-manager-cainjector": "jetstack/cert-manager-cainjector:v1.11.5",
+    "images-cert-manager-acmesolver": "jetstack/cert-manager-acmesolver:v1.11.5",
 }
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -119,6 +125,7 @@ class Plan:
     subnet: ipaddress.IPv4Network
     nodes: tuple[Node, ...]
     registry: str = field(default="")
+    acme: str = field(default="")
 
     @property
     def prefix(self) -> str:
@@ -126,7 +133,7 @@ class Plan:
 
 
 def plan(name: str, nodes: int, suite: str, ports: Ports, subnet: ipaddress.IPv4Network) -> Plan:
-    """Name and number everything: server-0 first, then agents; the registry sits at .9, the nodes from .10 on.
+    """Name and number everything: the ACME server at .8, the registry at .9, the nodes from .10 on, server-0 first.
 
     Raises:
         BedError: name, count or suite cannot be used.
@@ -148,6 +155,7 @@ def plan(name: str, nodes: int, suite: str, ports: Ports, subnet: ipaddress.IPv4
             for number, host in enumerate(hosts)
         ),
         registry=str(subnet[9]),
+        acme=str(subnet[8]),
     )
 
 
@@ -228,7 +236,26 @@ def inventory(bed: Plan, folder: pathlib.Path, settings: Mapping[str, object]) -
 def mirrors(registry: str) -> dict[str, object]:
     """The content of registries.yaml that sends production image names to the bed's registry."""
     endpoint = {"endpoint": [f"http://{registry}:5000"]}
-    return {"mirrors": {"docker.io": endpoint, "ghcr.io": endpoint}}
+    return {"mirrors": {"docker.io": endpoint, "ghcr.io": endpoint, "quay.io": endpoint}}
+
+
+def acme_configuration() -> str:
+    """Pebble's configuration: it validates at the ports that the whole Internet uses."""
+    pebble = {
+        "listenAddress": "0.0.0.0:14000",
+        "managementListenAddress": "0.0.0.0:15000",
+        "certificate": "/etc/pebble/server.crt",
+        "privateKey": "/etc/pebble/server.key",
+        "httpPort": 80,
+        "tlsPort": 443,
+        "ocspResponderURL": "",
+        "externalAccountBindingRequired": False,
+        "keyAlgorithm": "ecdsa",
+        "domainBlocklist": ["blocked.abaci.localhost"],
+        "retryAfter": {"authz": 1, "order": 1},
+        "profiles": {"default": {"description": "90 days", "validityPeriod": 7776000}},
+    }
+    return json.dumps({"pebble": pebble}, indent=2) + "\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------- I/O
@@ -398,21 +425,29 @@ def make_keys(bed: Plan, folder: pathlib.Path) -> None:
             *("-days", "3650", "-subj", "/CN=abaci bed site CA", "-keyout", str(ca_key), "-out", str(ca)),
             *("-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         )
-    certificate, key, request = folder / "site.crt", folder / "site.key", folder / "site.csr"
-    if not certificate.exists():
-        extensions = folder / "site.ext"
-        extensions.write_text(
-            "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n"
-            f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN}\n"
-        )
-        run(
-            *("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", f"/CN={DOMAIN}", "-keyout", str(key), "-out", str(request)),
-        )
-        run(
-            *("openssl", "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca_key)),
-            *("-CAcreateserial", "-days", "825", "-extfile", str(extensions), "-out", str(certificate)),
-        )
+    sign(folder, "site", DOMAIN, f"DNS:{DOMAIN},DNS:*.{DOMAIN}")
+    sign(folder, "acme", "abaci bed ACME server", f"IP:{bed.acme}")
+
+
+def sign(folder: pathlib.Path, stem: str, name: str, names: str) -> None:
+    """Make <stem>.key and a certificate <stem>.crt for `names` (as in subjectAltName), signed by the site's CA."""
+    certificate, key, request = (folder / f"{stem}.{ending}" for ending in ("crt", "key", "csr"))
+    if certificate.exists():
+        return
+    extensions = folder / f"{stem}.ext"
+    extensions.write_text(
+        "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n"
+        f"subjectAltName={names}\n"
+    )
+    run(
+        *("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request)),
+    )
+    run(
+        *("openssl", "x509", "-req", "-in", str(request), "-CA", str(folder / "site-ca.crt")),
+        *("-CAkey", str(folder / "site-ca.key"), "-CAcreateserial", "-days", "825", "-extfile", str(extensions)),
+        *("-out", str(certificate)),
+    )
 
 
 def check_ports(ports: Ports) -> None:
@@ -504,8 +539,62 @@ def start_registry(bed: Plan) -> None:
     docker("start", name)
 
 
+ACME_START = """\
+/opt/pebble/pebble-challtestsrv -defaultIPv4 "$1" -defaultIPv6 "" -dnsserver :8053 \
+  -http01 "" -https01 "" -tlsalpn01 "" -doh "" -management :8055 &
+exec /opt/pebble/pebble -config /etc/pebble/config.json -dnsserver 127.0.0.1:8053
+"""
+
+
+def start_acme(bed: Plan, folder: pathlib.Path) -> None:
+    """Start the ACME server, for which every name in the world is server-0, and write down the root it issues from."""
+    name = f"{bed.prefix}-acme"
+    state = container_state(name)
+    if not state:
+        programs = artifact("pebble")
+        docker(
+            *("create", "--name", name, "--hostname", "acme", "--label", f"{LABEL}={bed.name}", "--init"),
+            *("--network", bed.prefix, "--ip", bed.acme, "--restart=unless-stopped"),
+            # Validation begins at once, and no nonce is refused to try out the client.
+            *("--env=PEBBLE_VA_NOSLEEP=1", "--env=PEBBLE_WFE_NONCEREJECT=0"),
+            *(image("node-registry"), "/bin/sh", "-c", ACME_START, "acme", bed.nodes[0].address),
+        )
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for program in ("pebble", "pebble-challtestsrv"):
+                add_file(tar, f"/opt/pebble/{program}", (programs / program).read_bytes(), 0o755)
+            add_file(tar, "/etc/pebble/config.json", acme_configuration())
+            for ending in ("crt", "key"):
+                add_file(tar, f"/etc/pebble/server.{ending}", (folder / f"acme.{ending}").read_bytes(), 0o600)
+        docker("cp", "-", f"{name}:/", data=buffer.getvalue())
+    if state != "running":
+        docker("start", name)
+    # Pebble makes a root at each start; visitors trust it and the site's own CA.
+    root = acme_root(bed, folder)
+    (folder / "acme-root.crt").write_text(root)
+    (folder / "ca.pem").write_text((folder / "site-ca.crt").read_text() + root)
+
+
+def acme_root(bed: Plan, folder: pathlib.Path, timeout: float = 30.0) -> str:
+    """The root certificate (PEM) of the ACME server, which it gives out at its management port."""
+    context = ssl.create_default_context(cafile=str(folder / "site-ca.crt"))
+    address = f"https://{bed.acme}:15000/roots/0"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with direct.open(address, timeout=5) as answer:
+                text: str = answer.read().decode("ascii")
+                return text
+        except OSError as error:
+            if time.monotonic() > deadline:
+                words = docker("logs", "--tail", "3", f"{bed.prefix}-acme", check=False)
+                raise BedError(f"The ACME server does not answer at {address} ({error}): {words}") from error
+        time.sleep(0.3)
+
+
 def push(bed_name: str) -> None:
-    """Push the application's, Redis's and busybox's image into the bed's registry, built anew where they changed."""
+    """Push the images that pods of the site run into the bed's registry, built anew where they changed."""
     name = f"abaci-{bed_name}-registry"
     if container_state(name) != "running":
         raise BedError(f"The registry of bed {bed_name!r} is not running: start it with `make up`.")
@@ -560,6 +649,19 @@ def k3s_settings(release: str | None) -> dict[str, object]:
     }
 
 
+def cert_manager_settings(bed: Plan, folder: pathlib.Path) -> dict[str, object]:
+    """Where the cert_manager role finds its manifest, and the ACME server behind the production issuer."""
+    release = max((p for p in artifact("cert-manager-manifests").glob("v1.11.*")), key=lambda path: path.name)
+    return {
+        "cert_manager_source": "folder",
+        "cert_manager_folder": str(release),
+        "cert_manager_version": release.name,
+        "cert_manager_checksum": (release / "sha256sum.txt").read_text().split()[0],
+        "cert_manager_acme_directory": f"https://{bed.acme}:14000/dir",
+        "cert_manager_acme_ca_file": str(folder / "site-ca.crt"),
+    }
+
+
 def write_inventory(bed: Plan, folder: pathlib.Path, release: str | None) -> pathlib.Path:
     if bed.name == "local":
         target = ROOT / "inventories/local"
@@ -572,12 +674,13 @@ def write_inventory(bed: Plan, folder: pathlib.Path, release: str | None) -> pat
     kubeconfig = target / "kubeconfig" if bed.name == "local" else folder / "kubeconfig"
     settings: dict[str, object] = {
         **k3s_settings(release),
+        **cert_manager_settings(bed, folder),
         "k3s_kubeconfig": str(kubeconfig),
         "k3s_kubeconfig_server": f"https://127.0.0.1:{bed.ports.api}",
         "k3s_registries": mirrors(bed.registry),
         "app_tls_certificate_file": str(folder / "site.crt"),
         "app_tls_private_key_file": str(folder / "site.key"),
-        "app_tls_ca_file": str(folder / "site-ca.crt"),
+        "app_tls_ca_file": str(folder / "ca.pem"),
         "app_https_port": bed.ports.https,
         "app_edge_address": "127.0.0.1",
         "app_edge_https_port": bed.ports.https,
@@ -592,13 +695,13 @@ def write_inventory(bed: Plan, folder: pathlib.Path, release: str | None) -> pat
 def up(name: str, nodes: int, suite: str, ports: Ports, release: str | None) -> None:
     if not NAME.fullmatch(name):
         plan(name, nodes, suite, ports, ipaddress.IPv4Network("10.100.7.0/24"))
-    existing = [c for c in bed_containers(name) if not c.endswith("-registry")]
+    existing = [c for c in bed_containers(name) if not c.endswith(("-registry", "-acme"))]
     if existing and len(existing) != nodes:
         raise BedError(f"Bed {name!r} has {len(existing)} nodes and {nodes} were asked for: run `make down` first.")
     if not existing:
         check_ports(ports)
     # The long builds first: nothing of the bed exists until everything that it needs does.
-    for needed in (f"node-{suite}", "node-registry", *IMAGES, *(() if release else ("k3s",))):
+    for needed in (f"node-{suite}", "node-registry", "pebble", *IMAGES, *(() if release else ("k3s",))):
         artifact(needed)
     bed = plan(name, nodes, suite, ports, network(name))
     folder = folder_of(name)
@@ -609,6 +712,7 @@ def up(name: str, nodes: int, suite: str, ports: Ports, release: str | None) -> 
         for node in bed.nodes:
             start_node(bed, node, tag, flags, folder)
         start_registry(bed)
+        start_acme(bed, folder)
     push(name)
     wait_ssh(bed)
     say(f"{nodes} node(s) answer; inventory {write_inventory(bed, folder, release)}")

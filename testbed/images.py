@@ -329,6 +329,14 @@ def local_path(base: pathlib.Path, program: pathlib.Path, version: str) -> Image
     return Image(f"docker.io/rancher/local-path-provisioner:{version}", (entries,), config)
 
 
+def cert_manager(base: pathlib.Path, binary: pathlib.Path, program: str, version: str) -> Image:
+    """One of cert-manager's programs at upstream's place; the binary goes by the name it is called by."""
+    path = f"app/cmd/{program}/{program}"
+    entries = (*_small_system(base), Entry(path, binary, mode=0o755))
+    config = {"Env": [PATH], "Entrypoint": [f"/{path}"], "User": "1000"}
+    return Image(f"quay.io/jetstack/cert-manager-{program}:{version}", (entries,), config)
+
+
 def traefik(base: pathlib.Path, program: pathlib.Path, version: str) -> Image:
     entries = (*_small_system(base), Entry("usr/local/bin/traefik", program, mode=0o755))
     config = {"Env": [PATH], "Entrypoint": ["/usr/local/bin/traefik"], "ExposedPorts": {"80/tcp": {}}}

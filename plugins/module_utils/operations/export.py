@@ -224,6 +224,7 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
         **facts,
         "path": str(plain),
         "verified": True,
+        "rows": sqlitefile.rows(plain),
         "cluster_id": manifest.get("cluster_id"),
         "txid": manifest.get("txid"),
         "time": manifest.get("time"),

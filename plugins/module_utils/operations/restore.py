@@ -100,6 +100,12 @@ def decide(
     problem = _unconfirmed(file, record.cluster_id, wishes)
     if problem:
         return refuse(problem)
+    export = [
+        one["name"]
+        for one in litefs.reachable(state)
+        if sit.txid(state, one)
+        and sit.fresh_export(exports, state["database"], one["litefs"]["cluster_id"], sit.txid(state, one), now) is None
+    ]
     notes = [f"{one['name']} does not answer; its volume was looked into." for one in silent]
     steps = _lost_steps(
         state,
@@ -112,7 +118,8 @@ def decide(
             cluster_id=record.cluster_id,
         ),
     )
-    return sit.plan(None, steps, notes, "8.2", export=[], look=[], way="lost")
+    # What other clusters left behind is overwritten where the volume in question is of the same one.
+    return sit.plan(None, steps, notes, "8.2", export=export, look=[], way="lost")
 
 
 def _running(
@@ -145,6 +152,9 @@ def _running(
             f"does not have: export it (playbooks/backup.yml -e backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "8.6",
         )
+    problem = _unconfirmed(file, found.cluster_id, wishes)
+    if problem:
+        return refuse(problem)  # type: ignore[no-any-return]
     present = sit.fresh_export(exports, state["database"], found.cluster_id, 1, now)
     if present is None:
         return sit.plan(None, [], export=[leader["name"]], look=[], way="running")
@@ -162,9 +172,6 @@ def _running(
                 f"not survive the difference: {cure}, and restore that.",
                 "8.12",
             )
-    problem = _unconfirmed(file, found.cluster_id, wishes)
-    if problem:
-        return refuse(problem)  # type: ignore[no-any-return]
     notes = [
         f"{pod['name']} does not follow the primary and will not get the restored data: playbooks/replica_reset.yml."
         for pod in state["pods"]

@@ -121,8 +121,8 @@ def step(
             continue
         if acted:
             break
-        _do(site, operation, one, document, memo, file, seconds, holder)
-        answer["did"].append(one["say"])
+        proof = _do(site, operation, one, document, memo, file, seconds, holder)
+        answer["did"] += [one["say"], *([proof] if proof else [])]
         acted = answer["changed"] = True
     return answer
 
@@ -166,7 +166,8 @@ def _do(
     file: Mapping[str, Any],
     seconds: int,
     holder: str,
-) -> None:
+) -> str | None:
+    """Do one step; the proof of it where there is something to tell."""
     kind = one["do"]
     if kind == "scale":
         site.scale(one["replicas"], one["was"])
@@ -202,9 +203,10 @@ def _do(
     elif kind == "record_id":
         _record_id(site, one["ordinal"], file)
     elif kind == "import":
-        _import(site, one, memo, file, seconds, holder)
+        return _import(site, one, memo, file, seconds, holder)
     else:
         raise act.NotDone(f"The step {kind} is not known to this version.")
+    return None
 
 
 def _record_id(site: act.Site, ordinal: int, file: Mapping[str, Any]) -> None:
@@ -224,7 +226,7 @@ def _import(
     file: Mapping[str, Any],
     seconds: int,
     holder: str,
-) -> None:
+) -> str:
     path = Path(str(file["path"]))
     try:
         facts = sqlitefile.verify(path)
@@ -237,28 +239,25 @@ def _import(
         raise act.NotDone(f"{one['pod']} is not the one primary any more: run again.")
     if one["cluster_id"] is not None and leaders[0]["litefs"]["cluster_id"] != one["cluster_id"]:
         raise act.NotDone(f"{one['pod']} holds another cluster than when this was decided: run again.")
-    transfer.upload(
-        site.api, site.namespace, one["pod"], site.port, transfer.name_query("/import", site.database), path, seconds
-    )
+    expected = str(file["imported_checksum"])
+    with transfer.watch(site.api, site.namespace, one["pod"], site.port, 2 * seconds + 60) as seen:
+        query = transfer.name_query("/import", site.database)
+        transfer.upload(site.api, site.namespace, one["pod"], site.port, query, path, seconds)
 
-    def missing(document: dict[str, Any]) -> list[str]:
-        pod = next((pod for pod in document["pods"] if pod["name"] == one["pod"]), None)
-        where = litefs.position(pod, site.database) if pod is not None else None
-        # Writes of the application may follow at once: the position just after the import is asked for only here.
-        if where is not None and (where.checksum == file["imported_checksum"] or one["cluster_id"] is not None):
-            return []
-        return [f"{one['pod']} does not show the file's checksum {file['imported_checksum']} yet."]
+        def missing(document: dict[str, Any]) -> list[str]:
+            # The application may write at once: the transaction of the import is the one with the file's checksum.
+            pod = next((pod for pod in document["pods"] if pod["name"] == one["pod"]), None)
+            where = litefs.position(pod, site.database) if pod is not None else None
+            if where is not None:
+                seen.setdefault(where.checksum, f"{where.txid:016x}")
+            return [] if expected in seen else [f"{one['pod']} does not show the file's checksum {expected}."]
 
-    document = site.wait(30, missing, "see the imported file's checksum on the primary")
-    pod = next(pod for pod in document["pods"] if pod["name"] == one["pod"])
-    where = litefs.position(pod, site.database)
+        site.wait(30, missing, "see the imported file's checksum on the primary")
+        txid = seen[expected]
     memo["imported"] = facts["sha256"]
-    memo["proof"] = {
-        "expected": file["imported_checksum"],
-        "seen": where.checksum if where else None,
-        "txid": f"{where.txid:016x}" if where else None,
-    }
     _renew(site, holder, memo)
+    rows = ", ".join(f"{count} rows in {table}" for table, count in (file.get("rows") or {}).items())
+    return f"it is transaction {txid} with the checksum {expected}, as computed from the file: {rows or 'no table'}"
 
 
 def _my_lease(site: act.Site, holder: str) -> dict[str, Any]:

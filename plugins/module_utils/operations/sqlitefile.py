@@ -81,3 +81,19 @@ def integrity(path: Path) -> str | None:
     except sqlite3.Error as exc:
         return str(exc)
     return None if found == ["ok"] else "; ".join(found)
+
+
+def rows(path: Path) -> dict[str, int]:
+    """How many rows each table of a sound file has."""
+    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+        tables = db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY 1"
+        )
+        names = [str(name) for (name,) in tables]
+        quoted = {name: '"' + name.replace('"', '""') + '"' for name in names}
+        found = {}
+        for name in names:
+            with contextlib.suppress(sqlite3.Error):  # a virtual table whose module is not here
+                found[name] = int(db.execute(f"SELECT count(*) FROM {quoted[name]}").fetchone()[0])
+        return found

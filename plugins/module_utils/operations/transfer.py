@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -50,6 +52,26 @@ def upload(api: kube.Client, namespace: str, pod: str, port: int, path: str, sou
         if answer.status != 200:
             raise kube.KubeError(f"{where} was answered {answer.status}: {_text(answer)}.", answer.status)
         answer.read()
+
+
+@contextlib.contextmanager
+def watch(api: kube.Client, namespace: str, pod: str, port: int, timeout: float) -> Iterator[dict[str, str]]:
+    """Every transaction that the pod reports while the body runs: checksum -> TXID (GET /events)."""
+    seen: dict[str, str] = {}
+    with _forward(api, namespace, pod, port, timeout, f"GET /events on port {port} of pod {namespace}/{pod}") as stream:
+        stream.send(f"GET /events HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(stream)
+        answer.begin()
+
+        def read() -> None:
+            with contextlib.suppress(Exception):  # it ends by being closed, in whatever way that shows
+                for line in answer:
+                    event = json.loads(line)
+                    if event.get("type") == "tx":
+                        seen[str(event["data"]["postApplyChecksum"])] = str(event["data"]["txID"])
+
+        threading.Thread(target=read, daemon=True).start()
+        yield seen
 
 
 def name_query(path: str, database: str) -> str:

@@ -42,6 +42,7 @@ IMAGES = {
     "images-cert-manager-webhook": "jetstack/cert-manager-webhook:v1.11.5",
     "images-cert-manager-cainjector": "jetstack/cert-manager-cainjector:v1.11.5",
     "images-cert-manager-acmesolver": "jetstack/cert-manager-acmesolver:v1.11.5",
+    "images-keel": "keel-hq/keel:0.22.1",
 }
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -678,6 +679,8 @@ def write_inventory(bed: Plan, folder: pathlib.Path, release: str | None) -> pat
         "k3s_kubeconfig": str(kubeconfig),
         "k3s_kubeconfig_server": f"https://127.0.0.1:{bed.ports.api}",
         "k3s_registries": mirrors(bed.registry),
+        # A pod has no part in the mirrors of its node.
+        "keel_env": {"KEEL_STANDIN_REGISTRY": f"http://{bed.registry}:5000"},
         "app_tls_certificate_file": str(folder / "site.crt"),
         "app_tls_private_key_file": str(folder / "site.key"),
         "app_tls_ca_file": str(folder / "ca.pem"),

@@ -493,6 +493,24 @@ def build_images_redis(out: pathlib.Path, log: Log) -> None:
     images.write_archive(out / "redis.tar", [images.redis(artifact("image-base"))])
 
 
+def build_images_keel(out: pathlib.Path, log: Log) -> None:
+    """The stand-in for Keel, under Keel's name and user."""
+    del log
+    # /bin is a link in the base layer.
+    own = (
+        images.Entry("usr/bin/keel", TESTBED / "keel" / "keel.py", mode=0o755),
+        images.Entry("data", mode=0o777),
+    )
+    config = {
+        "Env": [images.PATH, "XDG_DATA_HOME=/data"],
+        "Entrypoint": ["/bin/keel"],
+        "User": "666",
+        "ExposedPorts": {"9300/tcp": {}},
+    }
+    layers = (images.base_layer(artifact("image-base")), own)
+    images.write_archive(out / "keel.tar", [images.Image("ghcr.io/keel-hq/keel:0.22.1", layers, config)])
+
+
 def build_cert_manager(out: pathlib.Path, log: Log) -> None:
     flags = ["-trimpath", "-mod=readonly", f"-ldflags={STRIP}"]
     go_command(out, log, ["build", *flags, "-o", str(out / "cert-manager"), "."], cwd=TESTBED / "cert_manager")
@@ -726,6 +744,15 @@ def artifacts() -> dict[str, Artifact]:
         ),
         Artifact(
             "images-redis", "image of Redis", build_images_redis, {}, ("images.py",), ("image-base",), "redis.tar"
+        ),
+        Artifact(
+            "images-keel",
+            "image of the stand-in for Keel",
+            build_images_keel,
+            {},
+            ("keel/keel.py",),
+            ("image-base",),
+            "keel.tar",
         ),
         *(cert_manager_image(program) for program in ("controller", "webhook", "cainjector", "acmesolver")),
         Artifact(

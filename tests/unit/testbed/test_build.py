@@ -142,6 +142,7 @@ def test_every_artifact_of_the_table_has_what_it_needs_before_it() -> None:
         "k3s",
     }
     expected |= {"node-trixie", "node-bookworm", "node-registry", "images-app", "images-redis", "images-busybox"}
+    expected |= {"images-keel"}
     assert expected <= seen
 
 

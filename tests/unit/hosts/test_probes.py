@@ -1,0 +1,78 @@
+"""What the probes read on a host: units from cgroups, k3s's stamp of its inputs, and the FUSE protocol of the proof."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import struct
+
+import pytest
+from ansible_collections.abaci.infra.plugins.modules import fuse_probe, host_probe, k3s_probe
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        ("0::/system.slice/k3s.service\n", "/system.slice/k3s.service"),
+        ("12:memory:/x\n1:name=systemd:/system.slice/nginx.service\n0::/\n", "/system.slice/nginx.service"),
+        ("0::/kubepods/burstable/pod1/abc\n", "/kubepods/burstable/pod1/abc"),
+        ("0::/\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_unit_of_a_process_on_both_cgroup_versions(cgroups: str, unit: str) -> None:
+    assert host_probe.unit_of(cgroups) == unit
+
+
+def test_a_listening_port_is_found_with_its_process() -> None:
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        found = [entry for entry in host_probe.listeners() if entry["port"] == port]
+    assert len(found) == 1 and found[0]["process"]
+
+
+def test_the_room_of_a_path_that_does_not_exist_yet_is_that_of_its_parent(tmp_path: pathlib.Path) -> None:
+    assert host_probe.disk_free_mb(str(tmp_path / "not/yet")) > 0
+
+
+def test_a_changed_a_new_and_a_removed_input_are_stale(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same, changed, new, removed = (tmp_path / name for name in ("same", "changed", "new", "removed"))
+    for file in (same, changed, new):
+        file.write_text("now")
+    now = hashlib.sha256(b"now").hexdigest()
+    stamp = f"{now}  {same}\n{'0' * 64}  {changed}\n  {new}\n{now}  {removed}\n  {tmp_path}/absent\n"
+    monkeypatch.setattr(k3s_probe, "read", lambda path: stamp if path == "/run/k3s.inputs" else "")
+    assert k3s_probe.stale_inputs("k3s") == sorted(map(str, (changed, new, removed)))
+    # A k3s that was not started by our unit left no stamp: nothing is known to be stale.
+    assert k3s_probe.stale_inputs("k3s-agent") == []
+
+
+def request(opcode: int, body: bytes = b"") -> bytes:
+    header: bytes = fuse_probe.IN_HEADER.pack(fuse_probe.IN_HEADER.size + len(body), opcode, 77, 1, 0, 0, 0, 0)
+    return header + body
+
+
+def test_the_handshake_is_answered_with_a_version_not_above_the_kernels() -> None:
+    reply, version = fuse_probe.answer(request(fuse_probe.FUSE_INIT, struct.pack("=IIII", 7, 23, 0, 0)))
+    length, error, unique, major, minor = struct.unpack_from("=IiQII", reply)
+    assert (length, error, unique, major, minor) == (len(reply), 0, 77, 7, 23)
+    assert len(reply) == 80  # header and fuse_init_out, which the kernel measures
+    assert version == (7, 23)
+
+
+def test_the_root_is_a_directory_with_the_mark() -> None:
+    reply, version = fuse_probe.answer(request(fuse_probe.FUSE_GETATTR))
+    length, error, unique = struct.unpack_from("=IiQ", reply)
+    assert (length, error, unique) == (len(reply), 0, 77)
+    assert len(reply) == 16 + 16 + 88  # header, validity, fuse_attr
+    assert struct.unpack_from("=Q", reply, 16 + 16 + 32)[0] == fuse_probe.MARK
+    assert version is None
+
+
+def test_everything_else_is_refused_as_not_implemented() -> None:
+    reply, _version = fuse_probe.answer(request(99))
+    assert struct.unpack("=IiQ", reply) == (16, fuse_probe.ENOSYS, 77)

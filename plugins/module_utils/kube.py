@@ -148,6 +148,14 @@ class Client:
         applied: Object = self._json("PATCH", path, query, obj, "application/apply-patch+yaml")
         return applied
 
+    def patch_status(self, obj: Object, status: Object) -> Object:
+        """Merge ``status`` into that of an object as it was read; KubeError with status 409 where it changed since."""
+        metadata = obj["metadata"]
+        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"]) + "/status"
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
+        patched: Object = self._json("PATCH", path, body=body, content_type="application/merge-patch+json")
+        return patched
+
     def knows(self, api_version: str, kind: str) -> bool:
         """Whether the API serves this kind now. Raises KubeError where the API does not answer."""
         try:

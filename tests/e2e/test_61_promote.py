@@ -1,0 +1,116 @@
+"""The primary's volume is gone: the role moves to the best replica, with at most the stated tail missing (8.2, 8.4)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import operating as op
+import pytest
+from operating import operate, refused
+from sitebed import Bed, until
+
+
+@pytest.fixture(scope="module")
+def backups(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("promote") / "backups"
+
+
+def test_a_healthy_primary_is_not_replaced(bed: Bed, backups: Path) -> None:
+    op.agree(bed)
+    refused(operate(bed, "promote", backups=backups), "there is nothing to promote")
+
+
+def test_8_2_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_the_site_back(
+    bed: Bed, backups: Path
+) -> None:
+    op.post(bed, 30, "before the loss")
+    place, rows = op.agree(bed), op.rows(bed, 0)
+    old = int(op.record(bed)["primaryOrdinal"])
+    assert old == 0
+    # The tail: the replicas hear nothing any more while the primary acknowledges three more writes.
+    for replica in (1, 2):
+        address = bed.get("pod", f"abaci-app-{replica}", "-n", "abaci")["status"]["podIP"]
+        node = bed.get("pod", "abaci-app-0", "-n", "abaci")["spec"]["nodeName"]
+        for direction in ("-s", "-d"):
+            bed.node_exec(node, "iptables", "-I", "FORWARD", direction, address, "-j", "DROP")
+    op.post(bed, 3, "the tail")
+    with_tail = op.rows(bed, 0)
+    assert with_tail != rows
+    lost = op.lose_volume(bed, 0)
+    for replica in (1, 2):
+        address = bed.get("pod", f"abaci-app-{replica}", "-n", "abaci")["status"]["podIP"]
+        for direction in ("-s", "-d"):
+            bed.node_exec(node, "iptables", "-D", "FORWARD", direction, address, "-j", "DROP")
+    until(lambda: "refuses to start as primary" in op.guard_says(bed, 0), 180, "the guard holds pod-0")
+    before = set(op.volumes(bed))
+
+    shown = operate(bed, "promote", backups=backups)
+    refused(shown, f"at TXID {place[1]}", "is lost")
+    figure = re.search(r"promote_accept_loss_after=([0-9a-f]{16})", shown.output)
+    assert figure and figure[1] == place[1], "the figure is the best replica's position"
+    refused(operate(bed, "promote", "-e", "promote_accept_loss_after=yes", backups=backups), "give the figure back")
+
+    acts = op.until_done(bed, "promote", "-e", f"promote_accept_loss_after={figure[1]}", backups=backups)
+    print(acts)
+    data = op.record(bed)
+    assert data["primaryOrdinal"] != "0" and data["heldOrdinals"] == "0" and data["clusterID"] == place[0]
+    new = int(data["primaryOrdinal"])
+    assert op.agree(bed, (1, 2), 120)[0] == place[0]
+    assert op.rows(bed, new) == rows, "everything up to the stated transaction is there"
+    until(lambda: bed.edge("POST", "/api/records", b'{"body": "after"}').status == 201, 60, "writes again")
+    assert before <= set(op.volumes(bed)), "no volume is gone"
+    assert {one["pod"] for one in op.manifests(backups)} >= {"abaci-app-1", "abaci-app-2"}, "every copy was exported"
+    assert op.volumes(bed)[lost] == "Released"
+
+    site = bed.playbook("--tags", "app", "-e", "app_rollout_timeout=20")
+    assert op.record(bed)["primaryOrdinal"] == str(new), site.output[-2000:]
+
+
+def test_an_old_primary_that_returns_is_held_until_its_database_is_exported(bed: Bed, backups: Path) -> None:
+    """As a replica, its unreplicated tail would be thrown away by a snapshot without a word (litefs.md section 3)."""
+    from test_60_scale_and_reset import give_back
+
+    lost = next(name for name, phase in op.volumes(bed).items() if phase == "Released" and on_it(bed, name))
+    give_back(bed, lost)
+    until(lambda: "is held back" in op.guard_says(bed, 0), 180, "the old primary is held back")
+    op.agree(bed, (1, 2), 120)
+    run = operate(bed, "replica_reset", "-e", "replica_reset_targets=[0]", backups=backups)
+    assert run.rc == 0, run.output[-4000:]
+    saved = next(one for one in op.manifests(backups) if one.get("volume") == lost)
+    assert saved["verified"] and saved["position_proven"]
+    import sqlite3
+
+    with sqlite3.connect(f"file:{backups / saved['file']}?mode=ro&immutable=1", uri=True) as db:
+        tail = db.execute("SELECT count(*) FROM records WHERE body LIKE 'the tail-%'").fetchone()[0]
+    assert tail == 3, "what only the old primary had is in the export"
+    op.agree(bed, seconds=120)
+    assert "heldOrdinals" not in op.record(bed)
+    assert lost in op.volumes(bed), "its volume is kept, too"
+
+
+def on_it(bed: Bed, volume: str) -> bool:
+    """Whether this kept volume of ordinal 0 holds the tail: the newest one that is not empty."""
+    path = bed.get("pv", volume)["spec"].get("hostPath", bed.get("pv", volume)["spec"].get("local", {})).get("path", "")
+    if not path.endswith("litefs-data-abaci-app-0"):
+        return False
+    terms = bed.get("pv", volume)["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    node = terms[0]["matchExpressions"][0]["values"][0]
+    return bool(bed.node_exec(node, "sh", "-c", f"ls {path}/dbs/sqlite.db/database 2>/dev/null || true").strip())
+
+
+def test_the_role_goes_back_by_the_same_way(bed: Bed, backups: Path) -> None:
+    """Ordinal 0 is primary again afterwards, as the other tests expect it."""
+    place = op.agree(bed)
+    primary = int(op.record(bed)["primaryOrdinal"])
+    op.lose_volume(bed, primary)
+    until(lambda: "refuses to start as primary" in op.guard_says(bed, primary), 180, "the guard holds it")
+    wish = ("-e", f"promote_accept_loss_after={place[1]}", "-e", "promote_successor=0")
+    run = operate(bed, "promote", *wish, backups=backups)
+    assert run.rc == 0, run.output[-4000:]
+    again = operate(bed, "promote", *wish, backups=backups)
+    assert again.rc == 0 and again.total("changed") == 0, again.output[-3000:]
+    run = operate(bed, "replica_reset", "-e", f"replica_reset_targets=[{primary}]", backups=backups)
+    assert run.rc == 0, run.output[-4000:]
+    assert op.agree(bed, seconds=120)[0] == place[0]
+    assert op.record(bed)["primaryOrdinal"] == "0"

@@ -199,3 +199,18 @@ def _revision(request: Object) -> tuple[int, str]:
     annotations = request["metadata"].get("annotations") or {}
     revision = str(annotations.get("cert-manager.io/certificate-revision", "0"))
     return (int(revision) if revision.isdigit() else 0, str(request["metadata"].get("creationTimestamp")))
+
+
+def usable(certificate: Object | None, issuer: Mapping[str, str], names: Iterable[str]) -> bool:
+    """Whether a Certificate is ready, from that issuer (``kind`` and ``name``) and for just these names."""
+    if not certificate:
+        return False
+    spec = certificate.get("spec") or {}
+    asked = spec.get("issuerRef") or {}
+    ready = condition(certificate, "Ready")
+    return (
+        ready.get("status") == "True"
+        and _of_now(certificate, ready)
+        and (asked.get("kind", "Issuer"), asked.get("name")) == (issuer["kind"], issuer["name"])
+        and set(spec.get("dnsNames") or []) == set(names)
+    )

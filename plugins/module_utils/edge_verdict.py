@@ -22,10 +22,13 @@ def requests(wishes: Wishes) -> list[Request]:
 
     ``wishes``: domains [str], https_port (the public one), address, edge_https_port, edge_http_port (where to connect),
     ca_file (str, may be empty), verify (bool: the certificate), hsts_seconds (0: no header wanted), health_path,
-    verify_path.
+    verify_path, upstream (bool: a proxy in front ends TLS, and the site speaks http).
     """
     plain = _join(wishes["address"], wishes["edge_http_port"])
     listed: list[Request] = []
+    if wishes.get("upstream"):
+        listed += [_plain(domain, "GET", wishes["health_path"], plain) for domain in wishes["domains"]]
+        return listed + [_plain(wishes["domains"][0], method, wishes["verify_path"], plain) for method in WRITES]
     for domain in wishes["domains"]:
         for method in ("GET", "HEAD", "POST"):
             listed.append({"method": method, "url": f"http://{domain}{_asked(wishes)}", "connect": plain})
@@ -36,7 +39,12 @@ def requests(wishes: Wishes) -> list[Request]:
 
 def write(wishes: Wishes, probe: Mapping[str, Any]) -> Request:
     """The request that app_write_probe describes: method, path, body and headers."""
-    request = _tls(wishes, wishes["domains"][0], str(probe["method"]), str(probe["path"]))
+    method, path = str(probe["method"]), str(probe["path"])
+    if wishes.get("upstream"):
+        plain = _join(wishes["address"], wishes["edge_http_port"])
+        request = _plain(wishes["domains"][0], method, path, plain)
+    else:
+        request = _tls(wishes, wishes["domains"][0], method, path)
     if probe.get("body") is not None:
         request["body"] = str(probe["body"])
     request["headers"] = {str(key): str(value) for key, value in (probe.get("headers") or {}).items()}
@@ -50,7 +58,12 @@ def problems(answers: Sequence[Answer] | None, wishes: Wishes) -> list[str]:
         return ["The site was not asked: see the failure of the task before."]
     found: list[str] = []
     rest = list(zip(asked, answers, strict=True))
+    upstream = bool(wishes.get("upstream"))
     for domain in wishes["domains"]:
+        if upstream:
+            health, rest = rest[0], rest[1:]
+            found += _reached(*health) or _health(*health, {**wishes, "hsts_seconds": 0})
+            continue
         (get, head, post, health), rest = rest[:4], rest[4:]
         for (request, answer), status in ((get, 301), (head, 301), (post, 308)):
             found += _reached(request, answer) or _redirect(request, answer, status, domain, wishes)
@@ -75,6 +88,10 @@ def _tls(wishes: Wishes, domain: str, method: str, path: str) -> Request:
     if wishes.get("ca_file"):
         request["ca_file"] = wishes["ca_file"]
     return request
+
+
+def _plain(domain: str, method: str, path: str, connect: str) -> Request:
+    return {"method": method, "url": f"http://{domain}{path}", "connect": connect}
 
 
 def _join(address: Any, port: Any) -> str:
@@ -128,7 +145,7 @@ def _health(request: Request, answer: Answer, wishes: Wishes) -> list[str]:
     if not wanted and sent:
         return [
             f"{_name(request)} came with Strict-Transport-Security ({sent[0]}), which browsers keep for years, "
-            "although the certificate is not the operator's."
+            "although the certificate is neither the operator's nor a ready one of letsencrypt-prod."
         ]
     return []
 

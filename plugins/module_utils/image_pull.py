@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +86,32 @@ def pod(
                 }
             ],
         },
+    }
+
+
+def login_secret(namespace: str, name: str, instance: str, login: Mapping[str, str]) -> dict[str, Any]:
+    """The pull secret that holds a login (server, username, token) while it is tried."""
+    password = f"{login['username']}:{login['token']}"
+    entry = {
+        "username": login["username"],
+        "password": login["token"],
+        "auth": base64.b64encode(password.encode()).decode(),
+    }
+    config = json.dumps({"auths": {login["server"]: entry}})
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {
+                "app.kubernetes.io/component": COMPONENT,
+                "app.kubernetes.io/instance": instance,
+                "app.kubernetes.io/managed-by": "abaci.infra",
+            },
+        },
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
     }
 
 

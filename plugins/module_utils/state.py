@@ -18,6 +18,8 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       template_hash: str              sha256 over spec.template as the API holds it, see template_hash()
       image: str                      of the container "app", else of the first
       wished_replicas: int            annotation abaci.infra/wished-replicas: app_replicas of the last apply
+      keel_policy: str|null           annotation keel.sh/policy
+      wished_keel_policy: str|null    annotation abaci.infra/wished-keel-policy: the inventory's at the last apply
       current_revision, update_revision: str
       service_name, pod_management_policy: str
       claim_templates: [{name: str, storage: str (quantity), storage_class: str|null, access_modes: [str]}]
@@ -71,6 +73,8 @@ from . import litefs
 
 SCHEMA = 1
 WISHED_REPLICAS = "abaci.infra/wished-replicas"
+KEEL_POLICY = "keel.sh/policy"
+WISHED_KEEL_POLICY = "abaci.infra/wished-keel-policy"
 
 Object = Mapping[str, Any]
 
@@ -204,6 +208,8 @@ def _statefulset(name: str, item: Object | None) -> dict[str, Any]:
         "template_hash": template_hash(item) if item is not None else None,
         "image": app.get("image"),
         "wished_replicas": _integer((metadata.get("annotations") or {}).get(WISHED_REPLICAS)),
+        "keel_policy": (metadata.get("annotations") or {}).get(KEEL_POLICY),
+        "wished_keel_policy": (metadata.get("annotations") or {}).get(WISHED_KEEL_POLICY),
         "current_revision": status.get("currentRevision"),
         "update_revision": status.get("updateRevision"),
         "service_name": spec.get("serviceName"),

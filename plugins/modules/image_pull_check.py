@@ -33,6 +33,22 @@ options:
     type: list
     elements: str
     default: []
+  login:
+    description: A login to try that no Secret holds yet. It stands in a Secret of its own while the pod runs.
+    type: dict
+    suboptions:
+      server:
+        description: The registry.
+        type: str
+        required: true
+      username:
+        description: The name.
+        type: str
+        required: true
+      token:
+        description: The token.
+        type: str
+        required: true
   timeout:
     description: Seconds that the pull may take.
     type: int
@@ -97,14 +113,20 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
                 f"The pull secret {secret} for {image} is not in namespace {namespace}: create it there, or take it "
                 "out of app_image_pull_secrets."
             )
-    for old in api.list("v1", "Pod", namespace, image_pull.selector(name)):
-        _delete(api, namespace, old["metadata"]["name"])
+    for kind in ("Pod", "Secret"):
+        for old in api.list("v1", kind, namespace, image_pull.selector(name)):
+            _delete(api, namespace, old["metadata"]["name"], kind)
+    suffix = secrets.token_hex(3)
+    pull_secrets = list(options["pull_secrets"])
+    login = options.get("login")
+    if login:
+        pull_secrets.append(f"{name}-pull-{suffix}")
     manifest = image_pull.pod(
         namespace,
         name,
-        secrets.token_hex(3),
+        suffix,
         image,
-        options["pull_secrets"],
+        pull_secrets,
         options["timeout"],
         options["node_selector"],
         options["tolerations"],
@@ -112,6 +134,8 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
     pod_name = manifest["metadata"]["name"]
     started = time.monotonic()
     try:
+        if login:
+            api.create(image_pull.login_secret(namespace, pod_name, name, login))
         api.create(manifest)
         reason: str | None = None
         while True:
@@ -126,28 +150,34 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             reason = verdict.reason or reason
             if verdict.hopeless or seconds >= options["timeout"]:
                 reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
-                raise kube.KubeError(_sentence(image, pod, verdict.hopeless, options["timeout"], reason))
+                raise kube.KubeError(_sentence(image, pod, verdict.hopeless, options["timeout"], reason, bool(login)))
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)
+        if login:
+            _delete(api, namespace, pod_name, "Secret")
 
 
-def _sentence(image: str, pod: dict[str, Any], hopeless: bool, timeout: int, reason: str | None) -> str:
+def _sentence(
+    image: str, pod: dict[str, Any], hopeless: bool, timeout: int, reason: str | None, login: bool = False
+) -> str:
     node = pod["spec"].get("nodeName")
     by = f" by node {node}" if node else ""
     within = "" if hopeless else f" within {timeout} s"
     advice = (
-        "correct app_image or app_image_pull_secrets"
-        if hopeless
-        else "see to that, or correct app_image, and run again"
+        "see to that, or correct app_image, and run again"
+        if not hopeless
+        else "renew app_registry_token (it may have expired; a public image needs none), or correct app_image"
+        if login
+        else "correct app_image or app_image_pull_secrets"
     )
     reason = reason or "the node has not finished pulling it"
     return f"The image {image} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
 
 
-def _delete(api: Any, namespace: str, pod_name: str) -> None:
+def _delete(api: Any, namespace: str, name: str, kind: str = "Pod") -> None:
     # Without a grace period: there is nothing to end well, and a second run must not find it.
-    api.delete("v1", "Pod", pod_name, namespace, grace_period_seconds=0)
+    api.delete("v1", kind, name, namespace, grace_period_seconds=0)
 
 
 def main() -> None:
@@ -158,6 +188,14 @@ def main() -> None:
             "name": {"type": "str", "default": "abaci-app"},
             "image": {"type": "str", "required": True},
             "pull_secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "login": {
+                "type": "dict",
+                "options": {
+                    "server": {"type": "str", "required": True},
+                    "username": {"type": "str", "required": True},
+                    "token": {"type": "str", "required": True, "no_log": True},
+                },
+            },
             "timeout": {"type": "int", "default": 180},
             "node_selector": {"type": "dict", "default": {}},
             "tolerations": {"type": "list", "elements": "dict", "default": []},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -105,6 +107,7 @@ class FakeApi:
         self.statuses = list(statuses)
         self.pods = set(left)
         self.secrets = secrets
+        self.logins: set[str] = set()
         self.created: list[str] = []
         self.refuse: KubeError | None = None
         self.events: list[dict[str, Any]] = []
@@ -122,22 +125,26 @@ class FakeApi:
         if kind == "Event":
             return [event for event in self.events if event["involvedObject"]["name"] in {*self.pods, "other"}]
         assert selector == "app.kubernetes.io/component=image-check,app.kubernetes.io/instance=abaci-app"
-        return [{"metadata": {"name": name}} for name in sorted(self.pods)]
+        return [{"metadata": {"name": name}} for name in sorted(self.pods if kind == "Pod" else self.logins)]
 
     def create(self, obj: dict[str, Any]) -> dict[str, Any]:
         if self.refuse:
             raise self.refuse
+        if obj["kind"] == "Secret":
+            self.logins.add(obj["metadata"]["name"])
+            return obj
         assert not self.pods, "leftovers go first"
         self.created.append(obj["metadata"]["name"])
         self.pods.add(obj["metadata"]["name"])
         return obj
 
     def delete(
-        self, _version: str, _kind: str, name: str, _namespace: str, *, grace_period_seconds: int | None = None
+        self, _version: str, kind: str, name: str, _namespace: str, *, grace_period_seconds: int | None = None
     ) -> bool:
         assert grace_period_seconds == 0
-        there = name in self.pods
-        self.pods.discard(name)
+        known = self.pods if kind == "Pod" else self.logins
+        there = name in known
+        known.discard(name)
         return there
 
 
@@ -236,6 +243,39 @@ def test_a_missing_pull_secret_is_named_before_a_pod_is_made() -> None:
     with pytest.raises(KubeError, match=r"pull secret two .* app_image_pull_secrets"):
         run(api, pull_secrets=["one", "two"])
     assert api.created == []
+
+
+LOGIN = {"server": "ghcr.io", "username": "owner", "token": "t0ken"}
+
+
+def test_a_login_is_tried_in_a_secret_of_its_own_that_does_not_stay() -> None:
+    api = FakeApi(status(), PULLED)
+    api.logins = {"abaci-app-pull-aaaaaa"}
+    seen: list[set[str]] = []
+    create = api.create
+    api.create = lambda obj: (create(obj), seen.append(set(api.logins)))[0]  # type: ignore[method-assign, func-returns-value]
+    run(api, login=LOGIN)
+    assert seen[-1] == set(api.created) and api.logins == set() == api.pods
+
+
+def test_the_login_is_what_a_kubelet_reads() -> None:
+    made = image_pull.login_secret("abaci", "x", "abaci-app", LOGIN)
+    config = json.loads(base64.b64decode(made["data"][".dockerconfigjson"]))
+    entry = config["auths"]["ghcr.io"]
+    assert (entry["username"], entry["password"]) == ("owner", "t0ken")
+    assert base64.b64decode(entry["auth"]) == b"owner:t0ken" and made["type"] == "kubernetes.io/dockerconfigjson"
+
+
+def test_an_expired_token_is_named_with_the_registrys_reason_and_not_shown() -> None:
+    said = (
+        'failed to pull and unpack image "ghcr.io/a/b:9": failed to resolve reference "ghcr.io/a/b:9": failed to '
+        "authorize: failed to fetch oauth token: unexpected status from GET request to https://ghcr.io/token: "
+        "403 Forbidden: denied"
+    )
+    api = FakeApi(status(waiting("ErrImagePull", said)))
+    with pytest.raises(KubeError, match=r"403 Forbidden: denied; renew app_registry_token") as failure:
+        run(api, login=LOGIN)
+    assert "t0ken" not in str(failure.value) and api.logins == set() == api.pods
 
 
 def test_a_missing_namespace_is_named() -> None:

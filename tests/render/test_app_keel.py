@@ -1,0 +1,150 @@
+"""What Keel, a registry's token and shared files change in the application's objects."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from evaluating import evaluate
+from rendering import ROOT, Rendered, Run, check_schema, run_role
+from test_app import ALL, GATHERED, plan
+
+Object = dict[str, Any]
+
+
+def living(policy: str | None, last: str | None) -> Object:
+    return {"state": {"api": {"error": None}, "statefulset": {"keel_policy": policy, "wished_keel_policy": last}}}
+
+
+VARIANTS: dict[str, Object] = {
+    "default": {},
+    "off": {"keel_enabled": False},
+    "frozen": {"keel_frozen": True, "keel_approvals": 2, "keel_poll_schedule": "@every 5m"},
+    "frozen_by_hand": {"__app_info": living("never", "force")},
+    "token": {"app_registry_token": "t0ken", "app_image_pull_secrets": ["mine"]},
+    "storage": {"storage_enabled": True},
+}
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    variants = {
+        name: {**GATHERED, **plan(), "app_domain": "abaci.localhost", **values} for name, values in VARIANTS.items()
+    }
+    made = run_role("app", ["validate.yml", "render.yml"], ALL, variants)
+    assert made.failures == {}
+    return made
+
+
+def annotations(rendered: Rendered) -> dict[str, str]:
+    found: dict[str, str] = rendered.one("StatefulSet")["metadata"]["annotations"]
+    return {name: value for name, value in found.items() if "keel" in name}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_manifests_are_valid(run: Run, name: str) -> None:
+    for item in run[name].objects:
+        check_schema(item)
+
+
+def test_hazard_annotations_stand_on_the_statefulset_with_match_tag_and_not_on_the_pods(run: Run) -> None:
+    assert annotations(run["default"]) == {
+        "keel.sh/policy": "force",
+        "keel.sh/match-tag": "true",
+        "keel.sh/trigger": "poll",
+        "keel.sh/pollSchedule": "@every 2m",
+        "abaci.infra/wished-keel-policy": "force",
+    }
+    for name in VARIANTS:
+        template = run[name].one("StatefulSet")["spec"]["template"]
+        assert not [key for key in template["metadata"]["annotations"] if "keel" in key]
+
+
+def test_switched_off_nothing_of_keel_is_left(run: Run) -> None:
+    assert annotations(run["off"]) == {}
+
+
+def test_frozen_in_the_inventory_or_by_hand(run: Run) -> None:
+    frozen = annotations(run["frozen"])
+    assert (frozen["keel.sh/policy"], frozen["abaci.infra/wished-keel-policy"]) == ("never", "never")
+    assert (frozen["keel.sh/approvals"], frozen["keel.sh/pollSchedule"]) == ("2", "@every 5m")
+    by_hand = annotations(run["frozen_by_hand"])
+    assert (by_hand["keel.sh/policy"], by_hand["abaci.infra/wished-keel-policy"]) == ("never", "force")
+
+
+@pytest.mark.parametrize(
+    ("policy", "last", "frozen", "expected", "why"),
+    [
+        (None, None, False, "force", "first run"),
+        ("force", None, False, "force", "adopted"),
+        ("never", None, False, "never", "adopted while frozen"),
+        ("force", "force", False, "force", "nothing new"),
+        ("never", "force", False, "never", "frozen by hand"),
+        ("never", "force", True, "never", "frozen by hand, then in the inventory"),
+        ("force", "force", True, "never", "frozen in the inventory"),
+        ("never", "never", False, "force", "thawed in the inventory"),
+        ("force", "never", True, "force", "thawed by hand"),
+        (None, "force", False, "force", "annotation removed by hand"),
+    ],
+)
+def test_who_changed_the_policy_last_decides(
+    policy: str | None, last: str | None, frozen: bool, expected: str, why: str
+) -> None:
+    found = evaluate("app", "__app_annotations", keel_frozen=frozen, __app_info=living(policy, last))
+    assert found["keel.sh/policy"] == expected, why
+    assert found["abaci.infra/wished-keel-policy"] == ("never" if frozen else "force")
+
+
+def test_a_token_makes_the_pull_secret_and_without_one_there_is_none(run: Run) -> None:
+    assert "ghcr-registry" not in run["default"].names("Secret")
+    assert "imagePullSecrets" not in run["default"].one("StatefulSet")["spec"]["template"]["spec"]
+    secret = run["token"].one("Secret", "ghcr-registry")
+    config = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
+    assert config["auths"]["ghcr.io"]["username"] == "antialias"
+    assert base64.b64decode(config["auths"]["ghcr.io"]["auth"]) == b"antialias:t0ken"
+    spec = run["token"].one("StatefulSet")["spec"]["template"]["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "mine"}, {"name": "ghcr-registry"}]
+    rest = [item for item in run["token"].objects if item["metadata"]["name"] != "ghcr-registry"]
+    assert "t0ken" not in repr(rest)
+
+
+def test_a_token_that_is_there_already_is_not_tried_again() -> None:
+    given = {"app_registry_token": "t0ken", "app_namespace": "abaci"}
+    config = evaluate("app", "__app_registry_config", **given)
+    text = config if isinstance(config, str) else json.dumps(config, sort_keys=True)
+    held = {
+        "metadata": {"namespace": "abaci", "name": "ghcr-registry"},
+        "data": {".dockerconfigjson": base64.b64encode(text.strip().encode()).decode()},
+    }
+    found = {"results": [{"resources": [held]}]}
+    assert (
+        evaluate("app", "__app_living_registry", __app_secrets_found=found, **given)
+        == held["data"][".dockerconfigjson"]
+    )
+    assert evaluate("app", "__app_living_registry", __app_secrets_found={"results": []}, **given) == ""
+
+
+def test_shared_files_are_mounted_at_the_contracts_paths(run: Run) -> None:
+    spec = run["storage"].one("StatefulSet")["spec"]["template"]["spec"]
+    claims = {
+        item["name"]: item["persistentVolumeClaim"]["claimName"]
+        for item in spec["volumes"]
+        if "persistentVolumeClaim" in item
+    }
+    assert claims == {"vision-training-data": "vision-training-data", "uploads-data": "uploads-data"}
+    mounts = {item["name"]: item["mountPath"] for item in spec["containers"][0]["volumeMounts"]}
+    assert mounts["vision-training-data"] == "/app/apps/web/data/vision-training"
+    assert mounts["uploads-data"] == "/app/apps/web/data/uploads"
+    listed = [item["claim"] for item in evaluate("storage", "storage_volumes")]
+    assert sorted(listed) == sorted(claims.values())
+
+
+def test_what_the_application_takes_for_granted_are_the_other_roles_defaults() -> None:
+    text = (ROOT / "roles/app/defaults/main.yml").read_text()
+    assert evaluate("keel", "keel_enabled") is True and "keel_enabled | default(true)" in text
+    assert evaluate("keel", "keel_frozen") is False and "keel_frozen | default(false)" in text
+    assert evaluate("keel", "keel_approvals") == 0 and "keel_approvals | default(0)" in text
+    assert f"keel_poll_schedule | default('{evaluate('keel', 'keel_poll_schedule')}')" in text
+    assert evaluate("storage", "storage_enabled") is False and "storage_enabled | default(false)" in text

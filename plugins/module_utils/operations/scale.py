@@ -49,10 +49,10 @@ def decide(
         )
     current = int(state["statefulset"]["replicas"])
     leaving = [pod for pod in state["pods"] if pod["ordinal"] >= wish]
-    better = [pod for pod in sit.ahead(state, found) if pod in leaving]
-    if better:
+    better = sit.ahead(state, found)
+    if better and wish != current:
         return refuse(
-            f"{litefs.names(better)} would be stopped, and has transactions that the primary {found.leader['name']} "
+            f"{litefs.names(better)} has transactions that the primary {found.leader['name']} "
             f"(TXID {found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
             f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "8.6",

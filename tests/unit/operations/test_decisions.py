@@ -576,7 +576,6 @@ def test_restore(
     refusal: str | None,
     steps: list[str],
 ) -> None:
-    state = state if state["record"] is None else state
     plan = restore.decide(state, what, wishes, [export()], volumes, NOW)
     check(plan, refusal, steps)
 

@@ -50,7 +50,7 @@ def decide(
             f"{sit.RUNBOOK}."
         )
     held = sit.held(state)
-    if record.primary_ordinal not in held and held and state.get("rendered_ordinal") is not None:
+    if _begun(state, record):
         return _continue(state, record, wishes)
     leaders = litefs.primaries(state)
     if len(leaders) > 1:
@@ -138,11 +138,36 @@ def decide(
     return sit.plan(None, steps, cause=_cause(state, old), successor=successor["ordinal"], export=export, loss=loss)
 
 
+def _begun(state: sit.State, record: identity.Record) -> bool:
+    """Whether a promote has begun: an old primary is held back, and the recorded one is there with its data."""
+    held = sit.held(state)
+    pod = sit.pod_of(state, record.primary_ordinal)
+    return bool(held) and record.primary_ordinal not in held and pod in sit.holders(state, record.cluster_id or "")
+
+
 def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> dict[str, Any]:
     """The record names the successor already: what is left."""
-    steps = _rest(state, record, record.primary_ordinal, sit.held(state), wishes, fresh=False)
+    held = sit.held(state)
+    successor = record.primary_ordinal
+    steps: list[dict[str, Any]] = []
+    present = sit.pod_of(state, successor)
+    if present is not None and not present["litefs"]["is_primary"]:
+        # Until the old primary stopped, another replica may have received more.
+        others = [pod for pod in sit.holders(state, record.cluster_id or "") if pod["ordinal"] not in held]
+        top = sit.best(state, others)
+        if sit.txid(state, top[0]) > sit.txid(state, present):
+            successor = int(top[0]["ordinal"])
+            steps.append(
+                sit.step(
+                    "record",
+                    f"record ordinal {successor} as primary, which received more meanwhile",
+                    primary_ordinal=successor,
+                    held=held,
+                )
+            )
+    steps += _rest(state, record, successor, held, wishes, fresh=bool(steps))
     refusal = next((step["refusal"] for step in steps if "refusal" in step), None)
-    return sit.plan(refusal, steps, successor=record.primary_ordinal, export=[], loss=None)
+    return sit.plan(refusal, steps, successor=successor, export=[], loss=None)
 
 
 def _rest(
@@ -178,9 +203,6 @@ def _rest(
         )
     if steps and any("refusal" in step for step in steps):
         return [step for step in steps if "refusal" in step]
-    if steps:
-        # The successor may have received more until the old primary stopped, and nobody may have overtaken it.
-        steps.append(sit.step("check_best", f"see that no copy is ahead of {name}", ordinal=successor))
     if fresh or state.get("rendered_ordinal") != successor:
         steps.append(
             sit.step(

@@ -154,7 +154,7 @@ def _wait(site: act.Site, one: Mapping[str, Any], document: Mapping[str, Any], s
     elif one["do"] == "wait_followers":
         site.wait_replicated(seconds, [*sit.held(site.look()), *_strangers(document)])
     else:
-        site.wait_replicated(seconds)
+        site.wait_replicated(seconds, sit.held(document))
 
 
 def _do(
@@ -189,8 +189,6 @@ def _do(
     elif kind == "stop":
         site.delete_pod(one["pod"], one["uid"], 0 if one["force"] else None)
         site.wait_stopped(one["ordinal"], one["uid"], seconds)
-    elif kind == "check_best":
-        pass  # deciding again is the check: a copy that overtook the successor is refused there
     elif kind == "restart":
         site.delete_pod(one["pod"], one["uid"])
         if one["primary"]:

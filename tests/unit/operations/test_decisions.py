@@ -337,14 +337,14 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         guarded(),
         ACCEPT,
         None,
-        ["record", "stop 0", "check_best 1", "render 1", "restart 1", "restart 2"],
+        ["record", "stop 0", "render 1", "restart 1", "restart 2"],
     ),
     (
         "the highest position is taken",
         guarded(answers={1: alone(4), 2: alone(5)}),
         ACCEPT,
         None,
-        ["record", "stop 0", "check_best 2", "render 2", "restart 2", "restart 1"],
+        ["record", "stop 0", "render 2", "restart 2", "restart 1"],
     ),
     (
         "a wish that is not the best",
@@ -358,7 +358,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         guarded(),
         {**ACCEPT, "successor": "2"},
         None,
-        ["record", "stop 0", "check_best 2", "render 2", "restart 2", "restart 1"],
+        ["record", "stop 0", "render 2", "restart 2", "restart 1"],
     ),
     ("a healthy primary", site(), ACCEPT, "nothing to promote", []),
     ("two primaries", TWO_PRIMARIES, ACCEPT, "8.5 each say", []),
@@ -369,7 +369,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         dead_node(),
         {**ACCEPT, "node_off": "node-0"},
         None,
-        ["record", "stop 0", "check_best 1", "render 1", "restart 1", "restart 2"],
+        ["record", "stop 0", "render 1", "restart 1", "restart 2"],
     ),
     ("a node is named that is up", guarded(), {**ACCEPT, "node_off": "node-1"}, "8.4 leave the variable out", []),
     (
@@ -386,7 +386,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         guarded(answers={2: gone()}),
         {**ACCEPT, "without": [2]},
         None,
-        ["record", "stop 0", "stop 2", "check_best 1", "render 1", "restart 1"],
+        ["record", "stop 0", "stop 2", "render 1", "restart 1"],
     ),
     (
         "8.5: two histories at one TXID",
@@ -400,7 +400,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         FOREIGN_PRIMARY,
         ACCEPT,
         None,
-        ["record", "stop 0", "check_best 1", "render 1", "restart 1", "restart 2"],
+        ["record", "stop 0", "render 1", "restart 1", "restart 2"],
     ),
     ("no record", NO_RECORD | {"record": None}, ACCEPT, "records no cluster", []),
     ("bootstrap", BOOTSTRAP, ACCEPT, "records no cluster", []),
@@ -435,7 +435,7 @@ def test_promote_goes_on_where_a_run_died() -> None:
         return [f"{step['do']} {step.get('ordinal', '')}".strip() for step in plan["steps"]]
 
     recorded = site(lonely, record=record, held="0", pods=[make.pod(0), make.pod(1), make.pod(2)])
-    assert steps(recorded)[:2] == ["stop 0", "check_best 1"]
+    assert steps(recorded)[:2] == ["stop 0", "render 1"]
     stopped = site(lonely, record=record, held="0", pods=pods)
     assert steps(stopped) == ["render 1", "restart 1", "restart 2", "wait_followers"]
     rendered = site(lonely, record=record, held="0", pods=pods, rendered_ordinal=1)
@@ -446,6 +446,28 @@ def test_promote_goes_on_where_a_run_died() -> None:
     follows = make.node() | {"primary_hostname": "abaci-app-1"}
     done = site(lonely | {1: leads, 2: follows}, record=record, held="0", pods=pods, rendered_ordinal=1)
     assert steps(done) == []
+
+
+def test_promote_takes_the_replica_that_received_more_until_the_old_primary_stopped() -> None:
+    record = make.record("recorded", A, ordinal=1)
+    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
+    state = site({0: gone(), 1: alone(5), 2: alone(6)}, record=record, held="0", pods=pods)
+    plan = promote.decide(state, {}, [], NOW)
+    assert plan["successor"] == 2 and plan["steps"][0]["do"] == "record" and plan["steps"][0]["held"] == [0]
+
+
+def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_still_held() -> None:
+    record = make.record("recorded", A, ordinal=1)
+    pods = [make.held(0, cases.HELD_BACK), make.held(1, cases.LOST.replace("-0", "-1")), make.pod(2)]
+    state = site({0: gone(), 1: gone(), 2: alone(5)}, record=record, held="0", pods=pods, rendered_ordinal=1)
+    assert promote.decide(state, {}, [export()], NOW)["loss"]["pod"] == "abaci-app-2"
+    plan = promote.decide(state, ACCEPT, [export()], NOW)
+    assert plan["refusal"] is None and plan["steps"][0] | {"say": ""} == {
+        "do": "record",
+        "say": "",
+        "primary_ordinal": 2,
+        "held": [0, 1],
+    }
 
 
 def test_promote_exports_every_reachable_copy_first() -> None:

@@ -1,0 +1,97 @@
+"""Every playbook of the operations, killed before each of its tasks: `make interrupts`. Hours, so not in `make test`.
+
+After each kill the same command is run again and has to come to its end with nothing lost. What tests/e2e/test_60 to 62
+do in `make test` is the part next to the destructive calls and at three points chosen by a printed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import operating as op
+from operating import operate
+from sitebed import Bed, until
+
+
+def each_boundary(
+    bed: Bed, playbook: str, prepare: Callable[[], tuple[str, ...]], check: Callable[[], None], backups: Path
+) -> int:
+    """Kill before task 1, 2, 3, ... until a run ends by itself; the number of boundaries."""
+    boundary = 0
+    while True:
+        boundary += 1
+        arguments = prepare()
+        run = operate(bed, playbook, *arguments, backups=backups, interrupt=f"task:{boundary}")
+        ended = "INTERRUPTED" not in run.output
+        assert not ended or run.rc == 0, run.output[-4000:]
+        if not ended:
+            second = operate(bed, playbook, *arguments, backups=backups)
+            assert second.rc == 0, (boundary, second.output[-4000:])
+        check()
+        if ended:
+            print(f"{playbook}: {boundary - 1} boundaries")
+            return boundary - 1
+
+
+def same_rows(bed: Bed, rows: str) -> None:
+    op.agree(bed, seconds=180)
+    assert [op.rows(bed, ordinal) for ordinal in (0, 1, 2)] == [rows] * 3
+
+
+def test_scale(bed: Bed, tmp_path: Path) -> None:
+    rows = op.rows(bed, 0)
+
+    def up() -> tuple[str, ...]:
+        operate(bed, "scale", "-e", "scale_replicas=3", "-e", "scale_remove_volumes=true", backups=tmp_path)
+        return ("-e", "scale_replicas=4")
+
+    each_boundary(bed, "scale", up, lambda: same_rows(bed, rows), tmp_path)
+
+    def down() -> tuple[str, ...]:
+        operate(bed, "scale", "-e", "scale_replicas=4", backups=tmp_path)
+        return ("-e", "scale_replicas=3", "-e", "scale_remove_volumes=true")
+
+    each_boundary(bed, "scale", down, lambda: same_rows(bed, rows), tmp_path)
+
+
+def test_replica_reset(bed: Bed, tmp_path: Path) -> None:
+    rows = op.rows(bed, 0)
+
+    def prepare() -> tuple[str, ...]:
+        op.mismatch(bed, 1)
+        return ()
+
+    each_boundary(bed, "replica_reset", prepare, lambda: same_rows(bed, rows), tmp_path)
+
+
+def test_restore(bed: Bed, tmp_path: Path) -> None:
+    assert operate(bed, "backup", backups=tmp_path).rc == 0
+    (manifest,) = op.manifests(tmp_path)
+    rows = op.rows(bed, 0)
+
+    def prepare() -> tuple[str, ...]:
+        op.post(bed, 3, "taken back")
+        op.agree(bed)
+        return ("-e", f"restore_from={tmp_path / manifest['file']}")
+
+    each_boundary(bed, "restore", prepare, lambda: same_rows(bed, rows), tmp_path)
+
+
+def test_promote(bed: Bed, tmp_path: Path) -> None:
+    rows = op.rows(bed, 0)
+
+    def prepare() -> tuple[str, ...]:
+        place = op.agree(bed, seconds=180)
+        primary = int(op.record(bed)["primaryOrdinal"])
+        op.lose_volume(bed, primary)
+        until(lambda: "refuses to start as primary" in op.guard_says(bed, primary), 180, "the guard holds it")
+        return ("-e", f"promote_accept_loss_after={place[1]}")
+
+    def check() -> None:
+        held = op.record(bed)["heldOrdinals"]
+        run = operate(bed, "replica_reset", "-e", f"replica_reset_targets=[{held}]", backups=tmp_path)
+        assert run.rc == 0, run.output[-4000:]
+        same_rows(bed, rows)
+
+    each_boundary(bed, "promote", prepare, check, tmp_path)

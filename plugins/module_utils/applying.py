@@ -1,4 +1,4 @@
-"""Applies manifests and tells what that changed, or in check mode what it would change."""
+"""What applying manifests changes, and what of it check mode can ask the API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def label(obj: Object) -> str:
 
 def comparable(obj: Object | None) -> Object:
     """What of an object its owners set: no status, and none of the metadata that changes by itself."""
-    bare = copy.deepcopy(obj or {})
+    bare = copy.deepcopy(obj) or {}
     bare.pop("status", None)
     for key in _NOISE:
         bare.get("metadata", {}).pop(key, None)
@@ -51,10 +51,17 @@ def scope(client: kube.Client | None, objects: list[Object], why: str) -> tuple[
     return possible, others
 
 
+def namespace_object(name: str) -> Object:
+    """What is created where the namespace is missing."""
+    labels = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
 def apply(client: kube.Client, obj: Object, dry_run: bool) -> tuple[Object, Object]:
     """Apply one manifest; return the object before ({} where there was none) and after, comparable.
 
-    What the inventory says holds: fields that others changed meanwhile are taken back, fields of others stay.
+    For the stages of a release manifest, between which the API has to be asked; all else goes through
+    kubernetes.core.k8s.
     """
     try:
         before = client.get(obj["apiVersion"], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))

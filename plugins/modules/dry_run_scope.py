@@ -54,6 +54,10 @@ reachable:
   description: Whether the API answered.
   type: bool
   returned: success
+namespace_missing:
+  description: Whether O(namespace) is given and not there.
+  type: bool
+  returned: success
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -79,15 +83,18 @@ def main() -> None:
         client, why = None, "no API answers yet"
     try:
         possible, others = applying.scope(client, module.params["objects"], why)
+        namespace = module.params["namespace"]
+        missing = bool(namespace) and (client is None or client.get("v1", "Namespace", namespace) is None)
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
-    if client is None and module.params["namespace"]:
-        others.insert(0, f"Namespace {module.params['namespace']} ({why})")
+    if client is None and namespace:
+        others.insert(0, f"Namespace {namespace} ({why})")
     module.exit_json(
         changed=bool(others),
         indices=possible,
         would_create=others,
         reachable=client is not None,
+        namespace_missing=missing,
         diff={"before": "", "after": "".join(f"{line}\n" for line in others), "after_header": "would be created"},
     )
 

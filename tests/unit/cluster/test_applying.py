@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.abaci.infra.plugins.action import server_side_apply
 from ansible_collections.abaci.infra.plugins.module_utils import applying, kube
-from ansible_collections.abaci.infra.plugins.modules import server_side_apply
 
 
 class Cluster:
@@ -79,59 +79,39 @@ class Store(Cluster):
         return {**obj, "metadata": {**obj["metadata"], **volatile}, "status": {"now": 1}}
 
 
-def run(cluster: Any, objects: list[dict[str, Any]], namespace: str = "", check: bool = False) -> tuple[list[str], Any]:
-    changes: list[str]
-    changes, differences = server_side_apply.run(cluster, objects, namespace, check)
-    return changes, differences
+def test_a_release_stage_is_applied_as_our_manager_and_a_refused_object_is_named() -> None:
+    store: Any = Store()
+    before, after = applying.apply(store, manifest("ConfigMap", "new", "there"), False)
+    assert before == {} and "status" not in after and "resourceVersion" not in after["metadata"]
+    with pytest.raises(kube.KubeError, match="ConfigMap there/bad cannot be applied") as caught:
+        applying.apply(store, manifest("ConfigMap", "bad", "there"), False)
+    assert caught.value.status == 422
 
 
 SAME, NEW = manifest("ConfigMap", "same", "there"), manifest("ConfigMap", "new", "there")
-OLDER = {**SAME, "metadata": {**SAME["metadata"], "resourceVersion": "1", "uid": "u"}, "status": {"now": 0}}
-
-
-def test_what_the_api_and_controllers_write_is_no_change() -> None:
-    assert run(Store(OLDER), [SAME]) == ([], [])
+UNCHANGED = {"changed": False, "diff": {}, "result": {}}
+CHANGED = {"changed": True, "diff": {"before": {"data": {"a": "1"}}, "after": {"data": {"a": "2"}}}, "result": {}}
 
 
 def test_each_change_has_its_name_and_difference_and_the_rest_has_none() -> None:
-    store = Store(OLDER, {**NEW, "data": {"a": "1"}})
-    changes, differences = run(store, [SAME, {**NEW, "data": {"a": "2"}}])
+    changes, differences = server_side_apply.lift([SAME, NEW], {"result": {"results": [UNCHANGED, CHANGED]}})
     assert changes == ["ConfigMap there/new"]
-    assert [d["after_header"] for d in differences] == ["ConfigMap there/new"]
-    assert "a: '1'" in differences[0]["before"] and "a: '2'" in differences[0]["after"]
-    assert "status" not in differences[0]["after"] and "resourceVersion" not in differences[0]["after"]
-
-
-def test_a_missing_namespace_comes_first_and_one_that_exists_is_left_alone() -> None:
-    store = Store()
-    assert run(store, [NEW], "abaci")[0] == ["Namespace abaci", "ConfigMap there/new"]
-    store = Store()
-    assert run(store, [NEW], "there")[0] == ["ConfigMap there/new"]
-    assert store.applied == [("ConfigMap there/new", False)]
-
-
-def test_check_mode_stores_nothing_and_names_what_the_real_run_does() -> None:
-    store = Store(OLDER)
-    objects = [SAME, NEW, manifest("ConfigMap", "c", "abaci")]
-    changes, differences = run(store, objects, "abaci", check=True)
-    assert changes == [
-        "ConfigMap abaci/c (namespace abaci does not exist yet)",
-        "Namespace abaci",
-        "ConfigMap there/new",
+    assert differences == [
+        {
+            "before_header": "ConfigMap there/new",
+            "after_header": "ConfigMap there/new",
+            "before": {"data": {"a": "1"}},
+            "after": {"data": {"a": "2"}},
+        }
     ]
-    assert all(dry_run for _, dry_run in store.applied)
-    assert differences[0]["after_header"] == "would be created"
-    real = Store(OLDER)
-    assert {line.split(" (")[0] for line in changes} == set(run(real, objects, "abaci")[0])
-    assert not any(dry_run for _, dry_run in real.applied)
 
 
-def test_check_mode_without_an_api_names_all() -> None:
-    changes, _ = run(None, [NEW], "abaci", check=True)
-    assert changes == ["Namespace abaci (no API answers yet)", "ConfigMap there/new (no API answers yet)"]
+def test_a_single_object_has_its_result_at_the_top() -> None:
+    assert server_side_apply.lift([NEW], CHANGED)[0] == ["ConfigMap there/new"]
+    assert server_side_apply.lift([NEW], UNCHANGED) == ([], [])
 
 
-def test_a_refused_object_is_named() -> None:
-    with pytest.raises(kube.KubeError, match="ConfigMap there/bad cannot be applied") as caught:
-        run(Store(), [manifest("ConfigMap", "bad", "there")])
-    assert caught.value.status == 422
+def test_the_api_servers_own_sentence_is_what_the_operator_reads() -> None:
+    raw = """Failed to apply object: b'{"kind":"Status","message":"ConfigMap \\"x\\" is invalid","code":422}\\n'"""
+    assert server_side_apply.reason(raw) == 'The API server refuses: ConfigMap "x" is invalid'
+    assert server_side_apply.reason("no route to host") == "no route to host"

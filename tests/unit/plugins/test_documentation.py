@@ -23,8 +23,11 @@ def module(name: str) -> Any:
 
 
 def arguments(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the module passes to AnsibleModule."""
+    """What the module passes to AnsibleModule, or what the action plugin that stands for it takes."""
     code = module(name)
+    if not hasattr(code, "main"):
+        action = importlib.import_module(f"ansible_collections.abaci.infra.plugins.action.{name}")
+        return {"argument_spec": action.ARGUMENTS, "supports_check_mode": action.ActionModule._supports_check_mode}
 
     def capture(**given: Any) -> None:
         raise Captured(given)

@@ -177,7 +177,7 @@ class Bed:
     # Playbooks
 
     def playbook(self, *arguments: str, playbook: str = "site.yml", want_changes: bool = False) -> PlaybookRun:
-        environment = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACKS_ENABLED": ""}
+        environment = os.environ | {"ANSIBLE_NOCOLOR": "1"}
         if want_changes:
             environment |= {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
         result = subprocess.run(
@@ -190,7 +190,7 @@ class Bed:
         )
         run = PlaybookRun(result.returncode, result.stdout + result.stderr)
         if want_changes:
-            document = json.loads(result.stdout[result.stdout.index("{") :])
+            document, _ = json.JSONDecoder().raw_decode(result.stdout, result.stdout.index("{"))
             run.changed = [
                 outcome
                 for play in document["plays"]

@@ -557,8 +557,8 @@ def start_acme(bed: Plan, folder: pathlib.Path) -> None:
         docker(
             *("create", "--name", name, "--hostname", "acme", "--label", f"{LABEL}={bed.name}", "--init"),
             *("--network", bed.prefix, "--ip", bed.acme, "--restart=unless-stopped"),
-            # Validation begins at once, and no nonce is refused to try out the client.
-            *("--env=PEBBLE_VA_NOSLEEP=1", "--env=PEBBLE_WFE_NONCEREJECT=0"),
+            # Validation begins at once, no nonce is refused to try the client, and each order takes a new challenge.
+            *("--env=PEBBLE_VA_NOSLEEP=1", "--env=PEBBLE_WFE_NONCEREJECT=0", "--env=PEBBLE_AUTHZREUSE=0"),
             *(image("node-registry"), "/bin/sh", "-c", ACME_START, "acme", bed.nodes[0].address),
         )
         buffer = io.BytesIO()

@@ -132,6 +132,17 @@ def resting(certificate: Object | None) -> bool:
     return bool((certificate.get("status") or {}).get("lastFailureTime")) and issuing.get("status") != "True"
 
 
+def unanswered(certificate: Object, requests: Iterable[Object], orders: Iterable[Object]) -> list[Object]:
+    """The orders of a certificate that the ACME server has not answered. cert-manager asks for them in growing steps of
+    up to five minutes, and at once when they change."""
+    mine = [item for item in requests if _owned(item, certificate)]
+    return [
+        order
+        for order in orders
+        if not (order.get("status") or {}).get("state") and any(_owned(order, request) for request in mine)
+    ]
+
+
 def asked_again(certificate: Object, now: str) -> Object:
     """The status with which cert-manager issues at once, as `cmctl renew` sets it. ``now`` is RFC 3339."""
     kept = [item for item in (certificate.get("status") or {}).get("conditions") or [] if item["type"] != "Issuing"]

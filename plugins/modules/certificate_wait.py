@@ -10,6 +10,7 @@ description:
     Order and Challenge; at once where cert-manager has given up, else after O(timeout).
   - After a failed attempt cert-manager takes a break of an hour or more. A certificate in such a break is asked for
     once more at the start, as C(cmctl renew) does it, so that a corrected mistake needs no further command.
+  - An order that the ACME server has not answered gets an annotation, which makes cert-manager ask again at once.
 version_added: 0.1.0
 author: The abaci.infra authors
 options:
@@ -64,13 +65,14 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import certificates, kube
+from ansible_collections.abaci.infra.plugins.module_utils import applying, certificates, kube
 
 Object = dict[str, Any]
 
 POLL = 2.0
 V1 = "cert-manager.io/v1"
 ACME = "acme.cert-manager.io/v1"
+ASKED = "abaci.infra/asked-again"
 
 
 def look(client: Any, kind: str, name: str, namespace: str | None) -> certificates.Verdict:
@@ -134,9 +136,11 @@ def ask_again(client: Any, name: str, namespace: str | None) -> bool:
     """End cert-manager's break after a failed attempt; whether there was one."""
     for _attempt in range(5):
         certificate = client.get(V1, "Certificate", name, namespace)
-        if certificate is None or not certificates.resting(certificate):
+        if certificate is None:
             return False
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if not certificates.resting(certificate):
+            return first_again(client, certificate, now)
         try:
             client.patch_status(
                 {"apiVersion": V1, "kind": "Certificate", **certificate}, certificates.asked_again(certificate, now)
@@ -147,6 +151,19 @@ def ask_again(client: Any, name: str, namespace: str | None) -> bool:
             continue
         return True
     return False
+
+
+def first_again(client: Any, certificate: Object, now: str) -> bool:
+    """Make cert-manager ask for unanswered orders now; whether there were any."""
+    if certificates.condition(certificate, "Ready").get("status") == "True":
+        return False
+    namespace = certificate["metadata"]["namespace"]
+    requests = client.list(V1, "CertificateRequest", namespace)
+    waiting = certificates.unanswered(certificate, requests, client.list(ACME, "Order", namespace))
+    for order in waiting:
+        metadata = {"name": order["metadata"]["name"], "namespace": namespace, "annotations": {ASKED: now}}
+        client.apply({"apiVersion": ACME, "kind": "Order", "metadata": metadata}, applying.FIELD_MANAGER, force=True)
+    return bool(waiting)
 
 
 def main() -> None:

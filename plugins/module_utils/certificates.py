@@ -93,7 +93,7 @@ def certificate_verdict(
     """Whether a Certificate is issued; if not, the reasons from it down to the stuck challenge, as one sentence.
 
     ``requests``, ``orders`` and ``challenges`` are all of the namespace. ``issuer`` is the verdict on its issuer.
-    ``warnings`` maps the name of an object to its youngest warning event, for when its conditions say nothing.
+    ``warnings`` maps the uid of an object to its youngest warning event, for when its conditions say nothing.
     """
     if certificate is None:
         return Verdict("waiting", f"There is no Certificate {where}.")
@@ -112,7 +112,6 @@ def certificate_verdict(
             said += [_order(order)] + [_challenge(item) for item in own]
             said += [_warning(item, warnings) for item in (order, *own)]
         said.append(_warning(request, warnings))
-    said.append(_warning(certificate, warnings))
     if issuer.state != "ready":
         said.append(issuer.sentence.rstrip("."))
     reasons = list(dict.fromkeys(part for part in said if part))
@@ -198,7 +197,7 @@ def _challenge(challenge: Object) -> str:
 
 
 def _warning(obj: Object, warnings: Mapping[str, str]) -> str:
-    return _clean(warnings.get(obj["metadata"]["name"]))
+    return _clean(warnings.get(str(obj["metadata"].get("uid"))))
 
 
 def _owned(item: Object, owner: Object) -> bool:

@@ -104,11 +104,11 @@ def look(client: Any, kind: str, name: str, namespace: str | None) -> certificat
 
 
 def warnings(events: list[Object]) -> dict[str, str]:
-    """The youngest warning about each object, by its name."""
+    """The youngest warning about each object, by its uid."""
     told: dict[str, str] = {}
     for event in sorted(events, key=lambda item: str(item.get("lastTimestamp") or item.get("eventTime") or "")):
         if event.get("type") == "Warning":
-            told[(event.get("involvedObject") or {}).get("name", "")] = str(event.get("message") or "")
+            told[(event.get("involvedObject") or {}).get("uid", "")] = str(event.get("message") or "")
     return told
 
 

@@ -11,16 +11,17 @@ from sitebed import Bed, run_bed
 
 @pytest.fixture(scope="session")
 def bed() -> Iterator[Bed]:
-    """Empty nodes, then site.yml. KEEP_BED=1 keeps the bed for a look afterwards, and a kept bed is used again."""
+    """Empty nodes, then site.yml. With KEEP_BED=1 a bed that is up is used as it is, and kept."""
     name = os.environ["BED_NAME"]
     keep = os.environ.get("KEEP_BED") == "1"
     if not keep:
         run_bed("down", name)
-    run_bed("up", name, "--nodes", "3")
+        run_bed("up", name, "--nodes", "3")
     try:
         bed = Bed(name)
-        first = bed.playbook()
-        assert first.rc == 0, first.output[-6000:]
+        if not keep:
+            first = bed.playbook()
+            assert first.rc == 0, first.output[-6000:]
         yield bed
     finally:
         if not keep:

@@ -51,7 +51,7 @@ def wal_site(bed: Bed) -> Iterator[str]:
         "-e",
         '{"app_namespace": "abaci-wal", "app_domain": "wal.localhost", "app_env": {"JOURNAL_MODE": "wal"},'
         ' "app_tls_certificate_file": "", "app_tls_private_key_file": "", "app_tls_ca_file": "",'
-        ' "app_redis_enabled": false}',
+        ' "app_redis_enabled": false, "app_tls": "self_signed", "storage_enabled": false, "keel_enabled": false}',
     )
     assert run.rc == 0, run.output[-6000:]
     yield namespace

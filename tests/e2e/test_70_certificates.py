@@ -74,7 +74,8 @@ def test_it_is_renewed_when_due_while_port_80_redirects_everything_else(bed: Bed
     assert set(redirects) == {301}
     # No other way leads to the ACME server's yes: it has asked port 80 of the edge for the challenge.
     orders = bed.get("orders.acme.cert-manager.io", "-n", "abaci")["items"]
-    assert {item["status"]["state"] for item in orders} == {"valid"}
+    newest = max(orders, key=lambda item: str(item["metadata"]["creationTimestamp"]))
+    assert newest["status"]["state"] == "valid"
     assert hsts(bed.edge("GET", "/"))
     again = bed.playbook("--tags", "cert_manager,app")
     assert again.rc == 0 and again.total("changed") == 0, again.output[-6000:]

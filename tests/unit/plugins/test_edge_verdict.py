@@ -131,3 +131,20 @@ def test_the_write_that_the_inventory_describes() -> None:
     assert (request["method"], request["url"]) == ("POST", "https://abaci.localhost:8443/api/records")
     assert (request["body"], request["headers"]) == ("{}", {"X-Count": "1"})
     assert "body" not in edge_verdict.write(WISHES, {"method": "PUT", "path": "/x", "status": 200})
+
+
+UPSTREAM = {**WISHES, "upstream": True, "verify": False, "hsts_seconds": 0}
+
+
+def test_where_tls_ends_upstream_everything_is_asked_over_http_and_nothing_redirects() -> None:
+    asked = edge_verdict.requests(UPSTREAM)
+    assert [item["method"] for item in asked] == ["GET", *edge_verdict.WRITES]
+    assert {item["url"].split("/")[0] for item in asked} == {"http:"}
+    assert {item["connect"] for item in asked} == {"127.0.0.1:8080"}
+    assert edge_verdict.write(UPSTREAM, {"method": "POST", "path": "/x"})["url"] == "http://abaci.localhost/x"
+    writes = [answer(404, COOKIE) for _ in edge_verdict.WRITES]
+    assert edge_verdict.problems([answer(200), *writes], UPSTREAM) == []
+    (redirected,) = edge_verdict.problems([answer(301, ["Location", TARGET]), *writes], UPSTREAM)
+    assert "was answered 301, not 200" in redirected
+    (hsts,) = edge_verdict.problems([answer(200, HSTS), *writes], UPSTREAM)
+    assert "Strict-Transport-Security" in hsts

@@ -1,0 +1,155 @@
+"""Where the application's TLS comes from, and what that means for routes, Secret and HSTS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rendering import Object, Rendered, Run, check_across, check_schema, from_templates, run_role
+from test_app import ALL, GATHERED, OPERATOR, plan
+from test_cert_manager import PINNED, RUN, check
+
+DOMAIN = "abaci.localhost"
+
+
+def certificate(status: str = "True", issuer: str = "letsencrypt-prod", names: list[str] | None = None) -> Object:
+    """A Certificate as k8s_info finds it."""
+    ready = {"type": "Ready", "status": status, "observedGeneration": 1}
+    spec = {"issuerRef": {"kind": "ClusterIssuer", "name": issuer}, "dnsNames": names or [DOMAIN]}
+    return {"resources": [{"metadata": {"generation": 1}, "spec": spec, "status": {"conditions": [ready]}}]}
+
+
+def secret(source: str) -> Object:
+    """The living Secrets, with a certificate of that source."""
+    metadata = {
+        "name": "abaci-tls",
+        "namespace": "abaci",
+        "annotations": {"abaci.infra/certificate": source, "abaci.infra/domains": DOMAIN},
+    }
+    return {"results": [{"resources": [{"metadata": metadata, "data": {}}]}]}
+
+
+ACME: dict[str, Any] = {"app_tls": "acme"}
+UPSTREAM: dict[str, Any] = {"app_tls": "upstream", "traefik_trusted_proxies": ["192.0.2.1"]}
+# variant: variables, whether HSTS goes out, whether this role writes the Secret
+VARIANTS: dict[str, tuple[dict[str, Any], bool, bool]] = {
+    "acme_first": (ACME, False, False),
+    "acme_ready": ({**ACME, "__app_certificate_found": certificate()}, True, False),
+    "acme_ready_but_hsts_off": (
+        {**ACME, "app_hsts_seconds": 0, "__app_certificate_found": certificate()},
+        False,
+        False,
+    ),
+    "acme_not_ready": ({**ACME, "__app_certificate_found": certificate("False")}, False, False),
+    "acme_of_staging_before": (
+        {**ACME, "__app_certificate_found": certificate(issuer="letsencrypt-staging")},
+        False,
+        False,
+    ),
+    "acme_of_other_names": ({**ACME, "__app_certificate_found": certificate(names=["old.localhost"])}, False, False),
+    "acme_staging": (
+        {**ACME, "app_use_staging_certs": True, "__app_certificate_found": certificate(issuer="letsencrypt-staging")},
+        False,
+        False,
+    ),
+    "acme_own_ca": (
+        {**ACME, "app_tls_issuer": "own-ca", "__app_certificate_found": certificate(issuer="own-ca")},
+        False,
+        False,
+    ),
+    "acme_after_an_operators": ({**ACME, "__app_secrets_found": secret("operator")}, False, False),
+    "acme_beside_files": ({**ACME, **OPERATOR}, False, False),
+    "operator_after_acme": ({**OPERATOR, "__app_certificate_found": certificate()}, True, True),
+    "nothing_after_acme": (
+        {"__app_certificate_found": certificate(), "__app_secrets_found": secret("operator")},
+        False,
+        True,
+    ),
+    "kept": ({"__app_secrets_found": secret("operator")}, True, False),
+    "upstream": (UPSTREAM, False, False),
+    "upstream_after_an_operators": ({**UPSTREAM, "__app_secrets_found": secret("operator")}, False, False),
+}
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "operator": ({"app_tls": "operator"}, "app_tls is operator, and no certificate is given"),
+    "upstream": ({"app_tls": "upstream"}, "traefik_trusted_proxies is empty"),
+}
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    variants = {name: {**GATHERED, "app_domain": DOMAIN, **plan(), **given} for name, (given, _, _) in VARIANTS.items()}
+    variants |= {f"bad_{name}": {"app_domain": DOMAIN, **given} for name, (given, _) in BAD.items()}
+    return run_role("app", ["validate.yml", "render.yml"], ALL, variants)
+
+
+@pytest.fixture(scope="module")
+def certificates() -> Run:
+    given = {"app_domain": DOMAIN, "app_extra_domains": ["www.abaci.localhost"], **ACME}
+    expression = from_templates("app", ["certificate-abaci-tls.yml.j2"])
+    staging = {**given, "app_use_staging_certs": True}
+    return run_role("app", ["validate.yml"], expression, {"prod": given, "staging": staging})
+
+
+def hsts(rendered: Rendered) -> set[bool]:
+    """For each route to the application, whether its first middleware is HSTS; the set of these."""
+    found = {
+        "hsts"
+        in rendered.one("Ingress", "abaci-app")["metadata"]["annotations"][
+            "traefik.ingress.kubernetes.io/router.middlewares"
+        ]
+    }
+    for item in rendered.all("IngressRoute"):
+        found |= {"hsts" in [used["name"] for used in route["middlewares"]] for route in item["spec"]["routes"]}
+    return found
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_hsts_hazard_it_goes_out_only_with_a_certificate_that_browsers_trust(run: Run, name: str) -> None:
+    assert hsts(run[name]) == {VARIANTS[name][1]}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_secret_is_written_by_one_owner(run: Run, name: str) -> None:
+    assert ("abaci-tls" in run[name].names("Secret")) is VARIANTS[name][2]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_is_rendered_is_valid_and_agrees(run: Run, name: str) -> None:
+    for item in run[name].objects:
+        check_schema(item)
+    check_across(run[name], [("Secret", "abaci-tls"), ("ConfigMap", "abaci-app-litefs-identity")])
+
+
+def test_the_redirect_leaves_the_challenge_alone(run: Run) -> None:
+    redirect = run["acme_first"].one("Ingress", "abaci-app-http-redirect")
+    assert "traefik.ingress.kubernetes.io/router.priority" not in redirect["metadata"]["annotations"], (
+        "a challenge's path is longer, and by length it comes first"
+    )
+    assert [path["path"] for path in redirect["spec"]["rules"][0]["http"]["paths"]] == ["/"]
+
+
+def test_upstream_serves_http_on_every_route_and_redirects_nobody_in_a_circle(run: Run) -> None:
+    rendered = run["upstream"]
+    assert rendered.names("Ingress") == ["abaci-app"]
+    ingress = rendered.one("Ingress", "abaci-app")
+    assert ingress["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.entrypoints"] == "web"
+    assert "tls" not in ingress["spec"]
+    for item in rendered.all("IngressRoute"):
+        assert item["spec"]["entryPoints"] == ["web"] and "tls" not in item["spec"]
+
+
+@pytest.mark.parametrize("version", [RUN, PINNED])
+def test_the_certificate_is_valid_for_both_versions_and_fixes_no_time_of_renewal(
+    certificates: Run, version: str
+) -> None:
+    for name, issuer in (("prod", "letsencrypt-prod"), ("staging", "letsencrypt-staging")):
+        item = certificates[name].one("Certificate", "abaci-tls")
+        check(version, item)
+        assert item["spec"]["issuerRef"] == {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": issuer}
+        assert item["spec"]["dnsNames"] == [DOMAIN, "www.abaci.localhost"]
+        assert not {"duration", "renewBefore", "renewBeforePercentage"} & set(item["spec"])
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
+    assert BAD[name][1] in run.failures[f"bad_{name}"]

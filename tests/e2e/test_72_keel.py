@@ -1,0 +1,199 @@
+"""A new image under :latest comes by itself, and no acknowledged write is lost; Keel has the rights that this takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sitebed import ROOT, Bed, until
+from writer import Writer, read_ledger
+
+sys.path.append(str(ROOT / "testbed"))
+import build
+import images
+
+STATEFULSET = ("statefulset", "abaci-app", "-n", "abaci")
+ROLLOUT_S = 240
+REPOSITORY = "antialias/soroban-abacus-flashcards"
+ACCOUNT = "--as=system:serviceaccount:keel:keel"
+
+
+def push(bed: Bed, version: str, folder: Path, tag: str = "latest") -> None:
+    """Put the application with another VERSION into the registry, as CI does."""
+    base, litefs = build.artifact("image-base"), build.artifact("litefs") / "litefs"
+    image = images.app(base, litefs, build.app_files())
+    changed = dataclasses.replace(
+        image, layers=(*image.layers, (images.Entry("app/VERSION", f"{version}\n".encode()),))
+    )
+    archive = folder / f"{version}.tar"
+    images.write_archive(archive, [changed])
+    registry = f"abaci-{bed.name}-registry"
+    subprocess.run(["docker", "cp", str(archive), f"{registry}:/tmp/{version}.tar"], check=True, capture_output=True)
+    archive.unlink()
+    copy = ("skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false")
+    target = f"docker://127.0.0.1:5000/{REPOSITORY}:{tag}"
+    subprocess.run(
+        ["docker", "exec", registry, *copy, f"oci-archive:/tmp/{version}.tar", target], check=True, capture_output=True
+    )
+    subprocess.run(["docker", "exec", registry, "rm", f"/tmp/{version}.tar"], check=True)
+
+
+def versions(bed: Bed) -> set[str]:
+    """What the pods' images say, over all pods; a pod that is not ready counts as ''."""
+    found = set()
+    for pod in bed.pods():
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        name = pod["metadata"]["name"]
+        found.add(bed.in_pod(name, "sh", "-c", "cat VERSION 2>/dev/null || echo none").strip() if ready else "")
+    return found
+
+
+def annotated(bed: Bed) -> dict[str, str]:
+    found: dict[str, str] = bed.get(*STATEFULSET)["metadata"]["annotations"]
+    return found
+
+
+def following(bed: Bed) -> bool:
+    log = bed.kubectl("-n", "keel", "logs", "-l", "app=keel", "--tail=-1")
+    return bool("new watch tag digest job added" in log)
+
+
+def can(bed: Bed, *what: str) -> bool:
+    return bool(bed.kubectl("auth", "can-i", ACCOUNT, *what, check=False).strip().startswith("yes"))
+
+
+def test_hazard_match_tag_stands_on_the_workload_and_keel_watches_the_digest(bed: Bed) -> None:
+    assert annotated(bed)["keel.sh/match-tag"] == "true"
+    assert annotated(bed)["keel.sh/policy"] == "force"
+    until(lambda: following(bed), 60, "Keel says that it watches the tag's digest")
+    assert "new watch repository tags job added" not in bed.kubectl("-n", "keel", "logs", "-l", "app=keel", "--tail=-1")
+
+
+@pytest.mark.parametrize(
+    ("what", "allowed"),
+    [
+        (("update", "statefulsets", "-n", "abaci"), True),
+        (("list", "pods", "-n", "abaci"), True),
+        (("update", "deployments", "-n", "abaci"), False),
+        (("patch", "statefulsets", "-n", "abaci"), False),
+        (("delete", "pods", "-n", "abaci"), False),
+        (("get", "secrets", "-n", "abaci"), False),
+        (("get", "secrets/app-env", "-n", "abaci"), False),
+        (("list", "secrets", "-A"), False),
+        (("update", "statefulsets", "-n", "kube-system"), False),
+        (("list", "deployments", "-n", "default"), False),
+        (("list", "nodes"), False),
+    ],
+)
+def test_keel_may_do_what_it_has_to_and_nothing_else(bed: Bed, what: tuple[str, ...], allowed: bool) -> None:
+    assert can(bed, *what) is allowed
+
+
+def test_keels_namespace_refuses_a_privileged_pod(bed: Bed) -> None:
+    said = bed.kubectl(
+        *("-n", "keel", "run", "intruder", "--image=docker.io/library/busybox:1.36", "--privileged", "--", "true"),
+        check=False,
+    )
+    assert "violates PodSecurity" in said and "restricted" in said
+
+
+def test_a_new_image_under_latest_runs_everywhere_within_four_minutes_and_no_acknowledged_write_is_lost(
+    bed: Bed, tmp_path: Path
+) -> None:
+    until(lambda: following(bed), 60, "Keel follows the image")
+    before = bed.get(*STATEFULSET)
+    writer = Writer(bed.site(), tmp_path / "ledger", seconds=ROLLOUT_S + 120, rate=1, concurrency=1).start()
+    time.sleep(5)
+    version = f"v{time.time_ns()}"
+    push(bed, version, tmp_path)
+    pushed = time.monotonic()
+    until(lambda: versions(bed) == {version}, ROLLOUT_S, "the new image on every pod", every=2)
+    took = time.monotonic() - pushed
+    time.sleep(5)
+    report = writer.stop()
+    print(
+        f"on every pod {took:.0f} s after the push; longest gap between acknowledged writes {report.longest_gap} s;",
+        report,
+    )
+    assert report.empty_2xx == 0 and report.fly_replay == 0, report
+    acknowledged, _, twice = read_ledger(tmp_path / "ledger")
+    assert acknowledged and not twice
+    for pod in (pod["metadata"]["name"] for pod in bed.pods()):
+        until(
+            lambda name=pod: set(acknowledged) <= set(map(int, bed.rows(name, "select id from records").split())),
+            30,
+            f"every acknowledged write on {pod}",
+        )
+    after = bed.get(*STATEFULSET)
+    assert "keel.sh/update-time" in after["spec"]["template"]["metadata"]["annotations"]
+    assert "keel automated update" in after["metadata"]["annotations"]["kubernetes.io/change-cause"]
+    images_of = [[c["image"] for c in found["spec"]["template"]["spec"]["containers"]] for found in (before, after)]
+    assert images_of[0] == images_of[1]
+
+
+def test_keels_annotations_survive_site_yml_which_has_nothing_to_do(bed: Bed) -> None:
+    before = bed.get(*STATEFULSET)
+    run = bed.playbook()
+    assert run.rc == 0, run.output[-4000:]
+    assert run.total("changed") == 0, run.output[-8000:]
+    after = bed.get(*STATEFULSET)
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    assert "keel.sh/update-time" in after["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_a_freeze_by_hand_stays_over_site_yml_and_a_thaw_catches_up(bed: Bed, tmp_path: Path) -> None:
+    quick = ("--tags", "app", "-e", "keel_poll_schedule='@every 10s'")
+    first = bed.playbook(*quick)
+    assert first.rc == 0, first.output[-4000:]
+    bed.kubectl("annotate", *STATEFULSET, "keel.sh/policy=never", "--overwrite")
+    run = bed.playbook(*quick)
+    assert run.rc == 0 and run.total("changed") == 0, run.output[-4000:]
+    assert "keeps keel.sh/policy never" in run.output
+    running = versions(bed)
+    time.sleep(8)
+    version = f"v{time.time_ns()}"
+    push(bed, version, tmp_path)
+    time.sleep(30)
+    assert versions(bed) == running
+    bed.kubectl("annotate", *STATEFULSET, "keel.sh/policy=force", "--overwrite")
+    until(lambda: versions(bed) == {version}, ROLLOUT_S, "the image that was pushed while frozen", every=2)
+
+
+def test_a_freeze_in_the_inventory_and_back(bed: Bed) -> None:
+    for frozen, policy in ((True, "never"), (False, "force")):
+        run = bed.playbook("--tags", "app", "-e", f"keel_frozen={str(frozen).lower()}")
+        assert run.rc == 0, run.output[-4000:]
+        assert annotated(bed)["keel.sh/policy"] == policy
+    run = bed.playbook()
+    assert run.rc == 0 and run.total("changed") == 0, run.output[-4000:]
+
+
+def test_hazard_annotations_of_the_pods_are_ignored(bed: Bed) -> None:
+    """Where the old system had them for a while, and wondered why nothing was deployed."""
+    manifest = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: bystander, namespace: abaci}
+spec:
+  replicas: 0
+  selector: {matchLabels: {who: bystander}}
+  template:
+    metadata:
+      labels: {who: bystander}
+      annotations: {keel.sh/policy: force, keel.sh/match-tag: "true", keel.sh/trigger: poll}
+    spec:
+      containers: [{name: idle, image: "docker.io/library/busybox:1.36"}]
+"""
+    bed.kubectl("apply", "-f", "-", stdin=manifest)
+    try:
+        time.sleep(10)
+        log = bed.kubectl("-n", "keel", "logs", "-l", "app=keel", "--tail=-1")
+        assert not any("busybox" in line for line in log.splitlines()), (
+            "Keel took a pod's annotation for the workload's"
+        )
+    finally:
+        bed.kubectl("delete", "deployment", "bystander", "-n", "abaci")

@@ -22,7 +22,7 @@ def operate(
     environment = os.environ | {
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/tools/callbacks"),
-        "ANSIBLE_CALLBACKS_ENABLED": "interrupt" if interrupt else "",
+        "ANSIBLE_CALLBACKS_ENABLED": "interrupt",  # without INTERRUPT it does nothing
         "INTERRUPT": interrupt,
         "INTERRUPT_AFTER": str(after),
     }

@@ -59,7 +59,8 @@ def take(
     spec = lease.get("spec") or {}
     notes = (lease.get("metadata") or {}).get("annotations") or {}
     same_person = held.rpartition("/")[0] == holder.rpartition("/")[0]
-    left = int(spec.get("leaseDurationSeconds") or 0) - sit.seconds_between(str(spec.get("renewTime")), now)
+    lasts = int(spec.get("leaseDurationSeconds") or 0)
+    left = min(lasts - sit.seconds_between(str(spec.get("renewTime")), now), lasts)
     dead = held and ((same_person and not alive) or left <= 0 or take_over == held)
     if held and held != holder and not dead:
         return (

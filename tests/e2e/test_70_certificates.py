@@ -104,12 +104,25 @@ def test_bad_input_an_issuer_that_is_not_there_is_named_within_the_wait_and_repa
     assert hsts(bed.edge("GET", "/"))
 
 
-def test_bad_input_a_name_that_does_not_resolve_is_named_with_its_challenge(bed: Bed) -> None:
-    wish = ("-e", '{"app_extra_domains": ["nowhere.abaci.invalid"], "app_tls_wait_timeout": 60}')
+def test_bad_input_a_name_that_does_not_resolve_is_named_and_its_challenge_reaches_traefik_alone(bed: Bed) -> None:
+    wish = ("-e", '{"app_extra_domains": ["nowhere.abaci.invalid"], "app_tls_wait_timeout": 100}')
     run = bed.playbook("--tags", "app", *wish)
     said = " ".join(run.output.split())
     assert run.rc != 0
-    assert "challenge for nowhere.abaci.invalid is" in said and "lookup nowhere.abaci.invalid" in said
+    for words in ("challenge for nowhere.abaci.invalid is", "lookup nowhere.abaci.invalid"):
+        assert words in said, run.output[-5000:]
+    # The challenge is still there: it is answered beside the redirect, and by Traefik alone.
+    (token,) = [
+        item["spec"]["token"]
+        for item in bed.get("challenges.acme.cert-manager.io", "-n", "abaci")["items"]
+        if item["spec"]["dnsName"] == "nowhere.abaci.invalid"
+    ]
+    asked = f"/.well-known/acme-challenge/{token}"
+    assert bed.plain("GET", asked, domain="nowhere.abaci.invalid").status == 200
+    assert bed.plain("GET", "/", domain="nowhere.abaci.invalid").status == 301
+    solvers = bed.get("pods", "-n", "abaci", "-l", "acme.cert-manager.io/http01-solver=true")["items"]
+    program = f"import urllib.request as u;u.urlopen('http://{solvers[0]['status']['podIP']}:8089/',timeout=4)"
+    assert "Error" in bed.in_pod("abaci-app-0", "python3", "-c", program, check=False)
     back = bed.playbook("--tags", "app")
     assert back.rc == 0, back.output[-4000:]
     assert served(bed, root(bed))["subjectAltName"] == (("DNS", DOMAIN),)

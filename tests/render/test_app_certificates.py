@@ -85,7 +85,7 @@ def run() -> Run:
 @pytest.fixture(scope="module")
 def certificates() -> Run:
     given = {"app_domain": DOMAIN, "app_extra_domains": ["www.abaci.localhost"], **ACME}
-    expression = from_templates("app", ["certificate-abaci-tls.yml.j2"])
+    expression = from_templates("app", ["networkpolicy-acme-solver.yml.j2", "certificate-abaci-tls.yml.j2"])
     staging = {**given, "app_use_staging_certs": True}
     return run_role("app", ["validate.yml"], expression, {"prod": given, "staging": staging})
 
@@ -148,6 +148,17 @@ def test_the_certificate_is_valid_for_both_versions_and_fixes_no_time_of_renewal
         assert item["spec"]["issuerRef"] == {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": issuer}
         assert item["spec"]["dnsNames"] == [DOMAIN, "www.abaci.localhost"]
         assert not {"duration", "renewBefore", "renewBeforePercentage"} & set(item["spec"])
+
+
+def test_only_traefik_reaches_the_pod_that_answers_a_challenge(certificates: Run) -> None:
+    policy = certificates["prod"].one("NetworkPolicy")
+    check_schema(policy)
+    assert policy["spec"]["podSelector"] == {"matchLabels": {"acme.cert-manager.io/http01-solver": "true"}}
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"port": 8089, "protocol": "TCP"}]
+    (peer,) = rule["from"]
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    assert peer["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "traefik"}}
 
 
 @pytest.mark.parametrize("name", BAD)

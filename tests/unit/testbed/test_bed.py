@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import json
 import pathlib
 import sys
 
@@ -23,7 +24,7 @@ def test_server_comes_first_and_addresses_are_fixed_so_that_a_restart_keeps_them
         ("agent-1", "abaci-local-agent-1", "10.100.7.11"),
         ("agent-2", "abaci-local-agent-2", "10.100.7.12"),
     ]
-    assert plan.registry == "10.100.7.9"
+    assert (plan.acme, plan.registry) == ("10.100.7.8", "10.100.7.9")
     assert [n.is_server for n in plan.nodes] == [True, False, False]
 
 
@@ -125,3 +126,14 @@ def test_nodes_never_get_the_machines_own_cgroups_and_never_its_clock() -> None:
         assert not any("/sys/fs/cgroup" in flag for flag in flags)
         assert "--cap-drop=SYS_TIME" in flags or "--privileged" in flags
     assert "--privileged" not in bed.NODE_FLAGS[0]
+
+
+def test_the_acme_server_asks_at_the_ports_of_the_internet_and_blocks_no_name_longer_than_the_sites() -> None:
+    pebble = json.loads(bed.acme_configuration())["pebble"]
+    assert (pebble["httpPort"], pebble["tlsPort"]) == (80, 443)
+    # Pebble 2.10.1 stops where an entry has more labels than the name that is asked for.
+    assert all(len(name.split(".")) <= len(bed.DOMAIN.split(".")) for name in pebble["domainBlocklist"])
+
+
+def test_images_of_every_registry_that_the_manifests_name_come_from_the_beds() -> None:
+    assert set(bed.mirrors("192.0.2.9")["mirrors"]) == {"docker.io", "ghcr.io", "quay.io"}  # type: ignore[call-overload]

@@ -97,7 +97,7 @@ def main() -> None:
     if packages and not is_supported(Path("/etc/os-release").read_text()):
         sys.exit(f"prepare: not Debian 12+ or Ubuntu 24.04+, so install by hand what stands for: {' '.join(packages)}.")
     if (packages or not engine_answers()) and os.geteuid() != 0:
-        sys.exit(f"prepare: run as root or through sudo, to install {' '.join(packages) or 'nothing'} and start Docker.")
+        sys.exit(f"prepare: run as root or by sudo, to install {' '.join(packages) or 'nothing'} and start Docker.")
     if packages:
         install(packages)
     if not engine_answers():

@@ -65,7 +65,9 @@ down: venv ## Remove all that `make up` made and nothing else
 lint: venv ## Static checks
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@for tree in plugins testbed "tests/unit tests/render" "tests/litefs tests/tools" tests/e2e; do $(BIN)/mypy $$tree; done
+	@$(BIN)/mypy plugins && $(BIN)/mypy testbed
+	@for tree in "tests/unit tests/render" "tests/litefs tests/tools" tests/e2e; do \
+		$(BIN)/mypy --no-warn-return-any --no-warn-unused-ignores $$tree; done
 	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
 	@unformatted=$$($(GO) . gofmt -l testbed/components roles/traefik/files); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
 	@$(GO) roles/traefik/files/flyreplay go vet ./...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import operating as op
 import pytest
@@ -49,7 +50,7 @@ def test_planned_operations_lose_no_acknowledged_write(bed: Bed, tmp_path: Path,
         lambda: restart_primary(bed),
     )
     for step in steps:
-        result = step()
+        result: Any = step()
         rc = getattr(result, "rc", 0)
         assert rc == 0, result.output[-4000:] if rc else ""
     until(lambda: writer.report().acknowledged >= COUNT, 600, f"{COUNT} acknowledged writes", every=2)

@@ -38,7 +38,7 @@ def run() -> Run:
     return made
 
 
-def annotations(rendered: Rendered) -> dict[str, str]:
+def annotations_of(rendered: Rendered) -> dict[str, str]:
     found: dict[str, str] = rendered.one("StatefulSet")["metadata"]["annotations"]
     return {name: value for name, value in found.items() if "keel" in name}
 
@@ -50,7 +50,7 @@ def test_manifests_are_valid(run: Run, name: str) -> None:
 
 
 def test_hazard_annotations_stand_on_the_statefulset_with_match_tag_and_not_on_the_pods(run: Run) -> None:
-    assert annotations(run["default"]) == {
+    assert annotations_of(run["default"]) == {
         "keel.sh/policy": "force",
         "keel.sh/match-tag": "true",
         "keel.sh/trigger": "poll",
@@ -63,14 +63,14 @@ def test_hazard_annotations_stand_on_the_statefulset_with_match_tag_and_not_on_t
 
 
 def test_switched_off_nothing_of_keel_is_left(run: Run) -> None:
-    assert annotations(run["off"]) == {}
+    assert annotations_of(run["off"]) == {}
 
 
 def test_frozen_in_the_inventory_or_by_hand(run: Run) -> None:
-    frozen = annotations(run["frozen"])
+    frozen = annotations_of(run["frozen"])
     assert (frozen["keel.sh/policy"], frozen["abaci.infra/wished-keel-policy"]) == ("never", "never")
     assert (frozen["keel.sh/approvals"], frozen["keel.sh/pollSchedule"]) == ("2", "@every 5m")
-    by_hand = annotations(run["frozen_by_hand"])
+    by_hand = annotations_of(run["frozen_by_hand"])
     assert (by_hand["keel.sh/policy"], by_hand["abaci.infra/wished-keel-policy"]) == ("never", "force")
 
 

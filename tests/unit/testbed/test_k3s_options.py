@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "testbed/k3s"))
 
-from k3s import options
+from k3s import options  # type: ignore[attr-defined]
 
 AGENT = {"server": "https://192.0.2.1:6443"}
 

@@ -120,7 +120,7 @@ def test_it_polls_one_namespace_and_leaves_helm_alone(variant: Object) -> None:
 
 def test_hazard_unauthenticated_webhooks_nobody_can_reach_them() -> None:
     policy = manifests()["NetworkPolicy"]["spec"]
-    assert policy == {"podSelector": {"matchLabels": {"app": "keel"}}, "policyTypes": ["Ingress"], "ingress": []}
+    assert policy == {"podSelector": {"matchLabels": {"app": "keel"}}, "policyTypes": ["Ingress"]}
 
 
 def test_what_is_secret_stands_in_the_secret_alone() -> None:

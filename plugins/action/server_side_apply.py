@@ -82,6 +82,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "resource_definition": objects,
                 "apply": True,
                 "server_side_apply": {"field_manager": applying.FIELD_MANAGER, "force_conflicts": True},
+                # Who owns a field is bookkeeping: taking over what somebody set to the same value changes nothing.
+                "hidden_fields": ["metadata.managedFields"],
             }
             answer = call(module_name="kubernetes.core.k8s", module_args=apply)
             if answer.get("failed"):

@@ -144,7 +144,7 @@ def post(bed: Bed, count: int, prefix: str) -> None:
 
 
 def rows(bed: Bed, ordinal: int) -> str:
-    return bed.rows(f"abaci-app-{ordinal}", "select count(*), total(id) from records")
+    return str(bed.rows(f"abaci-app-{ordinal}", "select count(*), total(id) from records"))
 
 
 def manifests(folder: Path) -> list[dict[str, Any]]:

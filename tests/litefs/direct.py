@@ -49,7 +49,8 @@ class Api:
 
     def raw(self, path: str) -> bytes:
         pod = path.split("/pods/")[1].split("/")[0]
-        return self.nodes[pod].log().encode()
+        text: str = self.nodes[pod].log()
+        return text.encode()
 
 
 def site(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> act.Site:
@@ -58,7 +59,7 @@ def site(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> act.Site:
     monkeypatch.setattr(
         transfer, "dial", lambda _api, _namespace, pod, _port, deadline: Stream(api.nodes[pod].api, deadline)
     )
-    return act.Site(api, "abaci", "abaci-app", DATABASE, "litefs-data", 20202)  # type: ignore[arg-type]
+    return act.Site(api, "abaci", "abaci-app", DATABASE, "litefs-data", 20202)
 
 
 def node(cluster: Cluster, ordinal: int) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def node(cluster: Cluster, ordinal: int) -> dict[str, Any]:
             samples.append(litefs.parse_metrics(request(one.api, "GET", "/metrics").body))
             time.sleep(RESAMPLE_SECONDS)
     except (OSError, ValueError) as exc:
-        return litefs.unreachable(str(exc))
+        silent: dict[str, Any] = litefs.unreachable(str(exc))
+        return silent
     found: dict[str, Any] = litefs.node(info, databases, samples)
     return found

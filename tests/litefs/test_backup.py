@@ -85,7 +85,7 @@ def test_hazard_8_12_an_export_that_breaks_off_leaves_nothing_that_looks_like_a_
     whole = transfer.download
 
     def cut(*arguments: Any, **options: Any) -> dict[str, str]:
-        headers = whole(*arguments, **options)
+        headers: dict[str, str] = whole(*arguments, **options)
         target: Path = arguments[5]
         target.write_bytes(target.read_bytes()[:-100] + b"write snapshot: read database page: input/output error")
         return headers
@@ -104,7 +104,7 @@ def test_hazard_a_sound_file_of_another_position_is_no_backup(
     whole = transfer.download
 
     def swap(*arguments: Any, **options: Any) -> dict[str, str]:
-        headers = whole(*arguments, **options)
+        headers: dict[str, str] = whole(*arguments, **options)
         target: Path = arguments[5]
         data = bytearray(target.read_bytes())
         data[60:64] = b"\x00\x00\x00\x07"  # the user version: sound, but not what LiteFS has

@@ -43,7 +43,7 @@ def document(cluster: Cluster, recorded: str, held: str | None = None, ordinal: 
         else:
             pods.append(ended(number, node))
     size = len(cluster.nodes)
-    state = make.living(
+    state: dict[str, Any] = make.living(
         answers,
         record=make.record("recorded", recorded, ordinal=ordinal),
         pods=pods,
@@ -63,7 +63,10 @@ def ended(number: int, node: Node) -> dict[str, Any]:
         "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
         "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": node.log()[-2000:]}},
     }
-    return make.pod(number, containerStatuses=[status], conditions=[{"type": "Ready", "status": "False"}])
+    pod: dict[str, Any] = make.pod(
+        number, containerStatuses=[status], conditions=[{"type": "Ready", "status": "False"}]
+    )
+    return pod
 
 
 def run_sql(node: Node, *statements: str) -> subprocess.CompletedProcess[str] | None:
@@ -335,7 +338,7 @@ def test_8_11_a_stuck_replica_is_behind_and_a_reset_is_not_needed_once_its_trans
         assert position
         problems = make.litefs.replicated(state, position, DATABASE)["problems"]
         assert len(problems) == 1 and "behind the primary" in problems[0]
-        assert sit.look(state).leader["name"] == "abaci-app-0"  # type: ignore[union-attr]
+        assert sit.look(state).leader["name"] == "abaci-app-0"
         db.execute("COMMIT")
     trio.wait_replicated()
     assert reset.decide(document(trio, recorded), [1, 2])["steps"] == []

@@ -20,7 +20,7 @@ def site(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict
     """A healthy site of three (pod 0 is primary of cluster A at TXID 5), with what is different given."""
     extra = {key: parts.pop(key) for key in ("held", "rendered_ordinal", "rendered_quiet") if key in parts}
     parts.setdefault("gathered_at", NOW)
-    document = make.living(answers, **parts)
+    document: dict[str, Any] = make.living(answers, **parts)
     if document["record"] is not None:
         document["record"]["held_ordinals"] = extra.get("held", "")
     document["rendered_ordinal"] = extra.get("rendered_ordinal", 0)
@@ -43,7 +43,7 @@ def gone(why: str = "its container is not running") -> dict[str, Any]:
 
 def alone(txid: int, cluster: str | None = A, **more: Any) -> dict[str, Any]:
     """A replica that sees no primary; it heard from one 40 s ago."""
-    answer = make.node(cluster, txid=txid, **more)
+    answer: dict[str, Any] = make.node(cluster, txid=txid, **more)
     return answer | {"primary_hostname": None, "lag_ms": 40000}
 
 

@@ -19,7 +19,8 @@ def taken(holder: str, renewed: str = "2026-01-01T11:59:00.000000Z", **changed: 
     assert lease is not None and problem is None
     renewed_lease = lock.renew(lease, holder, {"begun": renewed, "claims": {"1": "old"}}, renewed)
     assert renewed_lease is not None
-    return renewed_lease | changed
+    held: dict[str, Any] = renewed_lease | changed
+    return held
 
 
 def attempt(lease: dict[str, Any], holder: str = ME, operation: str = "replica_reset", **options: Any) -> Any:

@@ -78,7 +78,8 @@ lint: venv ## Static checks
 
 .PHONY: unit
 unit: venv ## Unit, render and contract tests: seconds, no bed
-	@$(PYTEST) tests/unit tests/render -n 2
+	@$(PYTEST) tests/unit -n 2
+	@$(PYTEST) tests/render -n 2
 
 .PHONY: litefs
 litefs: venv ## The facts of the real LiteFS on which guard and routes rest

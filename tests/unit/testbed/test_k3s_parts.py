@@ -114,6 +114,8 @@ NODE_A = ("system:node:a", ("system:nodes",))
         (agent.BOOTSTRAP_USER, SIGNER, NODE_A, "a", "", None, "no node password"),
         ("system:serviceaccount:x:y", SIGNER, NODE_A, "a", "right", None, "may not ask"),
     ],
+    # A stored password is salted: it would give the case another name in every process.
+    ids=["first", "again", "wrong-password", "other-node", "admin", "kube-proxy", "no-password", "stranger"],
 )
 def test_joining_node_gets_only_its_own_certificates(
     user: str,

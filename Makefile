@@ -78,8 +78,8 @@ lint: venv ## Static checks
 
 .PHONY: unit
 unit: venv ## Unit, render and contract tests: seconds, no bed
-	@$(PYTEST) tests/unit -n 2
-	@$(PYTEST) tests/render -n 2
+	@$(PYTEST) tests/unit -n 2 --dist loadfile
+	@$(PYTEST) tests/render -n 2 --dist loadfile
 
 .PHONY: litefs
 litefs: venv ## The facts of the real LiteFS on which guard and routes rest

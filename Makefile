@@ -91,7 +91,19 @@ molecule: build ## One molecule scenario: SCENARIO=default
 
 .PHONY: e2e
 e2e: build ## The site on three nodes of its own, and what it must bear
-	@$(SUDO) $(TEST_BED) $(PYTEST) tests/e2e -v
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_[1-5]*.py
+
+.PHONY: operations
+operations: build ## Scale, reset, promote, backup and restore on a bed of their own
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_6*.py
+
+.PHONY: platform
+platform: build ## Certificates, Keel, secrets and the seed's commands on a bed of their own
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_7*.py
+
+.PHONY: interrupts
+interrupts: build ## Every operation, killed before each of its tasks (hours)
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v -s tests/e2e/interrupts_all.py
 
 .PHONY: test
 test: lint unit litefs molecule e2e ## All tests

@@ -75,7 +75,7 @@ def marks(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Marks:
         "app_tls_private_key": key,
     }
     values["tls"] = next(line for line in key.splitlines() if len(line) == 64)
-    values["k3s"] = bed.node_exec("server-0", "cat", "/etc/rancher/k3s/token").strip().rpartition(":")[2]
+    values["k3s"] = bed.node_exec("server-0", "cat", "/var/lib/rancher/k3s/server/token").strip().rpartition(":")[2]
     path = folder / "variables.json"
     path.touch(0o600)
     path.write_text(json.dumps(variables))

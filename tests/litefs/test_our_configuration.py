@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from ansible.plugins.filter.core import to_bool
 from litefs_cluster import APP, DATABASE, REPOSITORY, Cluster, MakeCluster, Node, request, until
 
 ROLE = REPOSITORY / "roles" / "app"
@@ -24,10 +25,11 @@ def defaults() -> dict[str, Any]:
 def render(primary_ordinal: int, **changes: Any) -> str:
     """litefs.yml as Ansible renders it."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters["to_json"] = json.dumps
+    environment.filters |= {"to_json": json.dumps, "bool": to_bool}
     template = environment.from_string((ROLE / "templates" / "litefs.yml.j2").read_text())
     plan = {"primary_ordinal": primary_ordinal}
-    return template.render(defaults() | {"__app_plan": plan, "__app_headless": HEADLESS} | changes)
+    computed = {"__app_plan": plan, "__app_headless": HEADLESS, "app_backup_before_migration": False}
+    return template.render(defaults() | computed | changes)
 
 
 def on_this_machine(node: Node, primary_ordinal: int) -> str:

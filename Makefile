@@ -91,11 +91,7 @@ molecule: build ## One molecule scenario: SCENARIO=default
 
 .PHONY: e2e
 e2e: build ## The site on three nodes of its own, and what it must bear
-	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_[1-5]*.py -k "not lost_its_volume"
-
-.PHONY: refused
-refused: build ## The primary lost its volume: it refuses, reads go on, the runbook brings it back
-	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_50_primary.py -k lost_its_volume
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_[1-5]*.py
 
 .PHONY: operations
 operations: build ## Scale, reset, promote, backup and restore on a bed of their own

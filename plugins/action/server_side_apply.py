@@ -74,8 +74,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         changes: list[str] = []
         differences: list[Object] = []
         if pending:
-            lines = "".join(f"{line}\n" for line in pending)
-            differences.append({"before": "", "after": lines, "after_header": "would be created"})
+            differences.append(applying.would_be_created(pending))
         if objects:
             apply = {
                 "kubeconfig": kubeconfig,

@@ -51,6 +51,11 @@ def scope(client: kube.Client | None, objects: list[Object], why: str) -> tuple[
     return possible, others
 
 
+def would_be_created(lines: list[str]) -> Object:
+    """The difference that shows such lines."""
+    return {"before": "", "after": "".join(f"{line}\n" for line in lines), "after_header": "would be created"}
+
+
 def namespace_object(name: str) -> Object:
     """What is created where the namespace is missing."""
     labels = {"app.kubernetes.io/managed-by": FIELD_MANAGER}

@@ -95,7 +95,7 @@ def main() -> None:
         would_create=others,
         reachable=client is not None,
         namespace_missing=missing,
-        diff={"before": "", "after": "".join(f"{line}\n" for line in others), "after_header": "would be created"},
+        diff=applying.would_be_created(others),
     )
 
 

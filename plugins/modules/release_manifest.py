@@ -109,8 +109,7 @@ def apply_all(
             possible, others = applying.scope(client, stage, "no API answers yet")
             changes += others
             if others:
-                lines = "".join(f"{line}\n" for line in others)
-                differences.append({"before": "", "after": lines, "after_header": "would be created"})
+                differences.append(applying.would_be_created(others))
         for position in possible if client is not None else []:
             obj = stage[position]
             before, after = applying.apply(client, obj, check)

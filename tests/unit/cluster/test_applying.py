@@ -52,6 +52,14 @@ def test_without_an_api_everything_would_be_created() -> None:
     assert others == ["Namespace abaci (no API answers yet)", "Secret abaci/redis (no API answers yet)"]
 
 
+def test_what_would_be_created_is_shown_as_a_difference_of_one_line_each() -> None:
+    assert applying.would_be_created(["Namespace abaci (why)", "Secret abaci/redis (why)"]) == {
+        "before": "",
+        "after": "Namespace abaci (why)\nSecret abaci/redis (why)\n",
+        "after_header": "would be created",
+    }
+
+
 def test_no_value_of_an_object_is_in_the_answer() -> None:
     secret = {**OBJECTS[1], "stringData": {"password": "geheim"}}
     assert "geheim" not in repr(applying.scope(None, [secret], "why"))

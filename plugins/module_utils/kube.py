@@ -7,6 +7,7 @@ Safe to use from several threads at once.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -14,6 +15,7 @@ import os
 import threading
 import time
 import urllib.parse
+from collections.abc import Iterator
 from typing import Any
 
 Object = dict[str, Any]
@@ -53,7 +55,7 @@ def connect(kubeconfig: str, timeout: float = 30.0) -> Client:
         loader: Any = kubernetes.config
         loader.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
     except Exception as exc:  # the loader raises ConfigException, YAMLError, KeyError, ... for a broken file
-        raise KubeError(f"The kubeconfig {path} cannot be used: {_one_line(exc)}.") from exc
+        raise KubeError(f"The kubeconfig {path} cannot be used: {one_line(exc)}.") from exc
     return Client(kubernetes.client.ApiClient(configuration), path, timeout)
 
 
@@ -71,10 +73,12 @@ class Client:
 
     # --- objects ---------------------------------------------------------------------------------------------
 
-    def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> Object | None:
-        """Return the object, or None where there is none of that name (or no such namespace)."""
+    def get(
+        self, api_version: str, kind: str, name: str, namespace: str | None = None, subresource: str = ""
+    ) -> Object | None:
+        """Return the object (or its subresource), or None where there is none of that name (or no such namespace)."""
         try:
-            found: Object = self._json("GET", self._path(api_version, kind, namespace, name))
+            found: Object = self._json("GET", self._path(api_version, kind, namespace, name, subresource))
         except KubeError as exc:
             if exc.status == 404 and not exc.unknown_kind:
                 return None
@@ -148,10 +152,20 @@ class Client:
         applied: Object = self._json("PATCH", path, query, obj, "application/apply-patch+yaml")
         return applied
 
+    def replace(self, api_version: str, kind: str, obj: Object, field_manager: str, subresource: str = "") -> Object:
+        """Store an object (or subresource) of this kind as it was read and changed, and return it as stored.
+
+        KubeError with status 409 where somebody else changed it since it was read.
+        """
+        metadata = obj["metadata"]
+        path = self._path(api_version, kind, metadata.get("namespace"), metadata["name"], subresource)
+        replaced: Object = self._json("PUT", path, {"fieldManager": field_manager}, obj)
+        return replaced
+
     def patch_status(self, obj: Object, status: Object) -> Object:
         """Merge ``status`` into that of an object as it was read; KubeError with status 409 where it changed since."""
         metadata = obj["metadata"]
-        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"]) + "/status"
+        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"], "status")
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
         patched: Object = self._json("PATCH", path, body=body, content_type="application/merge-patch+json")
         return patched
@@ -190,33 +204,20 @@ class Client:
         Returns status, headers (names in lower case) and body; ``timeout`` (s) bounds the whole. Raises
         KubeError where the pod, its node or the port does not answer in time.
         """
-        where = f"port {port} of pod {namespace}/{pod}"
-        deadline = time.monotonic() + timeout
-        stream = None
-        try:
-            stream = _PortForward(self._configuration, self._auth_headers(), namespace, pod, port, deadline)
+        where = f"GET {path} on port {port} of pod {namespace}/{pod}"
+        with forward(self, namespace, pod, port, timeout, where) as stream:
             lines = [f"GET {path} HTTP/1.1", f"Host: {pod}:{port}", "Accept: */*", "Connection: close"]
             lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
             stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
-            answer = http.client.HTTPResponse(stream)  # type: ignore[arg-type]
+            answer = http.client.HTTPResponse(stream)
             answer.begin()
             # Up to Content-Length or the last chunk; the close of the stream takes another second to arrive.
             body = answer.read()
-        except KubeError:
-            raise
-        except TimeoutError as exc:
-            raise KubeError(f"GET {path} on {where} was not answered within {timeout:g} s.") from exc
-        except Exception as exc:  # websocket-client and http.client each have a family of their own
-            reason = (stream.error if stream is not None else "") or _one_line(exc)
-            if type(exc).__name__ == "WebSocketTimeoutException":
-                reason = f"no answer within {timeout:g} s"
-            raise KubeError(
-                f"GET {path} on {where} failed: {reason}.", status=getattr(exc, "status_code", None)
-            ) from exc
-        finally:
-            if stream is not None:
-                stream.close()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
+
+    def dial(self, namespace: str, pod: str, port: int, deadline: float) -> PortForward:
+        """A stream to a port of a pod until ``deadline`` (time.monotonic()); see forward()."""
+        return PortForward(self._configuration, self._auth_headers(), namespace, pod, port, deadline)
 
     # --- HTTP ------------------------------------------------------------------------------------------------
 
@@ -243,7 +244,9 @@ class Client:
             unknown_kind=True,
         )
 
-    def _path(self, api_version: str, kind: str, namespace: str | None = None, name: str | None = None) -> str:
+    def _path(
+        self, api_version: str, kind: str, namespace: str | None = None, name: str | None = None, subresource: str = ""
+    ) -> str:
         resource = self._resource(api_version, kind)
         parts = ["apis" if "/" in api_version else "api", api_version]
         if resource["namespaced"] and namespace:
@@ -251,6 +254,8 @@ class Client:
         parts.append(resource["name"])
         if name:
             parts.append(urllib.parse.quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
         return "/" + "/".join(parts)
 
     def _json(
@@ -289,7 +294,7 @@ class Client:
             )
         except urllib3.exceptions.HTTPError as exc:
             raise KubeError(
-                f"The API server {self.server} does not answer ({_one_line(exc)}): check that the cluster runs and "
+                f"The API server {self.server} does not answer ({one_line(exc)}): check that the cluster runs and "
                 f"that the kubeconfig {self.kubeconfig} names the right address."
             ) from exc
         content: bytes = answer.data
@@ -301,7 +306,32 @@ class Client:
         return content
 
 
-class _PortForward:
+@contextlib.contextmanager
+def forward(api: Any, namespace: str, pod: str, port: int, timeout: float, where: str) -> Iterator[Any]:
+    """A stream to a port of a pod while the body runs: send(), and makefile() for http.client.
+
+    ``api`` is a Client, or anything with its dial. What goes wrong in the body is raised as a KubeError that begins
+    with ``where``; ``timeout`` (s) bounds the whole.
+    """
+    stream = None
+    try:
+        stream = api.dial(namespace, pod, port, time.monotonic() + timeout)
+        yield stream
+    except KubeError:
+        raise
+    except TimeoutError as exc:
+        raise KubeError(f"{where} was not answered within {timeout:g} s.") from exc
+    except Exception as exc:  # websocket-client and http.client each have a family of their own
+        reason = (stream.error if stream is not None else "") or one_line(exc)
+        if type(exc).__name__ == "WebSocketTimeoutException":
+            reason = f"no answer within {timeout:g} s"
+        raise KubeError(f"{where} failed: {reason}.", status=getattr(exc, "status_code", None)) from exc
+    finally:
+        if stream is not None:
+            stream.close()
+
+
+class PortForward:
     """One port of one pod over the API's websocket: channel 0 carries the bytes, channel 1 the kubelet's errors."""
 
     def __init__(
@@ -376,7 +406,7 @@ class _PortForward:
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, stream: _PortForward) -> None:
+    def __init__(self, stream: PortForward) -> None:
         self._stream = stream
         self._rest = b""
 
@@ -397,9 +427,10 @@ def _reason(content: bytes) -> str:
         message = json.loads(content)["message"]
     except (ValueError, KeyError, TypeError):
         message = content.decode(errors="replace")
-    return _one_line(message)
+    return one_line(message)
 
 
-def _one_line(value: object) -> str:
+def one_line(value: object) -> str:
+    """The start of a text or of an exception's message, without its last full stop."""
     text = " ".join(str(value).split()).rstrip(".")
     return text[:400] or type(value).__name__

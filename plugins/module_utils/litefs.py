@@ -272,7 +272,7 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
         exists = "wants no pod" if state["statefulset"]["exists"] else "does not exist"
         problems.append(f"StatefulSet {state['namespace']}/{name} {exists}, so nothing replicates.")
     for pod_name in expected:
-        problem = _not_there(pod_name, pods.get(pod_name), database, target, cluster)
+        problem = not_there(pod_name, pods.get(pod_name), database, target, cluster)
         if problem:
             problems.append(problem)
     problems += [
@@ -286,7 +286,8 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     return {"done": not problems, "problems": problems}
 
 
-def _not_there(name: str, pod: Mapping[str, Any] | None, database: str, target: Position, cluster: str) -> str | None:
+def not_there(name: str, pod: Mapping[str, Any] | None, database: str, target: Position, cluster: str) -> str | None:
+    """Why a pod (None: there is none) has not reached a position of this cluster, or None where it has."""
     if pod is None:
         return f"Pod {name} does not exist yet."
     litefs = pod["litefs"]

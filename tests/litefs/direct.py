@@ -6,14 +6,13 @@ import socket
 import time
 from typing import Any
 
-import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import kube, litefs
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, transfer
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act
 from litefs_cluster import DATABASE, Cluster, request
 
 
 class Stream:
-    """What transfer.dial() returns, over a plain socket."""
+    """What Client.dial() returns, over a plain socket."""
 
     def __init__(self, port: int, deadline: float) -> None:
         self.error = ""
@@ -30,7 +29,7 @@ class Stream:
 
 
 class Api:
-    """The few calls of kube.Client that an export makes."""
+    """The few calls of kube.Client that an operation's transfers make."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.nodes = {node.name: node for node in cluster.nodes}
@@ -44,6 +43,9 @@ class Api:
             raise kube.KubeError(f"{pod} does not answer ({exc}).") from exc
         return answer.status, answer.headers, answer.body
 
+    def dial(self, namespace: str, pod: str, port: int, deadline: float) -> Stream:
+        return Stream(self.nodes[pod].api, deadline)
+
     def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         return {"spec": {"containers": [{"name": "app", "image": "app:1"}]}}
 
@@ -53,13 +55,9 @@ class Api:
         return text.encode()
 
 
-def site(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> act.Site:
+def site(cluster: Cluster) -> act.Site:
     """The cluster as an operation sees it."""
-    api = Api(cluster)
-    monkeypatch.setattr(
-        transfer, "dial", lambda _api, _namespace, pod, _port, deadline: Stream(api.nodes[pod].api, deadline)
-    )
-    return act.Site(api, "abaci", "abaci-app", DATABASE, "litefs-data", 20202)
+    return act.Site(Api(cluster), "abaci", "abaci-app", DATABASE, "litefs-data", 20202)
 
 
 def node(cluster: Cluster, ordinal: int) -> dict[str, Any]:

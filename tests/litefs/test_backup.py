@@ -35,9 +35,9 @@ def bodies(path: Path) -> list[str]:
 
 
 def test_the_checksum_that_is_computed_of_an_export_is_the_one_that_litefs_shows(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, tmp_path: Path
 ) -> None:
-    site = direct.site(cluster, monkeypatch)
+    site = direct.site(cluster)
     manifest = export.export(site, "abaci-app-1", tmp_path, reason="backup")
     txid, shown = cluster.primary.position()
     assert (manifest["txid"], manifest["checksum"]) == (txid, shown)
@@ -49,10 +49,10 @@ def test_the_checksum_that_is_computed_of_an_export_is_the_one_that_litefs_shows
 
 
 def test_an_export_while_the_primary_is_written_to_has_a_position_and_a_prefix_of_the_writes(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     """The reply states no position: it is proven by the checksum of a position around it, or of the log line."""
-    site = direct.site(cluster, monkeypatch)
+    site = direct.site(cluster)
     stop = threading.Event()
 
     def write() -> None:
@@ -81,7 +81,7 @@ def test_an_export_while_the_primary_is_written_to_has_a_position_and_a_prefix_o
 def test_hazard_8_12_an_export_that_breaks_off_leaves_nothing_that_looks_like_a_backup(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = direct.site(cluster, monkeypatch)
+    site = direct.site(cluster)
     whole = transfer.download
 
     def cut(*arguments: Any, **options: Any) -> dict[str, str]:
@@ -100,7 +100,7 @@ def test_hazard_a_sound_file_of_another_position_is_no_backup(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages of two transactions can pass the integrity check; the checksum does not let them."""
-    site = direct.site(cluster, monkeypatch)
+    site = direct.site(cluster)
     whole = transfer.download
 
     def swap(*arguments: Any, **options: Any) -> dict[str, str]:
@@ -117,9 +117,7 @@ def test_hazard_a_sound_file_of_another_position_is_no_backup(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mismatched_replica_is_exported_while_it_waits(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mismatched_replica_is_exported_while_it_waits(cluster: Cluster, tmp_path: Path) -> None:
     """litefs.md section 8, rule zero: GET /export works on a node that is stuck in a mismatch."""
     replica = cluster.replicas[0]
     replica.stop()
@@ -129,16 +127,14 @@ def test_a_mismatched_replica_is_exported_while_it_waits(
     replica.launch()
     replica.wait_up()
     until(lambda: "different cluster id" in replica.log(), 10, "the mismatch")
-    manifest = export.export(direct.site(cluster, monkeypatch), replica.name, tmp_path, reason="before replica_reset")
+    manifest = export.export(direct.site(cluster), replica.name, tmp_path, reason="before replica_reset")
     assert manifest["cluster_id"] == own
     assert bodies(Path(manifest["path"])) == cluster.primary.bodies()
 
 
-def test_what_an_import_makes_of_the_checksum_is_known_before(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_import_makes_of_the_checksum_is_known_before(cluster: Cluster, tmp_path: Path) -> None:
     """An import zeroes the change counter and the schema cookie; everything else is the file."""
-    site = direct.site(cluster, monkeypatch)
+    site = direct.site(cluster)
     manifest = export.export(site, "abaci-app-1", tmp_path, reason="backup")
     before = cluster.primary.bodies()
     cluster.primary.insert("is taken back by the restore")
@@ -151,16 +147,14 @@ def test_what_an_import_makes_of_the_checksum_is_known_before(
     cluster.wait_replicated()
 
 
-def test_an_encrypted_backup_is_read_back_and_the_plain_file_is_gone(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encrypted_backup_is_read_back_and_the_plain_file_is_gone(cluster: Cluster, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("a passphrase\n")
     folder, work = tmp_path / "backups", tmp_path / "work"
     folder.mkdir()
     work.mkdir()
     command = ["openssl", "enc", "-aes-256-cbc", "-pbkdf2", "-pass", f"file:{key}"]
-    site = direct.site(cluster, monkeypatch)
+    site = direct.site(cluster)
     manifest = export.export(site, "abaci-app-1", folder, reason="backup", encrypt=command)
     written = Path(manifest["path"]).read_bytes()
     assert b"SQLite format 3" not in written and len(list(folder.iterdir())) == 2
@@ -173,10 +167,8 @@ def test_an_encrypted_backup_is_read_back_and_the_plain_file_is_gone(
     assert len(list(folder.iterdir())) == 2
 
 
-def test_a_backup_that_was_changed_afterwards_is_refused(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    manifest = export.export(direct.site(cluster, monkeypatch), "abaci-app-1", tmp_path, reason="backup")
+def test_a_backup_that_was_changed_afterwards_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    manifest = export.export(direct.site(cluster), "abaci-app-1", tmp_path, reason="backup")
     path = Path(manifest["path"])
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version=9")
@@ -191,7 +183,7 @@ def test_a_backup_that_was_changed_afterwards_is_refused(
 def test_retention_keeps_the_newest_and_what_an_operation_took(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = direct.site(cluster, monkeypatch)
+    site = direct.site(cluster)
     export.export(site, "abaci-app-1", tmp_path, reason="before restore")
     made = []
     for number in range(3):
@@ -207,9 +199,7 @@ def test_retention_keeps_the_newest_and_what_an_operation_took(
     assert sum(one["reason"] == "before restore" for one in export.manifests(tmp_path)) == 1
 
 
-def test_a_database_of_200_mb_is_exported_verified_and_imported(
-    make_cluster: MakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_of_200_mb_is_exported_verified_and_imported(make_cluster: MakeCluster, tmp_path: Path) -> None:
     source = tmp_path / "big"
     with closing(sqlite3.connect(source)) as db:
         db.execute("CREATE TABLE records (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT NOT NULL)")
@@ -221,7 +211,7 @@ def test_a_database_of_200_mb_is_exported_verified_and_imported(
     assert source.stat().st_size > 195_000_000
     one = make_cluster(1)
     one.primary.start()
-    site = direct.site(one, monkeypatch)
+    site = direct.site(one)
     query = transfer.name_query("/import", DATABASE)
     transfer.upload(site.api, "abaci", "abaci-app-0", 20202, query, source, 60)
     manifest = export.export(site, "abaci-app-0", tmp_path, reason="backup", timeout=60)
@@ -229,7 +219,7 @@ def test_a_database_of_200_mb_is_exported_verified_and_imported(
     assert manifest["seconds"] < 60
     other = make_cluster(1)
     other.primary.start()
-    site = direct.site(other, monkeypatch)
+    site = direct.site(other)
     transfer.upload(site.api, "abaci", "abaci-app-0", 20202, query, Path(manifest["path"]), 60)
     assert other.primary.position()[1] == manifest["imported_checksum"]
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import gather, kube, litefs
+from .. import applying, gather, kube, litefs
 from . import situation as sit
 
 HELD_KEY = "heldOrdinals"
@@ -65,15 +64,16 @@ class Site:
 
     def scale(self, replicas: int, was: int) -> None:
         """Set the replica count, and nothing else, if it is still ``was``."""
-        path = self._path("apps/v1", "StatefulSet", self.name) + "/scale"
-        scale = self.api._json("GET", path)
+        scale = self.api.get("apps/v1", "StatefulSet", self.name, self.namespace, "scale")
+        if scale is None:
+            raise NotDone(f"StatefulSet {self.namespace}/{self.name} is not there any more: run again.")
         if scale["spec"].get("replicas", 0) != was:
             raise NotDone(
                 f"StatefulSet {self.namespace}/{self.name} has {scale['spec'].get('replicas', 0)} replicas by now, not "
                 f"{was}: somebody else scaled it; run again."
             )
         scale["spec"]["replicas"] = replicas
-        self._put(path, scale)
+        self.api.replace("apps/v1", "StatefulSet", scale, applying.FIELD_MANAGER, "scale")
 
     def reclaim(self, volume: str, policy: str, claim_uid: str | None = None) -> None:
         """Set a volume's reclaim policy; with ``claim_uid`` only while it is still that claim's."""
@@ -84,7 +84,7 @@ class Site:
             raise NotDone(f"Volume {volume} is another claim's by now: it stays.")
         if found["spec"].get("persistentVolumeReclaimPolicy") != policy:
             found["spec"]["persistentVolumeReclaimPolicy"] = policy
-            self._put(self.api._path("v1", "PersistentVolume", None, volume), found)
+            self.api.replace("v1", "PersistentVolume", found, applying.FIELD_MANAGER)
 
     def delete_claim(self, name: str, uid: str) -> None:
         self.api.delete("v1", "PersistentVolumeClaim", name, self.namespace, uid=uid)
@@ -110,11 +110,11 @@ class Site:
                 data[key] = value
         if data != record.get("data"):
             record["data"] = data
-            self._put(self._path("v1", "ConfigMap", record["metadata"]["name"]), record)
+            self.api.replace("v1", "ConfigMap", record, applying.FIELD_MANAGER)
 
     def put_lease(self, lease: Mapping[str, Any]) -> None:
         """Write the lock's Lease, if nobody else changed it meanwhile."""
-        self._put(self._path("coordination.k8s.io/v1", "Lease", lease["metadata"]["name"]), lease)
+        self.api.replace("coordination.k8s.io/v1", "Lease", dict(lease), applying.FIELD_MANAGER)
 
     def audit(self, line: Mapping[str, Any]) -> None:
         """Add a line to the application's audit log, ConfigMap <name>-audit (the last 100)."""
@@ -126,13 +126,13 @@ class Site:
                     metadata = {
                         "name": name,
                         "namespace": self.namespace,
-                        "labels": {"app.kubernetes.io/managed-by": "abaci.infra"},
+                        "labels": {"app.kubernetes.io/managed-by": applying.FIELD_MANAGER},
                     }
                     data = {"log": ring("", line)}
                     self.api.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
                 else:
                     found["data"] = {"log": ring((found.get("data") or {}).get("log", ""), line)}
-                    self._put(self._path("v1", "ConfigMap", name), found)
+                    self.api.replace("v1", "ConfigMap", found, applying.FIELD_MANAGER)
                 return
             except kube.KubeError as exc:
                 if exc.status != 409:
@@ -242,7 +242,7 @@ class Site:
                         f"playbooks/replica_reset.yml -e '{{\"replica_reset_targets\": [{ordinal}]}}'."
                     )
                 position = litefs.Position.parse(target["txid"], target["checksum"])
-                problem = litefs._not_there(name, pod, self.database, position, target["cluster_id"])
+                problem = litefs.not_there(name, pod, self.database, position, target["cluster_id"])
                 if problem:
                     problems.append(problem)
             different = [pair for pair in litefs.divergent(document, self.database)]
@@ -272,12 +272,6 @@ class Site:
         if record is None:
             raise NotDone(f"ConfigMap {self.namespace}/{name} is not there any more: run again.")
         return record
-
-    def _path(self, api_version: str, kind: str, name: str) -> str:
-        return self.api._path(api_version, kind, self.namespace, name)
-
-    def _put(self, path: str, body: Mapping[str, Any]) -> None:
-        self.api._request("PUT", path + "?" + urllib.parse.urlencode({"fieldManager": "abaci.infra"}), None, dict(body))
 
 
 def ring(text: str, line: Mapping[str, Any], keep: int = 100) -> str:

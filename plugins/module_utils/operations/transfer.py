@@ -6,11 +6,9 @@ import contextlib
 import http.client
 import json
 import threading
-import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from .. import kube
 
@@ -25,7 +23,7 @@ def download(
     Raises kube.KubeError where the pod does not answer 200 or the answer is cut off; the file is then incomplete.
     """
     where = f"GET {path} on port {port} of pod {namespace}/{pod}"
-    with _forward(api, namespace, pod, port, timeout, where) as stream:
+    with kube.forward(api, namespace, pod, port, timeout, where) as stream:
         stream.send(f"GET {path} HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(stream)
         answer.begin()
@@ -41,7 +39,7 @@ def upload(api: kube.Client, namespace: str, pod: str, port: int, path: str, sou
     """POST the file ``source`` to ``path`` of the pod. Raises kube.KubeError unless it is answered 200."""
     where = f"POST {path} on port {port} of pod {namespace}/{pod}"
     size = source.stat().st_size
-    with _forward(api, namespace, pod, port, timeout, where) as stream:
+    with kube.forward(api, namespace, pod, port, timeout, where) as stream:
         head = f"POST {path} HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n"
         stream.send(f"{head}Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n".encode())
         with source.open("rb") as file:
@@ -58,7 +56,8 @@ def upload(api: kube.Client, namespace: str, pod: str, port: int, path: str, sou
 def watch(api: kube.Client, namespace: str, pod: str, port: int, timeout: float) -> Iterator[dict[str, str]]:
     """Every transaction that the pod reports while the body runs: checksum -> TXID (GET /events)."""
     seen: dict[str, str] = {}
-    with _forward(api, namespace, pod, port, timeout, f"GET /events on port {port} of pod {namespace}/{pod}") as stream:
+    where = f"GET /events on port {port} of pod {namespace}/{pod}"
+    with kube.forward(api, namespace, pod, port, timeout, where) as stream:
         stream.send(f"GET /events HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(stream)
         answer.begin()
@@ -79,31 +78,5 @@ def name_query(path: str, database: str) -> str:
     return f"{path}?{urllib.parse.urlencode({'name': database})}"
 
 
-def dial(api: kube.Client, namespace: str, pod: str, port: int, deadline: float) -> Any:
-    """A stream to a port of a pod: send(), makefile() for http.client, error and close().
-
-    The client's own portforward_get() reads an answer into memory; a database goes through in pieces.
-    """
-    return kube._PortForward(api._configuration, api._auth_headers(), namespace, pod, port, deadline)
-
-
-@contextlib.contextmanager
-def _forward(api: kube.Client, namespace: str, pod: str, port: int, timeout: float, where: str) -> Iterator[Any]:
-    stream = None
-    try:
-        stream = dial(api, namespace, pod, port, time.monotonic() + timeout)
-        yield stream
-    except kube.KubeError:
-        raise
-    except TimeoutError as exc:
-        raise kube.KubeError(f"{where} was not done within {timeout:g} s.") from exc
-    except Exception as exc:  # websocket-client and http.client each have a family of their own
-        reason = (stream.error if stream is not None else "") or kube._one_line(exc)
-        raise kube.KubeError(f"{where} failed: {reason}.", status=getattr(exc, "status_code", None)) from exc
-    finally:
-        if stream is not None:
-            stream.close()
-
-
 def _text(answer: http.client.HTTPResponse) -> str:
-    return kube._one_line(answer.read(400).decode(errors="replace"))
+    return kube.one_line(answer.read(400).decode(errors="replace"))

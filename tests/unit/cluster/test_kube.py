@@ -60,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_DELETE = answer
+    do_GET = do_POST = do_PUT = do_DELETE = answer
 
     def upgrade(self) -> None:
         key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -158,6 +158,20 @@ def test_create_and_delete_say_what_happened(api: Api, client: Any) -> None:
     assert options is not None
     assert (options["gracePeriodSeconds"], options["preconditions"]) == (0, {"uid": "u-1"})
     assert not client.delete("v1", "Pod", "gone", "abaci")
+
+
+def test_what_was_read_is_replaced_as_our_manager_and_a_conflict_has_its_status(api: Api, client: Any) -> None:
+    path = "/apis/apps/v1/namespaces/abaci/statefulsets/s/scale"
+    scale = {"kind": "Scale", "metadata": {"name": "s", "namespace": "abaci", "resourceVersion": "7"}, "spec": {}}
+    api.answers[f"GET {path}"] = (200, scale)
+    assert client.get("apps/v1", "StatefulSet", "s", "abaci", "scale") == scale
+    api.answers[f"PUT {path}?fieldManager=us"] = (200, {**scale, "stored": True})
+    assert client.replace("apps/v1", "StatefulSet", scale, "us", "scale")["stored"]
+    assert api.asked[-1][2] == scale
+    api.answers["PUT /api/v1/nodes/n?fieldManager=us"] = (409, {"message": "the object has been modified"})
+    with pytest.raises(kube.KubeError) as caught:
+        client.replace("v1", "Node", {"metadata": {"name": "n"}}, "us")
+    assert caught.value.status == 409
 
 
 def test_raw_returns_the_body_as_it_comes(api: Api, client: Any) -> None:

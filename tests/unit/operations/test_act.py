@@ -1,0 +1,65 @@
+"""The acts against an API of plain dicts: each holds fast to what the decision saw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act
+
+Object = dict[str, Any]
+
+
+class Api:
+    """Objects by kind and subresource; `stored` is what was replaced."""
+
+    def __init__(self, **objects: Object) -> None:
+        self.objects = objects
+        self.stored: list[tuple[str, Object, str, str]] = []
+
+    def get(
+        self, _api_version: str, kind: str, _name: str, _namespace: str | None = None, subresource: str = ""
+    ) -> Object | None:
+        return self.objects.get(kind + subresource)
+
+    def replace(self, _api_version: str, kind: str, obj: Object, field_manager: str, subresource: str = "") -> Object:
+        self.stored.append((kind, obj, field_manager, subresource))
+        return obj
+
+
+def site(api: Any) -> act.Site:
+    return act.Site(api, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)
+
+
+def test_only_the_replica_count_that_was_seen_is_changed() -> None:
+    scale = {"metadata": {"name": "abaci-app", "namespace": "abaci"}, "spec": {"replicas": 3}}
+    api = Api(StatefulSetscale=scale)
+    with pytest.raises(act.NotDone, match="has 3 replicas by now, not 4"):
+        site(api).scale(5, was=4)
+    assert not api.stored
+    site(api).scale(5, was=3)
+    assert api.stored == [("StatefulSet", {**scale, "spec": {"replicas": 5}}, "abaci.infra", "scale")]
+    with pytest.raises(act.NotDone, match="abaci/abaci-app is not there any more"):
+        site(Api()).scale(5, was=3)
+
+
+def test_a_volume_that_became_another_claims_keeps_its_policy() -> None:
+    volume = {
+        "metadata": {"name": "pvc-1"},
+        "spec": {"claimRef": {"uid": "u-2"}, "persistentVolumeReclaimPolicy": "Delete"},
+    }
+    api = Api(PersistentVolume=volume)
+    with pytest.raises(act.NotDone, match="another claim's"):
+        site(api).reclaim("pvc-1", "Retain", "u-1")
+    assert not api.stored
+    site(api).reclaim("pvc-1", "Retain", "u-2")
+    assert api.stored[0][1]["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+
+
+def test_the_record_is_written_only_where_it_changes() -> None:
+    record = {"metadata": {"name": "abaci-app-litefs-identity"}, "data": {"a": "1", "b": "2"}}
+    api = Api(ConfigMap=record)
+    site(api).write_record({"a": "1", "c": None})
+    assert not api.stored
+    site(api).write_record({"a": None, "b": "3"})
+    assert api.stored[0][1]["data"] == {"b": "3"}

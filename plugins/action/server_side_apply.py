@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.abaci.infra.plugins.module_utils import applying
+from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments
 
 Object = dict[str, Any]
 
 ARGUMENTS: Object = {
-    "kubeconfig": {"type": "path", "required": True},
+    **arguments.KUBECONFIG,
     "objects": {"type": "list", "elements": "dict", "required": True},
     "namespace": {"type": "str", "default": ""},
 }
@@ -51,8 +51,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: Object | None = None) -> Object:
         result: Object = super().run(tmp, task_vars)
         call = functools.partial(self._execute_module, task_vars=task_vars)
-        _, arguments = self.validate_argument_spec(ARGUMENTS)
-        kubeconfig, objects, namespace = arguments["kubeconfig"], list(arguments["objects"]), arguments["namespace"]
+        _, given = self.validate_argument_spec(ARGUMENTS)
+        kubeconfig, objects, namespace = given["kubeconfig"], list(given["objects"]), given["namespace"]
         pending: list[str] = []
         if not self._task.check_mode and not Path(kubeconfig).is_file():
             return {

@@ -10,11 +10,8 @@ description:
   - Only what an API server says while a webhook comes up is waited out; any other refusal fails at once.
 version_added: 0.1.0
 author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file on the machine where the module runs.
-    type: path
-    required: true
   webhook:
     description: Name of both webhook configurations.
     type: str
@@ -57,7 +54,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import applying, certificates, kube
+from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, certificates, kube
 
 POLL = 1.0
 REGISTRATION = "admissionregistration.k8s.io/v1"
@@ -90,7 +87,7 @@ def wait(client: Any, webhook: str, issuer: dict[str, Any], timeout: int, poll: 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
+            **arguments.KUBECONFIG,
             "webhook": {"type": "str", "default": "cert-manager-webhook"},
             "issuer": {"type": "dict", "required": True},
             "timeout": {"type": "int", "default": 120},

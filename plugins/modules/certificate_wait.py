@@ -13,11 +13,8 @@ description:
   - An order that the ACME server has not answered gets an annotation, which makes cert-manager ask again at once.
 version_added: 0.1.0
 author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file on the machine where the module runs.
-    type: path
-    required: true
   kind:
     description: What is waited for.
     type: str
@@ -65,7 +62,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import applying, certificates, kube
+from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, certificates, kube
 
 Object = dict[str, Any]
 
@@ -169,7 +166,7 @@ def first_again(client: Any, certificate: Object, now: str) -> bool:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
+            **arguments.KUBECONFIG,
             "kind": {"type": "str", "required": True, "choices": ["ClusterIssuer", "Certificate"]},
             "name": {"type": "str", "required": True},
             "namespace": {"type": "str"},

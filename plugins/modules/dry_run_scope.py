@@ -7,15 +7,12 @@ short_description: Tell which objects the API can dry-run now, and which a real 
 description:
   - A server-side dry run refuses an object whose namespace or kind would only be created by the same run, and needs an
     API that answers. Those objects are named as "would be created", so that check mode is truthful on an empty cluster
-    and on hosts that have no cluster yet.
+    and on hosts that have no cluster yet. Where the kubeconfig is missing, or no API answers, that is all of them.
   - Changes nothing. RV(ignore:changed) is true where objects would be created.
 version_added: 0.1.0
 author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file. Where it is missing, or no API answers, all objects would be created.
-    type: path
-    required: true
   objects:
     description: The manifests, in the order in which they are to be applied.
     type: list
@@ -61,13 +58,13 @@ namespace_missing:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import applying, kube
+from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, kube
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
+            **arguments.KUBECONFIG,
             "objects": {"type": "list", "elements": "dict", "required": True},
             "namespace": {"type": "str", "default": ""},
         },

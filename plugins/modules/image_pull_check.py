@@ -8,22 +8,11 @@ module: image_pull_check
 short_description: Prove that a node of the cluster can pull an image
 description:
   - Runs a short-lived pod with the image and the pull secrets and waits until the node has pulled it; what the image
-    holds does not matter. The pod carries no label of the application, mounts nothing and is always deleted, and pods
-    that dead runs left behind are deleted first.
+    holds does not matter. The pod, C(<name>-pull-<6 hex digits>), carries no label of the application, mounts nothing
+    and is always deleted, and pods that dead runs left behind are deleted first. The namespace has to exist.
   - Fails in one sentence with the registry's own reason; at once where another try cannot help, else after O(timeout).
+extends_documentation_fragment: [abaci.infra.arguments.application]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
-  namespace:
-    description: Namespace of the application; it has to exist.
-    type: str
-    default: abaci
-  name:
-    description: The application's name; the pod is called C(<name>-pull-<6 hex digits>).
-    type: str
-    default: abaci-app
   image:
     description: The image, as the pods will name it.
     type: str
@@ -99,7 +88,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import image_pull, kube
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, image_pull, kube
 
 
 def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, Any]:
@@ -183,9 +172,7 @@ def _delete(api: Any, namespace: str, name: str, kind: str = "Pod") -> None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "namespace": {"type": "str", "default": "abaci"},
-            "name": {"type": "str", "default": "abaci-app"},
+            **arguments.APPLICATION,
             "image": {"type": "str", "required": True},
             "pull_secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "login": {

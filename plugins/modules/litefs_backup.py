@@ -12,31 +12,8 @@ description:
   - Proves that the file is whole pages, that its integrity check is ok, and that its checksum, computed here, is the
     one of a position that LiteFS shows around the export or names in its one log line about it.
   - A backup that cannot be verified is a failed one and leaves no file behind. The manifest is written last.
+extends_documentation_fragment: [abaci.infra.arguments.database]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
-  namespace:
-    description: Namespace of the application.
-    type: str
-    default: abaci
-  name:
-    description: Name of the StatefulSet.
-    type: str
-    default: abaci-app
-  database:
-    description: File name of the database.
-    type: str
-    default: sqlite.db
-  claim_template:
-    description: Name of the StatefulSet's volume claim template.
-    type: str
-    default: litefs-data
-  port:
-    description: LiteFS's port in the pods.
-    type: int
-    default: 20202
   directory:
     description: Where backups go, on the controller. It is made with mode 0700.
     type: path
@@ -98,19 +75,14 @@ removed:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, export
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "namespace": {"type": "str", "default": "abaci"},
-            "name": {"type": "str", "default": "abaci-app"},
-            "database": {"type": "str", "default": "sqlite.db"},
-            "claim_template": {"type": "str", "default": "litefs-data"},
-            "port": {"type": "int", "default": 20202},
+            **arguments.DATABASE,
             "directory": {"type": "path", "required": True},
             "pods": {"type": "list", "elements": "str", "default": []},
             "reason": {"type": "str", "default": "backup"},
@@ -123,14 +95,7 @@ def main() -> None:
     options = module.params
     directory = Path(options["directory"])
     try:
-        site = act.Site(
-            kube.connect(options["kubeconfig"]),
-            options["namespace"],
-            options["name"],
-            options["database"],
-            options["claim_template"],
-            options["port"],
-        )
+        site = act.connect(options)
         if module.check_mode:
             choices = [backup.choose(site.look(), pod) for pod in options["pods"] or [None]]
             problem = next((problem for choice, problem in choices if choice is None), None)

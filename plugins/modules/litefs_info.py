@@ -14,32 +14,8 @@ description:
     added.
   - A namespace or StatefulSet that does not exist is described, not an error. A pod whose LiteFS cannot be asked is
     described with the reason; one that its init container holds has the reason in C(init.message).
+extends_documentation_fragment: [abaci.infra.arguments.database]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
-  namespace:
-    description: Namespace of the application.
-    type: str
-    default: abaci
-  name:
-    description: Name of the StatefulSet.
-    type: str
-    default: abaci-app
-    aliases: [statefulset]
-  database:
-    description: File name of the database.
-    type: str
-    default: sqlite.db
-  claim_template:
-    description: Name of the StatefulSet's volume claim template.
-    type: str
-    default: litefs-data
-  port:
-    description: LiteFS's port in the pods.
-    type: int
-    default: 20202
   timeout:
     description: Seconds that each pod and each API request may take.
     type: int
@@ -92,18 +68,13 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import gather, kube, state
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, gather, kube, state
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "namespace": {"type": "str", "default": "abaci"},
-            "name": {"type": "str", "default": "abaci-app", "aliases": ["statefulset"]},
-            "database": {"type": "str", "default": "sqlite.db"},
-            "claim_template": {"type": "str", "default": "litefs-data"},
-            "port": {"type": "int", "default": 20202},
+            **arguments.DATABASE,
             "timeout": {"type": "int", "default": 10},
             "wait_replicated": {"type": "int", "default": 0},
         },

@@ -12,31 +12,8 @@ description:
   - With O(act) it does the next act, waits until that has its effect, and returns; RV(done) says whether anything is
     left. It is called again until then. A run that died is continued by calling it again.
   - It never deletes or overwrites the primary's volume or the copy with the highest position.
+extends_documentation_fragment: [abaci.infra.arguments.database]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
-  namespace:
-    description: Namespace of the application.
-    type: str
-    default: abaci
-  name:
-    description: Name of the StatefulSet.
-    type: str
-    default: abaci-app
-  database:
-    description: File name of the database.
-    type: str
-    default: sqlite.db
-  claim_template:
-    description: Name of the StatefulSet's volume claim template.
-    type: str
-    default: litefs-data
-  port:
-    description: LiteFS's port in the pods.
-    type: int
-    default: 20202
   operation:
     description: What is to be done.
     type: str
@@ -114,19 +91,14 @@ quiet:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, runner
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "namespace": {"type": "str", "default": "abaci"},
-            "name": {"type": "str", "default": "abaci-app"},
-            "database": {"type": "str", "default": "sqlite.db"},
-            "claim_template": {"type": "str", "default": "litefs-data"},
-            "port": {"type": "int", "default": 20202},
+            **arguments.DATABASE,
             "operation": {"type": "str", "required": True, "choices": list(runner.OPERATIONS)},
             "wishes": {"type": "dict", "default": {}},
             "exports": {"type": "list", "elements": "dict", "default": []},
@@ -140,14 +112,7 @@ def main() -> None:
     )
     options = module.params
     try:
-        site = act.Site(
-            kube.connect(options["kubeconfig"]),
-            options["namespace"],
-            options["name"],
-            options["database"],
-            options["claim_template"],
-            options["port"],
-        )
+        site = act.connect(options)
         if module.check_mode or not options["act"]:
             plan = runner.plan(
                 site,

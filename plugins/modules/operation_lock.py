@@ -11,19 +11,8 @@ description:
     pass, if its holder is a process of the same user and host that does not live any more, or if O(take_over) names it.
   - The memo of a run that died is kept for the same operation with the same wishes, so that it is continued.
   - Each taking and giving back is a line of JSON in the ConfigMap C(<name>-audit), which keeps the last 100.
+extends_documentation_fragment: [abaci.infra.arguments.application]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
-  namespace:
-    description: Namespace of the application.
-    type: str
-    default: abaci
-  name:
-    description: Name of the StatefulSet.
-    type: str
-    default: abaci-app
   state:
     description: Take the lock, or give it back.
     type: str
@@ -88,7 +77,7 @@ holder:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, runner
 
 
@@ -101,9 +90,7 @@ def alive(holder: str) -> bool:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "namespace": {"type": "str", "default": "abaci"},
-            "name": {"type": "str", "default": "abaci-app"},
+            **arguments.APPLICATION,
             "state": {"type": "str", "choices": ["held", "released"], "default": "held"},
             "holder": {"type": "str", "required": True},
             "operation": {"type": "str", "required": True},

@@ -11,11 +11,8 @@ description:
   - With O(state=absent) everything but CRDs and namespaces goes, unless O(remove_data) is true.
 version_added: 0.1.0
 author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file on the machine where the module runs.
-    type: path
-    required: true
   path:
     description: The manifest's file on that machine.
     type: path
@@ -77,7 +74,7 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import applying, kube, release_manifest
+from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, kube, release_manifest
 
 Object = dict[str, Any]
 
@@ -170,7 +167,7 @@ def remove(client: kube.Client, objects: list[Object], with_data: bool, check: b
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
+            **arguments.KUBECONFIG,
             "path": {"type": "path", "required": True},
             "version": {"type": "str", "required": True},
             "kinds": {"type": "list", "elements": "str", "default": []},

@@ -11,11 +11,8 @@ description:
     said when it ended, no node that takes the pod) as soon as that cause lasts, and at the latest after O(timeout).
 version_added: 0.1.0
 author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file on the machine where the module runs.
-    type: path
-    required: true
   kind:
     description: What is waited for.
     type: str
@@ -66,7 +63,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import kube, rollout
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube, rollout
 
 POLL = 2.0
 
@@ -116,7 +113,7 @@ def _look(client: kube.Client, kind: str, name: str, namespace: str, annotations
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
+            **arguments.KUBECONFIG,
             "kind": {"type": "str", "required": True, "choices": ["StatefulSet", "Deployment", "DaemonSet"]},
             "name": {"type": "str", "required": True},
             "namespace": {"type": "str", "required": True},

@@ -11,11 +11,8 @@ description:
   - In check mode a cluster that does not answer counts as one without the Secret.
 version_added: 0.1.0
 author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
   namespace:
     description: Namespace of the Secret.
     type: str
@@ -65,7 +62,7 @@ made:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 from ansible_collections.abaci.infra.plugins.module_utils.values import secret_values
 
 
@@ -84,7 +81,7 @@ def settle(wishes: dict[str, Any], held: dict[str, str], length: int) -> tuple[d
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
+            **arguments.KUBECONFIG,
             "namespace": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
             # The task hides everything; no_log here would also mask the answer, which the caller needs.

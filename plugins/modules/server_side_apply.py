@@ -12,11 +12,8 @@ description:
     would be created.
 version_added: 0.1.0
 author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
   objects:
     description: The manifests. Use C(no_log) on the task where they hold secrets.
     type: list

@@ -12,31 +12,8 @@ description:
   - Only for volumes that are a directory of a node, as those of local-path are.
   - With O(ordinals) the database of these pods' volumes is saved to O(directory) with a manifest. LiteFS must not run
     on them.
+extends_documentation_fragment: [abaci.infra.arguments.database]
 options:
-  kubeconfig:
-    description: Path of the kubeconfig file.
-    type: path
-    required: true
-  namespace:
-    description: Namespace of the application.
-    type: str
-    default: abaci
-  name:
-    description: Name of the StatefulSet.
-    type: str
-    default: abaci-app
-  database:
-    description: File name of the database.
-    type: str
-    default: sqlite.db
-  claim_template:
-    description: Name of the StatefulSet's volume claim template.
-    type: str
-    default: litefs-data
-  port:
-    description: LiteFS's port in the pods.
-    type: int
-    default: 20202
   image:
     description: A busybox.
     type: str
@@ -106,7 +83,7 @@ manifests:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, rescue
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 
@@ -114,12 +91,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import situ
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "namespace": {"type": "str", "default": "abaci"},
-            "name": {"type": "str", "default": "abaci-app"},
-            "database": {"type": "str", "default": "sqlite.db"},
-            "claim_template": {"type": "str", "default": "litefs-data"},
-            "port": {"type": "int", "default": 20202},
+            **arguments.DATABASE,
             "image": {"type": "str", "default": "docker.io/library/busybox:1.36"},
             "pull_secrets": {"type": "list", "elements": "str", "default": []},
             "volumes": {"type": "list", "elements": "str", "default": []},
@@ -137,14 +109,7 @@ def main() -> None:
     if options["ordinals"] and not options["directory"]:
         module.fail_json(msg="ordinals needs directory: name a directory on the controller.")
     try:
-        site = act.Site(
-            kube.connect(options["kubeconfig"]),
-            options["namespace"],
-            options["name"],
-            options["database"],
-            options["claim_template"],
-            options["port"],
-        )
+        site = act.connect(options)
         document = site.look()
         known = {volume["name"]: volume for volume in document["volumes"]}
         wanted = [known[name] for name in options["volumes"] if name in known]

@@ -274,6 +274,18 @@ class Site:
         return record
 
 
+def connect(options: Mapping[str, Any]) -> Site:
+    """The application that a module's arguments (arguments.DATABASE) name."""
+    return Site(
+        kube.connect(options["kubeconfig"]),
+        options["namespace"],
+        options["name"],
+        options["database"],
+        options["claim_template"],
+        options["port"],
+    )
+
+
 def ring(text: str, line: Mapping[str, Any], keep: int = 100) -> str:
     """An audit log of at most ``keep`` lines of JSON, with one more."""
     lines = [*text.splitlines(), json.dumps(dict(line), sort_keys=True)]

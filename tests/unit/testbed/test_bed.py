@@ -6,6 +6,7 @@ import ipaddress
 import itertools
 import json
 import pathlib
+import re
 import sys
 
 import pytest
@@ -26,6 +27,13 @@ def test_server_comes_first_and_addresses_are_fixed_so_that_a_restart_keeps_them
     ]
     assert (plan.acme, plan.registry) == ("10.100.7.8", "10.100.7.9")
     assert [n.is_server for n in plan.nodes] == [True, False, False]
+
+
+def test_all_that_a_bed_takes_from_the_cache_is_built_before_anything_of_it_exists() -> None:
+    source = pathlib.Path(bed.__file__).read_text()
+    taken = {*re.findall(r'(?:artifact|image)\("([^"]+)"\)', source), *bed.IMAGES, "node-bookworm"}
+    assert taken - set(bed.needed("bookworm", None)) == set()
+    assert taken - set(bed.needed("bookworm", "v1.36.4+k3s1")) == {"k3s"}
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,11 @@ options:
     type: list
     elements: dict
     default: []
+  variables:
+    description: The variables that name the image and its pull secrets, for the sentence that says what to correct.
+    type: list
+    elements: str
+    default: [app_image, app_image_pull_secrets]
 author: The abaci.infra authors
 attributes:
   check_mode:
@@ -100,7 +105,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
         if api.get("v1", "Secret", secret, namespace) is None:
             raise kube.KubeError(
                 f"The pull secret {secret} for {image} is not in namespace {namespace}: create it there, or take it "
-                "out of app_image_pull_secrets."
+                f"out of {options['variables'][-1]}."
             )
     for kind in ("Pod", "Secret"):
         for old in api.list("v1", kind, namespace, image_pull.selector(name)):
@@ -139,7 +144,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             reason = verdict.reason or reason
             if verdict.hopeless or seconds >= options["timeout"]:
                 reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
-                raise kube.KubeError(_sentence(image, pod, verdict.hopeless, options["timeout"], reason, bool(login)))
+                raise kube.KubeError(_sentence(options, pod, verdict.hopeless, reason))
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)
@@ -147,21 +152,20 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             _delete(api, namespace, pod_name, "Secret")
 
 
-def _sentence(
-    image: str, pod: dict[str, Any], hopeless: bool, timeout: int, reason: str | None, login: bool = False
-) -> str:
+def _sentence(options: dict[str, Any], pod: dict[str, Any], hopeless: bool, reason: str | None) -> str:
+    variables = options["variables"]
     node = pod["spec"].get("nodeName")
     by = f" by node {node}" if node else ""
-    within = "" if hopeless else f" within {timeout} s"
+    within = "" if hopeless else f" within {options['timeout']} s"
     advice = (
-        "see to that, or correct app_image, and run again"
+        f"see to that, or correct {variables[0]}, and run again"
         if not hopeless
-        else "renew app_registry_token (it may have expired; a public image needs none), or correct app_image"
-        if login
-        else "correct app_image or app_image_pull_secrets"
+        else f"renew app_registry_token (it may have expired; a public image needs none), or correct {variables[0]}"
+        if options.get("login")
+        else f"correct {' or '.join(variables)}"
     )
     reason = reason or "the node has not finished pulling it"
-    return f"The image {image} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
+    return f"The image {options['image']} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
 
 
 def _delete(api: Any, namespace: str, name: str, kind: str = "Pod") -> None:
@@ -186,6 +190,7 @@ def main() -> None:
             "timeout": {"type": "int", "default": 180},
             "node_selector": {"type": "dict", "default": {}},
             "tolerations": {"type": "list", "elements": "dict", "default": []},
+            "variables": {"type": "list", "elements": "str", "default": ["app_image", "app_image_pull_secrets"]},
         },
         supports_check_mode=True,
     )

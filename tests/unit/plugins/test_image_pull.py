@@ -157,6 +157,7 @@ def run(api: FakeApi, **changed: Any) -> dict[str, Any]:
         "timeout": 5,
         "node_selector": {},
         "tolerations": [],
+        "variables": ["app_image", "app_image_pull_secrets"],
     } | changed
     result: dict[str, Any] = image_pull_check.check(api, options, pause=0.01)
     return result
@@ -181,8 +182,10 @@ def test_an_image_that_does_not_exist_fails_at_once_in_one_sentence() -> None:
         run(api, timeout=3600)
     sentence = str(caught.value)
     assert sentence.startswith("The image ghcr.io/a/b:9 cannot be pulled by node node-1: failed to pull")
-    assert "app_image" in sentence and "\n" not in sentence
+    assert "; correct app_image or app_image_pull_secrets (" in sentence and "\n" not in sentence
     assert api.pods == set()
+    with pytest.raises(KubeError, match=r"; correct redis_image \(nothing was changed\)"):
+        run(api, variables=["redis_image"])
 
 
 @pytest.mark.parametrize(

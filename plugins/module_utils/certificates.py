@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .wording import said
+
 Object = dict[str, Any]
 
 WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
@@ -61,10 +63,6 @@ def _of_now(obj: Object, found: Object) -> bool:
     return seen is None or seen >= obj["metadata"].get("generation", 0)
 
 
-def _clean(text: Any) -> str:
-    return " ".join(str(text or "").split()).rstrip(".")
-
-
 def issuer_verdict(kind: str, name: str, issuer: Object | None) -> Verdict:
     """Whether an issuer can be used."""
     if issuer is None:
@@ -74,7 +72,7 @@ def issuer_verdict(kind: str, name: str, issuer: Object | None) -> Verdict:
         return Verdict("waiting", f"{kind} {name} has not been looked at by cert-manager yet.")
     if ready["status"] == "True":
         return Verdict("ready")
-    message = _clean(ready.get("message")) or _clean(ready.get("reason")) or "no reason given"
+    message = said(ready.get("message")) or said(ready.get("reason")) or "no reason given"
     server = ((issuer.get("spec") or {}).get("acme") or {}).get("server")
     where = f" (ACME server {server})" if server and server not in message else ""
     final = ready.get("reason") in _FINAL_REASONS or _FINAL_ACME.search(message) is not None
@@ -100,21 +98,21 @@ def certificate_verdict(
     ready, issuing = condition(certificate, "Ready"), condition(certificate, "Issuing")
     if ready.get("status") == "True" and _of_now(certificate, ready):
         return Verdict("ready")
-    said = [_own(certificate, ready, issuing)]
+    told = [_own(certificate, ready, issuing)]
     mine = [item for item in requests if _owned(item, certificate)]
     request = max(mine, key=_revision, default=None)
     if request is not None:
-        said.append(_request(request))
+        told.append(_request(request))
         own_orders = [item for item in orders if _owned(item, request)]
         order = max(own_orders, key=lambda item: str(item["metadata"].get("creationTimestamp")), default=None)
         if order is not None:
             own = [item for item in challenges if _owned(item, order)]
-            said += [_order(order)] + [_challenge(item) for item in own]
-            said += [_warning(item, warnings) for item in (order, *own)]
-        said.append(_warning(request, warnings))
+            told += [_order(order)] + [_challenge(item) for item in own]
+            told += [_warning(item, warnings) for item in (order, *own)]
+        told.append(_warning(request, warnings))
     if issuer.state != "ready":
-        said.append(issuer.sentence.rstrip("."))
-    reasons = list(dict.fromkeys(part for part in said if part))
+        told.append(issuer.sentence.rstrip("."))
+    reasons = list(dict.fromkeys(part for part in told if part))
     # A failure ends the attempt, and cert-manager takes a break of an hour or more.
     failed = issuing.get("status") == "False" and issuing.get("reason") == "Failed" and _of_now(certificate, issuing)
     return Verdict(
@@ -158,9 +156,9 @@ def asked_again(certificate: Object, now: str) -> Object:
 
 def _own(certificate: Object, ready: Object, issuing: Object) -> str:
     if issuing.get("status") == "False" and issuing.get("reason") == "Failed":
-        return _clean(issuing.get("message"))
+        return said(issuing.get("message"))
     if ready and _of_now(certificate, ready):
-        return _clean(ready.get("message"))
+        return said(ready.get("message"))
     return ""
 
 
@@ -169,11 +167,11 @@ def _request(request: Object) -> str:
     for kind in ("Denied", "InvalidRequest"):
         found = condition(request, kind)
         if found.get("status") == "True":
-            return f"CertificateRequest {name} was refused ({_clean(found.get('message'))})"
+            return f"CertificateRequest {name} was refused ({said(found.get('message'))})"
     ready = condition(request, "Ready")
     if ready.get("status") == "True" or not ready:
         return ""
-    return f"CertificateRequest {name} is {str(ready.get('reason')).lower()} ({_clean(ready.get('message'))})"
+    return f"CertificateRequest {name} is {str(ready.get('reason')).lower()} ({said(ready.get('message'))})"
 
 
 def _order(order: Object) -> str:
@@ -181,7 +179,7 @@ def _order(order: Object) -> str:
     state = status.get("state")
     if state == "valid":
         return ""
-    reason = f" ({_clean(status.get('reason'))})" if status.get("reason") else ""
+    reason = f" ({said(status.get('reason'))})" if status.get("reason") else ""
     return f"Order {order['metadata']['name']} " + (
         f"is {state}{reason}" if state else "has no answer from the ACME server"
     )
@@ -192,12 +190,12 @@ def _challenge(challenge: Object) -> str:
     state = status.get("state") or "pending"
     if state == "valid":
         return ""
-    reason = f": {_clean(status.get('reason'))}" if status.get("reason") else ""
+    reason = f": {said(status.get('reason'))}" if status.get("reason") else ""
     return f"the {spec.get('type', 'challenge')} challenge for {spec.get('dnsName')} is {state}{reason}"
 
 
 def _warning(obj: Object, warnings: Mapping[str, str]) -> str:
-    return _clean(warnings.get(str(obj["metadata"].get("uid"))))
+    return said(warnings.get(str(obj["metadata"].get("uid"))))
 
 
 def _owned(item: Object, owner: Object) -> bool:

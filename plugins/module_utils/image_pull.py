@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .wording import said
+
 COMPONENT = "image-check"
 
 # The kubelet says these before it has the image; every other reason to wait comes after the pull.
@@ -136,8 +138,8 @@ def verdict(item: Mapping[str, Any]) -> Verdict:
     if scheduled.get("status") == "False":
         return Verdict(reason=f"no node takes the pod: {plain(scheduled.get('message') or 'unschedulable')}")
     if status.get("phase") == "Failed":
-        said = plain(status.get("message") or status.get("reason") or "it failed")
-        return Verdict(reason=f"the node rejected the pod: {said}", hopeless=True)
+        why = plain(status.get("message") or status.get("reason") or "it failed")
+        return Verdict(reason=f"the node rejected the pod: {why}", hopeless=True)
     return Verdict()
 
 
@@ -154,5 +156,4 @@ def last_warning(events: Iterable[Mapping[str, Any]], pod_name: str) -> str | No
 
 def plain(message: object) -> str:
     """The registry's own reason, in one line, without the kubelet's wrapping."""
-    text = " ".join(str(message).split())
-    return _NOISE.sub("", text).rstrip(". ")[:400] or "no reason was given"
+    return _NOISE.sub("", said(message)).rstrip(". ")[:400] or "no reason was given"

@@ -18,6 +18,8 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+from .wording import said
+
 Object = dict[str, Any]
 
 
@@ -432,5 +434,4 @@ def _reason(content: bytes) -> str:
 
 def one_line(value: object) -> str:
     """The start of a text or of an exception's message, without its last full stop."""
-    text = " ".join(str(value).split()).rstrip(".")
-    return text[:400] or type(value).__name__
+    return said(value)[:400] or type(value).__name__

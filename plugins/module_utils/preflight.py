@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .wording import said
+
 Report = Mapping[str, Any]
 
 CGROUP_V1_REFUSED_FROM = (1, 35)
@@ -36,7 +38,7 @@ def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
 
 def _one_host(report: Report) -> list[str]:
     if report.get("unreachable"):
-        reason = " ".join(str(report["unreachable"]).split()).rstrip(".")
+        reason = said(report["unreachable"])
         return [
             f"the host cannot be reached at {report['address']} ({reason}); check that it runs and that ansible_host, "
             "ansible_port, ansible_user and its SSH key in the inventory are right, or leave it out with --limit."

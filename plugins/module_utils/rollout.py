@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from .wording import said
+
 Object = dict[str, Any]
 
 # Seconds for which a trouble may last before it counts as lasting: a registry that hiccups, a node whose network
@@ -44,7 +46,7 @@ def judge(workload: Object, pods: list[Object], events: list[Object]) -> Verdict
         return Verdict("failed", f"{name} gets no pod: {refused}.", _REJECTED)
     for condition in workload.get("status", {}).get("conditions") or []:
         if condition["type"] == "Progressing" and condition["status"] == "False":
-            return Verdict("failed", f"{name} does not progress: {condition.get('message', '').rstrip('.')}.")
+            return Verdict("failed", f"{name} does not progress: {said(condition.get('message'))}.")
     return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
 
 
@@ -108,7 +110,7 @@ def _pod_trouble(pod: Object, events: list[Object]) -> Verdict | None:
     name = f"pod {pod['metadata']['name']}"
     if status.get("phase") == "Failed":
         why = ": ".join(text for text in (status.get("reason"), status.get("message")) if text) or "no reason given"
-        return Verdict("failed", f"{name} was ended ({why.rstrip('.')}).", _REJECTED)
+        return Verdict("failed", f"{name} was ended ({said(why)}).", _REJECTED)
     for container in status.get("initContainerStatuses") or []:
         if trouble := _container_trouble(pod, container, True, events):
             return trouble
@@ -117,8 +119,7 @@ def _pod_trouble(pod: Object, events: list[Object]) -> Verdict | None:
             return trouble
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            why = condition.get("message", "").rstrip(".")
-            return Verdict("failed", f"no node takes {name}: {why}.", _UNSCHEDULABLE)
+            return Verdict("failed", f"no node takes {name}: {said(condition.get('message'))}.", _UNSCHEDULABLE)
     return None
 
 
@@ -130,24 +131,22 @@ def _container_trouble(pod: Object, container: Object, init: bool, events: list[
     reason = waiting.get("reason", "")
     if reason in _PULL_REASONS:
         why = _last_warning(events, pod["metadata"], "Failed", "image") or waiting.get("message") or reason
-        return Verdict(
-            "failed", f"the image {container.get('image')} of {where} cannot be pulled: {why.rstrip('.')}.", _PULL
-        )
+        return Verdict("failed", f"the image {container.get('image')} of {where} cannot be pulled: {said(why)}.", _PULL)
     if reason in _CONFIG_REASONS:
-        return Verdict("failed", f"{where} cannot be started: {waiting.get('message', reason).rstrip('.')}.", _CRASH)
+        return Verdict("failed", f"{where} cannot be started: {said(waiting.get('message', reason))}.", _CRASH)
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     if not ended.get("exitCode"):
         return None
-    said = " ".join(str(ended.get("message") or "").split()).rstrip(".")
-    if init and said and not container.get("ready"):
+    last_words = said(ended.get("message"))
+    if init and last_words and not container.get("ready"):
         # It has said why. While it tries again it says nothing new, so a running one still counts.
-        return Verdict("failed", f"{where} refuses: {said}.", _REFUSED)
+        return Verdict("failed", f"{where} refuses: {last_words}.", _REFUSED)
     if reason == "CrashLoopBackOff":
         why = f"exit code {ended['exitCode']}"
         if ended.get("reason") not in (None, "Error"):
             why += f", {ended['reason']}"
-        if said:
-            why += f": {said}"
+        if last_words:
+            why += f": {last_words}"
         logs = f"kubectl -n {pod['metadata']['namespace']} logs {pod_name} -c {name} --previous"
         return Verdict("failed", f"{where} ends again and again ({why}); see {logs}.", _CRASH)
     return None
@@ -162,8 +161,8 @@ def _hint(pods: list[Object], events: list[Object]) -> str:
         containers = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
         states = [(c["name"], (c.get("state") or {}).get("waiting") or {}) for c in containers]
         waiting = [f"container {name} is at {state['reason']}" for name, state in states if state.get("reason")]
-        said = _last_warning(events, pod["metadata"]) or "".join(waiting[:1]) or f"phase {status.get('phase')}"
-        return f"; pod {pod['metadata']['name']}: {said}"
+        known = _last_warning(events, pod["metadata"]) or "".join(waiting[:1]) or f"phase {status.get('phase')}"
+        return f"; pod {pod['metadata']['name']}: {known}"
     return ""
 
 
@@ -180,7 +179,7 @@ def _last_warning(events: list[Object], metadata: Object, reason: str = "", word
     ]
     if not about:
         return ""
-    return " ".join(str(max(about, key=_when).get("message")).split()).rstrip(".")
+    return said(max(about, key=_when).get("message"))
 
 
 def _when(event: Object) -> str:

@@ -159,6 +159,12 @@ def test_a_cause_that_lasts_fails_with_its_sentence(pods: list[Object], events: 
     assert [word for word in words if word not in verdict.sentence] == []
 
 
+def test_what_a_registry_says_twice_is_said_once() -> None:
+    twice = warning("x-0", "Failed", "Failed to pull image: ghcr.io/a/b:1: not found. not found.")
+    verdict = rollout.judge(workload(updateRevision="new"), [pod(containerStatuses=[PULL])], [twice])
+    assert verdict.sentence.endswith("cannot be pulled: Failed to pull image: ghcr.io/a/b:1: not found.")
+
+
 def test_a_first_crash_is_no_crash_loop() -> None:
     assert rollout.judge(workload(updateRevision="new"), [pod(containerStatuses=[FIRST_CRASH])], []).state == "waiting"
 

@@ -64,7 +64,8 @@ FINE: dict[str, dict[str, Any]] = {
 def run() -> Run:
     variants = {f"bad_{name}": {**GOOD, **values} for name, (values, _) in BAD.items()}
     variants |= {f"fine_{name}": {**GOOD, **values} for name, values in FINE.items()}
-    return run_role("app", ["validate.yml"], "[]", variants)
+    variants["type"] = {**GOOD, "app_replicas": "three"}
+    return run_role("app", ["validate"], "[]", variants)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -73,6 +74,10 @@ def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
     for word in BAD[name][1]:
         assert word in message, message
     assert message.rstrip().endswith((".", "/site.crt", "/site.key", "/ca.crt", ")"))
+
+
+def test_a_value_of_a_wrong_type_is_refused_before_anything_is_changed(run: Run) -> None:
+    assert "app_replicas" in run.failures["type"] and "convert to int" in run.failures["type"]
 
 
 @pytest.mark.parametrize("name", FINE)

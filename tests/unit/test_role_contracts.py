@@ -220,6 +220,16 @@ def test_playbooks_name_everything_in_full_and_say_what_they_run_as(path: pathli
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
+def test_the_types_are_checked_of_whatever_part_of_a_role_a_playbook_imports(path: pathlib.Path) -> None:
+    for play in load(path):
+        for task in tasks_of(play.get("tasks", [])):
+            asked = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role") or {}
+            if "tasks_from" in asked:
+                role = asked["name"].removeprefix("abaci.infra.")
+                assert specs(role)[asked["tasks_from"]] == specs(role)["main"], f"{play['name']}: {task['name']}"
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
 def test_playbook_files_can_be_called_as_part_of_the_collection(path: pathlib.Path) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_]*", path.stem)
 

@@ -35,6 +35,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "k3s_artifact": k3s.artifact,
+            "k3s_files_in_folder": k3s.files_in_folder,
+            "k3s_file_mistake": k3s.file_mistake,
             "k3s_merge": k3s.merge_config,
             "k3s_config_mistakes": k3s.config_mistakes,
             "k3s_cluster_mistakes": k3s.cluster_mistakes,

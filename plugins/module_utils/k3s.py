@@ -60,6 +60,38 @@ def artifact(version: str, source: str, base: str, arch: str) -> dict[str, str]:
     return {**{name: f"{root}/{file}" for name, file in names.items()}, "images_name": names["images"]}
 
 
+def files(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The files of a release that a node lacks: variable of the checksum, checksum, name and path (or address)."""
+    place = artifact(wishes["version"], wishes["source"], wishes["base"], probe["arch"])
+    wanted = [("k3s_checksum", wishes["checksum"], "k3s" + ARCHITECTURES[probe["arch"]], "binary")]
+    if wishes["images_enabled"]:
+        wanted.append(("k3s_images_checksum", wishes["images_checksum"], place["images_name"], "images"))
+    return [
+        {"variable": variable, "checksum": checksum, "name": name, "path": place[part]}
+        for variable, checksum, name, part in wanted
+        if not checksum or probe[f"{part}_sha256"] != checksum
+    ]
+
+
+def files_in_folder(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
+    """Paths of the files that a node is to get from a folder of the machine that runs Ansible."""
+    if wishes["source"] != "folder" or not wishes["base"] or probe["arch"] not in ARCHITECTURES:
+        return []
+    return [file["path"] for file in files(probe, wishes)]
+
+
+def file_mistake(path: str, found: str, variable: str, checksum: str) -> str:
+    """Why a file in the folder with the SHA-256 ``found`` (empty: no file) is not the wanted one; empty where it is."""
+    if not found:
+        return f"{path} does not exist; k3s_artifact_dir has to be the folder with the files of the release."
+    if found != checksum:
+        return (
+            f"{path} has the SHA-256 {found}, but {variable} is {checksum}; get the right file, or correct the "
+            "variable."
+        )
+    return ""
+
+
 def upgrade_mistake(installed: str, wanted: str, allowed: bool) -> str:
     """Return why a node may not go from the installed version to the wanted one; empty where it may."""
     if not installed or installed == wanted:
@@ -141,8 +173,9 @@ def san(url: str, *addresses: str) -> list[str]:
 def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list[str], server_group: str) -> list[str]:
     """Return one sentence for each thing in the inventory or on the nodes that would break or split a cluster.
 
-    A report is one node's: ``{"name", "probe": {...}, "wishes": {...}}``; see k3s_probe. ``servers`` and ``agents`` are
-    the inventory's, whether they take part in this run or not.
+    A report is one node's: ``{"name", "probe": {...}, "wishes": {...}, "folder": {path: SHA-256 or ""}}``; see
+    k3s_probe and files_in_folder. ``servers`` and ``agents`` are the inventory's, whether they take part in this run
+    or not.
     """
     reports = [report for report in reports if report.get("probe")]
     by_name = {report["name"]: report for report in reports}
@@ -180,7 +213,7 @@ def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report])
         return [str(exc)]
     if probe["arch"] not in ARCHITECTURES:
         return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
-    found += _source(wishes, probe["arch"])
+    found += _source(probe, wishes, report["folder"])
     other = "k3s-agent" if report["name"] in servers else "k3s"
     if other in probe["units"]:
         role = "server" if report["name"] in servers else "agent"
@@ -204,28 +237,28 @@ def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report])
     return [text for text in found if text]
 
 
-def _source(wishes: Mapping[str, Any], arch: str) -> list[str]:
+def _source(probe: Mapping[str, Any], wishes: Mapping[str, Any], folder: Mapping[str, str]) -> list[str]:
     variable = {"release": "k3s_release_url", "mirror": "k3s_mirror_url", "folder": "k3s_artifact_dir"}[
         wishes["source"]
     ]
     if not wishes["base"]:
         return [f"k3s_source is {wishes['source']}, so {variable} has to say where the files are."]
-    place = artifact(wishes["version"], wishes["source"], wishes["base"], arch)
-    show = f"cat {place['sums']}" if wishes["source"] == "folder" else f"curl -sfL {place['sums']}"
-    needed = [("k3s_checksum", wishes["checksum"], "k3s" + ARCHITECTURES[arch])]
-    if wishes["images_enabled"]:
-        needed.append(("k3s_images_checksum", wishes["images_checksum"], place["images_name"]))
+    sums = artifact(wishes["version"], wishes["source"], wishes["base"], probe["arch"])["sums"]
+    show = f"cat {sums}" if wishes["source"] == "folder" else f"curl -sfL {sums}"
     found = []
-    for name, value, file in needed:
-        if not value:
+    for file in files(probe, wishes):
+        variable, checksum, name, path = file["variable"], file["checksum"], file["name"], file["path"]
+        if not checksum:
             found.append(
-                f"{name} is not set, and no checksum of {file} {wishes['version']} is known here; set it to what "
-                f'"{show} | grep -w {file}" shows.'
+                f"{variable} is not set, and no checksum of {name} {wishes['version']} is known here; set it to what "
+                f'"{show} | grep -w {name}" shows.'
             )
-        elif not re.fullmatch(r"[0-9a-f]{64}", value):
+        elif not re.fullmatch(r"[0-9a-f]{64}", checksum):
             found.append(
-                f'{name} is no SHA-256 of 64 hexadecimal digits; set it to what "{show} | grep -w {file}" shows.'
+                f'{variable} is no SHA-256 of 64 hexadecimal digits; set it to what "{show} | grep -w {name}" shows.'
             )
+        elif path in folder and (mistake := file_mistake(path, folder[path], variable, checksum)):
+            found.append(mistake)
     return found
 
 

@@ -150,6 +150,7 @@ def node(name: str, wishes: dict[str, Any] | None = None, **probe: Any) -> dict[
             "arch": "amd64",
             "installed_version": "",
             "binary_sha256": "",
+            "images_sha256": "",
             "units": [],
             "ca_hash": "",
             "token_matches": None,
@@ -166,6 +167,7 @@ def node(name: str, wishes: dict[str, Any] | None = None, **probe: Any) -> dict[
             "token_is_long": False,
             **(wishes or {}),
         },
+        "folder": {},
     }
 
 
@@ -256,6 +258,31 @@ def test_sources_without_address_or_checksum_are_refused(wishes: dict[str, Any],
     assert len(found) == 1
     for word in words:
         assert word in found[0]
+
+
+IN_FOLDER = {"source": "folder", "base": "/srv/k3s", "images_enabled": True, "images_checksum": SUM}
+
+
+def test_what_a_node_lacks_is_looked_up_in_the_folder() -> None:
+    report = node("server-0", IN_FOLDER)
+    paths = ["/srv/k3s/k3s", "/srv/k3s/k3s-airgap-images-amd64.tar"]
+    assert k3s.files_in_folder(report["probe"], report["wishes"]) == paths
+    assert k3s.files_in_folder({**report["probe"], "binary_sha256": SUM}, report["wishes"]) == paths[1:]
+    for other in ({"source": "release"}, {"base": ""}):
+        assert k3s.files_in_folder(report["probe"], {**report["wishes"], **other}) == []
+    assert k3s.files_in_folder({**report["probe"], "arch": "riscv64"}, report["wishes"]) == []
+
+
+def test_another_file_in_the_folder_is_refused_before_anything_is_changed() -> None:
+    report = node("server-0", IN_FOLDER)
+    other = "0" * 64
+    assert judge({**report, "folder": {"/srv/k3s/k3s": SUM, "/srv/k3s/k3s-airgap-images-amd64.tar": SUM}}) == []
+    assert judge({**report, "folder": {"/srv/k3s/k3s": other, "/srv/k3s/k3s-airgap-images-amd64.tar": ""}}) == [
+        f"server-0: /srv/k3s/k3s has the SHA-256 {other}, but k3s_checksum is {SUM}; get the right file, or correct "
+        "the variable.",
+        "server-0: /srv/k3s/k3s-airgap-images-amd64.tar does not exist; k3s_artifact_dir has to be the folder with the "
+        "files of the release.",
+    ]
 
 
 def test_a_binary_that_is_another_version_than_its_checksum_was_given_for() -> None:

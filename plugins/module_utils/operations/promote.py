@@ -125,7 +125,7 @@ def decide(
         sit.step(
             "record",
             f"record ordinal {successor['ordinal']} as primary and hold back "
-            f"{litefs.names([{'name': _name(state, ordinal)} for ordinal in given_up])}",
+            f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in given_up])}",
             primary_ordinal=successor["ordinal"],
             held=given_up,
         )
@@ -180,7 +180,7 @@ def _rest(
     fresh: bool,
 ) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
-    name = _name(state, successor)
+    name = sit.pod_name(state, successor)
     leaders = litefs.primaries(state)
     done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
     for ordinal in held:
@@ -213,17 +213,7 @@ def _rest(
             )
         )
     if not done:
-        pod = sit.pod_of(state, successor)
-        steps.append(
-            sit.step(
-                "restart",
-                f"restart {name} as primary",
-                pod=name,
-                uid=pod["uid"] if pod else None,
-                ordinal=successor,
-                primary=True,
-            )
-        )
+        steps.append(sit.restart(state, successor, f"restart {name} as primary", primary=True))
     living = state["statefulset"]
     for pod in state["pods"]:
         if pod["ordinal"] in (successor, *held):
@@ -234,16 +224,8 @@ def _rest(
         follows = bool(done) and pod["litefs"]["primary_hostname"] == name and pod["litefs"]["never_synced"] is False
         if follows and pod["revision"] == living["update_revision"]:
             continue
-        steps.append(
-            sit.step(
-                "restart",
-                f"restart {pod['name']} as a replica of {name}",
-                pod=pod["name"],
-                uid=pod["uid"],
-                ordinal=pod["ordinal"],
-                primary=False,
-            )
-        )
+        say = f"restart {pod['name']} as a replica of {name}"
+        steps.append(sit.restart(state, pod["ordinal"], say, primary=False))
     if steps:
         steps.append(sit.step("wait_followers", f"wait until every replica that runs has what {name} has"))
     return steps
@@ -310,7 +292,3 @@ def _lag(pod: sit.Pod) -> float | None:
 def _numbers(value: object) -> list[int]:
     items = value if isinstance(value, list) else [] if value in (None, "") else [value]
     return [number for item in items if (number := sit.whole(item)) is not None]
-
-
-def _name(state: sit.State, ordinal: int) -> str:
-    return f"{state['statefulset']['name']}-{ordinal}"

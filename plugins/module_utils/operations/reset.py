@@ -130,10 +130,6 @@ def _mismatched(found: sit.Situation, pod: sit.Pod | None) -> bool:
     )
 
 
-def _name(state: sit.State, ordinal: int) -> str:
-    return f"{state['statefulset']['name']}-{ordinal}"
-
-
 def _rescued(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:
     return any(
         manifest.get("verified") is True
@@ -178,7 +174,7 @@ def _unsafe(state: sit.State, found: sit.Situation, ordinal: int) -> str | None:
 
 def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[str, Any]) -> list[dict[str, Any]]:
     claim, pod = sit.claim_of(state, ordinal), sit.pod_of(state, ordinal)
-    name = _name(state, ordinal)
+    name = sit.pod_name(state, ordinal)
     begun: dict[str, str] = dict(memo.get("claims") or {})
     old = begun.get(str(ordinal))
     arrive = sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
@@ -221,4 +217,4 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
 
 def names(state: sit.State, ordinals: Iterable[int]) -> str:
     """Pod names for a sentence."""
-    return litefs.names([{"name": _name(state, ordinal)} for ordinal in ordinals])
+    return litefs.names([{"name": sit.pod_name(state, ordinal)} for ordinal in ordinals])

@@ -58,7 +58,7 @@ def decide(
         return refuse(str(exc))
     if record is None or record.cluster_id is None:
         return refuse(f"{found.sentence} A new, empty site is restored into once it runs.")
-    name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
+    name = sit.pod_name(state, record.primary_ordinal)
     who = sit.holders(state, record.cluster_id)
     if who:
         return refuse(
@@ -228,7 +228,7 @@ def _lost_steps(
     leader: sit.Pod | None,
     permission: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    name = f"{state['statefulset']['name']}-{ordinal}"
+    name = sit.pod_name(state, ordinal)
     where = litefs.position(leader, state["database"]) if leader is not None else None
     restored = where is not None and where.checksum == file.get("imported_checksum")
     steps: list[dict[str, Any]] = []
@@ -238,17 +238,7 @@ def _lost_steps(
     if permission is not None:
         steps.append(permission)
     if leader is None or not state.get("rendered_quiet"):
-        pod = sit.pod_of(state, ordinal)
-        steps.append(
-            sit.step(
-                "restart",
-                f"restart {name}, which starts without a command",
-                pod=name,
-                uid=pod["uid"] if pod else None,
-                ordinal=ordinal,
-                primary=True,
-            )
-        )
+        steps.append(sit.restart(state, ordinal, f"restart {name}, which starts without a command", primary=True))
     if not restored:
         steps.append(
             sit.step("import", f"import {file.get('path')} into {name}", pod=name, cluster_id=None, least=None)
@@ -269,16 +259,7 @@ def _loud(state: sit.State, leader: sit.Pod) -> list[dict[str, Any]]:
     if quiet:
         steps.append(sit.step("render", "render the configuration with its commands", ordinal=ordinal, quiet=False))
     if quiet or leader["revision"] != state["statefulset"]["update_revision"]:
-        steps.append(
-            sit.step(
-                "restart",
-                f"restart {name} with its commands",
-                pod=name,
-                uid=leader["uid"],
-                ordinal=ordinal,
-                primary=True,
-            )
-        )
+        steps.append(sit.restart(state, ordinal, f"restart {name} with its commands", primary=True))
     for pod in state["pods"]:
         # A replica of another cluster never gets ready, and a rolling update would wait for it for ever.
         old = pod["revision"] != state["statefulset"]["update_revision"]
@@ -287,16 +268,8 @@ def _loud(state: sit.State, leader: sit.Pod) -> list[dict[str, Any]]:
             and (quiet or old)
             and pod["litefs"]["cluster_id"] in (None, leader["litefs"]["cluster_id"])
         ):
-            steps.append(
-                sit.step(
-                    "restart",
-                    f"restart {pod['name']} with its commands",
-                    pod=pod["name"],
-                    uid=pod["uid"],
-                    ordinal=pod["ordinal"],
-                    primary=False,
-                )
-            )
+            say = f"restart {pod['name']} with its commands"
+            steps.append(sit.restart(state, pod["ordinal"], say, primary=False))
     return steps
 
 

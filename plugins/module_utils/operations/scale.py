@@ -140,7 +140,7 @@ def _up(
                 "shows "
                 "a mismatch if it is of an older cluster."
             )
-        name = f"{state['statefulset']['name']}-{ordinal}"
+        name = sit.pod_name(state, ordinal)
         steps.append(sit.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal))
         steps.append(sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name))
     return None, notes

@@ -77,6 +77,24 @@ def step(do: str, say: str, **arguments: Any) -> dict[str, Any]:
     return {"do": do, "say": say, **arguments}
 
 
+def pod_name(state: State, ordinal: int) -> str:
+    """The name of an ordinal's pod."""
+    return f"{state['statefulset']['name']}-{ordinal}"
+
+
+def restart(state: State, ordinal: int, say: str, *, primary: bool) -> dict[str, Any]:
+    """The step that replaces an ordinal's pod as it is now, and waits until it is primary or follows."""
+    pod = pod_of(state, ordinal)
+    return step(
+        "restart",
+        say,
+        pod=pod_name(state, ordinal),
+        uid=pod["uid"] if pod else None,
+        ordinal=ordinal,
+        primary=primary,
+    )
+
+
 def look(state: State) -> Situation | Problem:
     """The situation, or the sentence that says which proof is missing, why, and what to do."""
     if not state["statefulset"]["exists"]:
@@ -278,7 +296,7 @@ def _who_holds(state: State, cluster_id: str, other_than: Pod | None = None) -> 
 
 
 def _no_primary(state: State, record: identity.Record) -> Problem:
-    name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
+    name = pod_name(state, record.primary_ordinal)
     pod = pod_of(state, record.primary_ordinal)
     cluster_id = record.cluster_id or ""
     who = _who_holds(state, cluster_id)

@@ -197,7 +197,7 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
                 "reads": method_router("(Method(`GET`) || Method(`HEAD`))", "replica", "follow"),
                 "writes": method_router("!Method(`GET`) && !Method(`HEAD`)", "primary", "refuse"),
                 "misrouted": router("/misrouted", "replica", "follow"),
-                "misrouted-strict": router("/misrouted-strict", "replica", "refuse"),
+                "misrouted-strict": router("/strict/misrouted", "replica", "refuse"),
                 "redirect": {**router("/redirect", "replica", None), "middlewares": ["head", "https"]},
                 "socket": router("/api/socket", "echo", None),
                 "no-middleware": router("/closed/no-middleware", "replica", "nobody"),
@@ -286,7 +286,7 @@ def is_unavailable(status: int, headers: dict[str, str], body: bytes, method: st
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("route", ["/misrouted", "/misrouted-strict"])
+@pytest.mark.parametrize("route", ["/misrouted", "/strict/misrouted"])
 def test_no_empty_200_leaves_whatever_is_misrouted(edge: Edge, route: str, method: str) -> None:
     status, headers, body = edge.ask(method, route, b"{}" if method not in ("GET", "HEAD") else None)
     if method in ("GET", "HEAD") and route == "/misrouted":

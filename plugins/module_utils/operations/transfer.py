@@ -32,6 +32,8 @@ def download(
         with target.open("wb") as file:
             while piece := answer.read(PIECE):
                 file.write(piece)
+        if answer.length:  # http.client says nothing where a body that is read in pieces ends early
+            raise kube.KubeError(f"{where} broke off before the end of its answer.")
         return {name.lower(): value for name, value in answer.getheaders()}
 
 

@@ -69,15 +69,18 @@ lint: venv ## Static checks
 	@for tree in "tests/unit tests/render" "tests/litefs tests/tools" tests/e2e; do \
 		$(BIN)/mypy --no-warn-return-any --no-warn-unused-ignores $$tree; done
 	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
-	@unformatted=$$($(GO) . gofmt -l testbed/components roles/traefik/files); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
+	@unformatted=$$($(GO) . gofmt -l testbed/components testbed/device_plugin roles/traefik/files); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
 	@$(GO) roles/traefik/files/flyreplay go vet ./...
 	@$(GO) testbed/components go vet ./...
+	@$(GO) testbed/device_plugin go vet ./...
 	@$(BIN)/ansible-lint --offline
 	@for playbook in site.yml playbooks/*.yml; do $(BIN)/ansible-playbook -i inventories/sample --syntax-check $$playbook; done
 	@$(BIN)/antsibull-changelog lint
 
 .PHONY: unit
-unit: venv ## Unit, render and contract tests: seconds, no bed
+unit: venv ## Unit, render and contract tests: no bed
+	@for module in roles/traefik/files/flyreplay testbed/device_plugin testbed/components; do \
+		$(GO) $$module go test ./...; done
 	@$(PYTEST) tests/unit -n 2 --dist loadfile
 	@$(PYTEST) tests/render -n 2 --dist loadfile
 

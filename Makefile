@@ -23,7 +23,7 @@ MOLECULE := env MOLECULE_GLOB='molecule/*/molecule.yml' EDGE_HTTPS_PORT=28443 ED
 	BED_API_PORT=36443 BED_NAME=molecule
 # Go from the machine, or from PyPI where it has none.
 GO := $(PYTHON) testbed/build.py --go
-GO_CODE := roles/traefik/files/flyreplay testbed/components testbed/cert_manager
+GO_CODE := roles/traefik/files/flyreplay testbed/components testbed/cert_manager testbed/device_plugin
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
@@ -76,7 +76,8 @@ lint: venv ## Static checks
 	@$(BIN)/antsibull-changelog lint
 
 .PHONY: unit
-unit: venv ## Unit, render and contract tests: seconds, no bed
+unit: venv ## Unit, render and contract tests: no bed
+	@for module in $(GO_CODE); do $(GO) $$module go test ./...; done
 	@$(PYTEST) tests/unit -n 2 --dist loadfile
 	@$(PYTEST) tests/render -n 2 --dist loadfile
 

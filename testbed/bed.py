@@ -43,6 +43,7 @@ IMAGES = {
     "images-cert-manager-cainjector": "jetstack/cert-manager-cainjector:v1.11.5",
     "images-cert-manager-acmesolver": "jetstack/cert-manager-acmesolver:v1.11.5",
     "images-keel": "keel-hq/keel:0.22.1",
+    "images-device-plugin": "squat/generic-device-plugin:0.2.0",
 }
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 

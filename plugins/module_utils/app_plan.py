@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from . import identity
+from . import identity, isolation
+from .placement import may_run
 
 # Sysctls that every kubelet allows (Kubernetes 1.32 and later): a pod may ask for them anywhere.
 SAFE_SYSCTLS = frozenset(
@@ -50,6 +51,9 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         sysctls: [str]               names in the pod's securityContext; default none
         node_selector: {str: str}    of the pods; default none
         tolerations: [dict]          of the pods; default none
+        privileged: bool             app_privileged; default false
+        user_namespace: bool         app_user_namespace; default true
+        volumes: [dict]              app_volumes; default none
         service_name, storage_size, storage_class, claim_template, pod_management_policy: str
                                      what the rendered StatefulSet says; compared where given
 
@@ -63,6 +67,8 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         record: {action: none|create|update, data: {str: str}}    the ConfigMap's whole data
         retain: {admission_policy: bool (the API has what makes volumes Retain at creation),
                  patch: [str] (volumes of ours whose reclaim policy has to be set to Retain now)}
+        isolation: {mode: user-namespace|device-plugin|privileged, reason: str,
+                    without_device: [str] (nodes that may run the pods, where none offers the FUSE device)}
         notes: [str]                 sentences for the summary
     """
     unknown = sorted(set(wishes) - _WISHES)
@@ -93,6 +99,8 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
     refused, said = sysctl_problems(state, wishes)
     refusals += refused
     notes += said
+    chosen = isolation.decide(state, wishes)
+    notes.append(_ISOLATION_SAYS[chosen.mode].format(reason=chosen.reason))
     notes += kept_volumes(state)
 
     minor = state["api"]["minor"]
@@ -112,9 +120,22 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
             "admission_policy": minor is None or minor >= ADMISSION_POLICY_MINOR,
             "patch": [volume["name"] for volume in state["volumes"] if volume["reclaim_policy"] != "Retain"],
         },
+        "isolation": {
+            "mode": chosen.mode,
+            "reason": chosen.reason,
+            "without_device": isolation.without_device(state, wishes),
+        },
         "notes": notes,
     }
 
+
+_ISOLATION_SAYS = {
+    "user-namespace": "The pods run in user namespaces, so that their root is nobody on the host: {reason}.",
+    "device-plugin": (
+        "The pods run with CAP_SYS_ADMIN and the FUSE device, without a user namespace of their own: {reason}."
+    ),
+    "privileged": "The pods are privileged and have the whole host: {reason}.",
+}
 
 _WISHES = {
     "replicas",
@@ -122,6 +143,9 @@ _WISHES = {
     "sysctls",
     "node_selector",
     "tolerations",
+    "privileged",
+    "user_namespace",
+    "volumes",
     "service_name",
     "storage_size",
     "storage_class",
@@ -233,7 +257,7 @@ def sysctl_problems(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> tupl
     if not unsafe:
         return refusals, notes
     for node in state["nodes"]:
-        if not _may_run(node, wishes):
+        if not may_run(node, wishes):
             continue
         allowed = node["allowed_unsafe_sysctls"]
         if allowed is None:
@@ -256,22 +280,6 @@ def allows(allowed: Iterable[str], name: str) -> bool:
         if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
             return True
     return False
-
-
-def _may_run(node: Mapping[str, Any], wishes: Mapping[str, Any]) -> bool:
-    selector = wishes.get("node_selector") or {}
-    if not node["schedulable"] or any(node["labels"].get(key) != value for key, value in selector.items()):
-        return False
-    repelling = [taint for taint in node["taints"] if taint["effect"] in ("NoSchedule", "NoExecute")]
-    return all(any(_tolerates(item, taint) for item in wishes.get("tolerations") or []) for taint in repelling)
-
-
-def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and (toleration.get("value") or "") == (taint["value"] or "")
 
 
 def kept_volumes(state: Mapping[str, Any]) -> list[str]:

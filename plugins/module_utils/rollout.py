@@ -50,6 +50,21 @@ def judge(workload: Object, pods: list[Object], events: list[Object]) -> Verdict
     return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
 
 
+def judge_nodes(nodes: list[Object], resource: str) -> Verdict:
+    """Whether every node that is ready offers the resource of a device plugin."""
+    lacking = [
+        node["metadata"]["name"]
+        for node in nodes
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions") or [])
+        and not int((node["status"].get("allocatable") or {}).get(resource, 0))
+    ]
+    if lacking:
+        return Verdict(
+            "waiting", f"The device plugin runs, but node {', '.join(lacking)} does not offer {resource} yet."
+        )
+    return Verdict("done", f"Every node offers {resource}.")
+
+
 def selector(workload: Object) -> str:
     """The label selector of the workload's pods, as a list query takes it."""
     labels = workload["spec"]["selector"].get("matchLabels") or {}

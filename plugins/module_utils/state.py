@@ -57,7 +57,8 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
     nodes: [{name: str, ready: bool, schedulable: bool (not cordoned), labels: {str: str},
              taints: [{key: str, value: str|null, effect: str}],
              allowed_unsafe_sysctls: [str]|null, error: str|null (why it is null), kernel: str, runtime: str,
-             kubelet: str}]
+             kubelet: str, user_namespaces: bool|null (null: the kubelet does not say), fuse_devices: int (that the
+             device plugin offers)}]
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ SCHEMA = 1
 WISHED_REPLICAS = "abaci.infra/wished-replicas"
 KEEL_POLICY = "keel.sh/policy"
 WISHED_KEEL_POLICY = "abaci.infra/wished-keel-policy"
+FUSE_RESOURCE = "squat.ai/fuse"
 
 Object = Mapping[str, Any]
 
@@ -403,4 +405,14 @@ def _node(item: Object, kubelets: Mapping[str, list[str] | str]) -> dict[str, An
         "kernel": information.get("kernelVersion", ""),
         "runtime": information.get("containerRuntimeVersion", ""),
         "kubelet": information.get("kubeletVersion", ""),
+        "user_namespaces": _user_namespaces(status),
+        "fuse_devices": int((status.get("allocatable") or {}).get(FUSE_RESOURCE, 0)),
     }
+
+
+def _user_namespaces(status: Mapping[str, Any]) -> bool | None:
+    """What the kubelet says of its default runtime handler, which is the one without a name."""
+    for handler in status.get("runtimeHandlers") or []:
+        if not handler.get("name"):
+            return bool((handler.get("features") or {}).get("userNamespaces", False))
+    return None

@@ -32,6 +32,12 @@ options:
       - For workloads that something else applies later, as k3s's Helm job does.
     type: dict
     default: {}
+  node_resource:
+    description:
+      - A resource that every node that is ready has to offer besides, such as C(squat.ai/fuse).
+      - For device plugins, whose nodes offer it some seconds after the pods are ready.
+    type: str
+    default: ""
   timeout:
     description: Seconds to wait at most.
     type: int
@@ -68,13 +74,23 @@ from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 POLL = 2.0
 
 
-def wait(client: kube.Client, kind: str, name: str, namespace: str, annotations: dict[str, str], timeout: int) -> str:
+def wait(
+    client: kube.Client,
+    kind: str,
+    name: str,
+    namespace: str,
+    annotations: dict[str, str],
+    timeout: int,
+    node_resource: str = "",
+) -> str:
     """Return "" once the workload is rolled out, or the sentence that says why it is not."""
     deadline = time.monotonic() + timeout
     failing_since: float | None = None
     while True:
         try:
             verdict = _look(client, kind, name, namespace, annotations)
+            if verdict.state == "done" and node_resource:
+                verdict = rollout.judge_nodes(client.list("v1", "Node"), node_resource)
         except kube.KubeError as exc:  # an API server that restarts is part of life
             verdict = rollout.Verdict("waiting", str(exc))
         if verdict.state == "done":
@@ -118,6 +134,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "namespace": {"type": "str", "required": True},
             "annotations": {"type": "dict", "default": {}},
+            "node_resource": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
@@ -130,7 +147,7 @@ def main() -> None:
         client = kube.connect(asked["kubeconfig"])
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
-    sentence = wait(client, asked["kind"], asked["name"], asked["namespace"], asked["annotations"], asked["timeout"])
+    sentence = wait(client, **{key: asked[key] for key in asked if key != "kubeconfig"})
     if sentence:
         module.fail_json(msg=sentence)
     module.exit_json(changed=False, waited=round(time.monotonic() - begin))

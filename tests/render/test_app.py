@@ -30,6 +30,7 @@ def plan(replicas: int = 3, ordinal: int = 0, **changes: Any) -> dict[str, Any]:
         "primary_ordinal": ordinal,
         "retain": {"admission_policy": True, "patch": []},
         "record": {"action": "create", "data": data},
+        "isolation": {"mode": "user-namespace", "reason": "", "without_device": []},
         "notes": [],
         **changes,
     }
@@ -87,6 +88,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "app_domain": "abaci.localhost",
         "__app_hold": True,
         **plan(retain={"admission_policy": False, "patch": []}),
+    },
+    "device": {
+        "app_domain": "abaci.localhost",
+        "app_egress": [{"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 443}]}],
+        **plan(isolation={"mode": "device-plugin", "reason": "", "without_device": []}),
+    },
+    "privileged": {
+        "app_domain": "abaci.localhost",
+        "app_privileged": True,
+        **plan(isolation={"mode": "privileged", "reason": "", "without_device": []}),
     },
     "trusted_proxies": {"app_domain": "abaci.localhost", "traefik_trusted_proxies": ["192.0.2.1/32"], **plan()},
 }
@@ -364,6 +375,57 @@ def test_the_pods_get_no_token_and_no_service_variables(rendered: Rendered) -> N
     assert pod(rendered)["enableServiceLinks"] is False
 
 
+def test_hazard_sys_admin_without_the_device_cannot_mount(run: Run) -> None:
+    for variant, host_users in (("defaults", False), ("device", None)):
+        spec, container = pod(run[variant]), app(run[variant])
+        assert spec.get("hostUsers") is host_users
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+        assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert "privileged" not in container["securityContext"]
+        assert container["resources"]["limits"]["squat.ai/fuse"] == "1"
+        assert container["resources"]["limits"]["memory"] == "1Gi"
+
+
+def test_hazard_apparmors_profile_for_containers_refuses_every_mount(run: Run) -> None:
+    assert app(run["defaults"])["securityContext"]["appArmorProfile"] == {"type": "Unconfined"}
+
+
+def test_privileged_is_the_original_way_and_needs_no_device(run: Run) -> None:
+    spec, container = pod(run["privileged"]), app(run["privileged"])
+    assert container["securityContext"] == {"privileged": True, "runAsUser": 0, "runAsGroup": 0}
+    assert "hostUsers" not in spec and "squat.ai/fuse" not in container["resources"]["limits"]
+
+
+def ingress(rendered: Rendered, name: str) -> list[tuple[str, list[int]]]:
+    """(who, which ports) of each rule of a policy."""
+    rules = rendered.one("NetworkPolicy", name)["spec"].get("ingress") or []
+    return [(json.dumps(rule["from"]), [port["port"] for port in rule["ports"]]) for rule in rules]
+
+
+def test_hazard_litefs_port_is_open_to_its_own_pods_alone(rendered: Rendered) -> None:
+    name = name_of(rendered)
+    ports = {port["name"]: port["containerPort"] for port in app(rendered)["ports"]}
+    (own, litefs), (traefik, served) = ingress(rendered, name)
+    assert litefs == [ports["litefs"]] and json.loads(own) == [{"podSelector": {"matchLabels": {"app": name}}}]
+    assert sorted(served) == sorted([ports["proxy"], ports["app"]])
+    (peer,) = json.loads(traefik)
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "traefik"}
+
+
+def test_nobody_else_comes_into_the_namespace(rendered: Rendered) -> None:
+    policy = rendered.one("NetworkPolicy", f"{name_of(rendered)}-default-deny")["spec"]
+    assert policy == {"podSelector": {}, "policyTypes": ["Ingress"]}
+
+
+def test_egress_is_open_unless_targets_are_listed(run: Run) -> None:
+    assert run["defaults"].one("NetworkPolicy", "abaci-app")["spec"]["egress"] == [{}]
+    dns, litefs, redis, listed = run["device"].one("NetworkPolicy", "abaci-app")["spec"]["egress"]
+    assert [port["port"] for port in dns["ports"]] == [53, 53]
+    assert [port["port"] for port in litefs["ports"] + redis["ports"]] == [20202, 6379]
+    assert listed == VARIANTS["device"]["app_egress"][0]
+
+
 def test_pods_are_spread_over_hosts_and_one_host_is_fine(rendered: Rendered) -> None:
     (spread,) = pod(rendered)["topologySpreadConstraints"]
     assert spread["topologyKey"] == "kubernetes.io/hostname"
@@ -477,7 +539,7 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
     }
     assert app(defaults)["resources"] == {
         "requests": {"cpu": "200m", "memory": "512Mi"},
-        "limits": {"cpu": "2", "memory": "1Gi"},
+        "limits": {"cpu": "2", "memory": "1Gi", "squat.ai/fuse": "1"},
     }
     live, ready = app(defaults)["livenessProbe"], app(defaults)["readinessProbe"]
     keys = ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold")

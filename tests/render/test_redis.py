@@ -146,3 +146,14 @@ def test_nothing_is_lost_on_a_restart_and_memory_is_bounded() -> None:
     assert (settings["maxmemory"], settings["maxmemory-policy"]) == ("160mb", "volatile-lru")
     limit = int(evaluate("redis", "__redis_limit_bytes"))
     assert int(evaluate("redis", "__redis_maxmemory_bytes")) == 160 << 20 < limit * 3 // 4 == 192 << 20
+
+
+@pytest.mark.parametrize("variant", [{}, {"app_name": "shop", "app_namespace": "market", "redis_namespace": "cache"}])
+def test_only_the_application_comes_to_redis(variant: Object) -> None:
+    policy = manifests(**variant)["NetworkPolicy"]["spec"]
+    ((peer,),) = [rule["from"] for rule in policy["ingress"]]
+    assert policy["podSelector"] == {"matchLabels": {"app": "redis"}} and policy["policyTypes"] == ["Ingress"]
+    assert peer == {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": variant.get("app_namespace", "abaci")}},
+        "podSelector": {"matchLabels": {"app": variant.get("app_name", "abaci-app")}},
+    }

@@ -211,3 +211,13 @@ def test_what_is_last_known_ends_the_sentence_while_waiting(pods: list[Object], 
 
 def test_selector_is_what_a_list_query_takes() -> None:
     assert rollout.selector(workload()) == "a=b,app=x"
+
+
+def test_hazard_the_device_comes_seconds_after_its_plugin() -> None:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    down = {"metadata": {"name": "down"}, "status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    has = {"metadata": {"name": "has"}, "status": {**ready, "allocatable": {"squat.ai/fuse": "110"}}}
+    none = {"metadata": {"name": "none"}, "status": {**ready, "allocatable": {"squat.ai/fuse": "0"}}}
+    assert rollout.judge_nodes([has, down], "squat.ai/fuse").state == "done"
+    verdict = rollout.judge_nodes([has, none, down], "squat.ai/fuse")
+    assert verdict.state == "waiting" and "node none does not offer squat.ai/fuse" in verdict.sentence

@@ -209,17 +209,31 @@ def volume(
     return {"metadata": metadata, "spec": spec, "status": {"phase": phase}}
 
 
-def kube_node(name: str, ready: bool = True, **spec: Any) -> dict[str, Any]:
+def kube_node(
+    name: str,
+    ready: bool = True,
+    kernel: str = "6.12.0",
+    user_namespaces: bool | None = True,
+    fuse: int = 110,
+    **spec: Any,
+) -> dict[str, Any]:
+    """A node as the API shows it; ``user_namespaces`` None: its kubelet says nothing of its runtime's features."""
+    handlers = [
+        {"name": "", "features": {"recursiveReadOnlyMounts": True, "userNamespaces": user_namespaces}},
+        {"name": "other", "features": {"userNamespaces": not user_namespaces}},
+    ]
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         "spec": spec,
         "status": {
             "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
             "nodeInfo": {
-                "kernelVersion": "6.12.0",
+                "kernelVersion": kernel,
                 "containerRuntimeVersion": "containerd://2.1.5",
                 "kubeletVersion": "v1.36.3+k3s1",
             },
+            "runtimeHandlers": [] if user_namespaces is None else handlers,
+            "allocatable": {"cpu": "2", "squat.ai/fuse": str(fuse)} if fuse else {"cpu": "2"},
         },
     }
 

@@ -1,0 +1,35 @@
+"""Which nodes a pod may run on: what the scheduler does with node selectors, taints and tolerations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Taints of a node's present state (cordoned, not ready, full): the control plane sets and removes them.
+PASSING = "node.kubernetes.io/"
+
+
+def may_run(node: Mapping[str, Any], wishes: Mapping[str, Any], *, some_day: bool = False) -> bool:
+    """Whether a node of the state document may run pods with these node_selector and tolerations.
+
+    ``some_day``: count a node that takes no new pods now and will again, one that is cordoned or not ready.
+    """
+    selector = wishes.get("node_selector") or {}
+    if not (some_day or node["schedulable"]):
+        return False
+    if any(node["labels"].get(key) != value for key, value in selector.items()):
+        return False
+    repelling = [
+        taint
+        for taint in node["taints"]
+        if taint["effect"] in ("NoSchedule", "NoExecute") and not (some_day and taint["key"].startswith(PASSING))
+    ]
+    return all(any(_tolerates(item, taint) for item in wishes.get("tolerations") or []) for taint in repelling)
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return toleration.get("key") in (None, "", taint["key"])
+    return toleration.get("key") == taint["key"] and (toleration.get("value") or "") == (taint["value"] or "")

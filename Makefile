@@ -91,7 +91,7 @@ molecule: build ## One molecule scenario: SCENARIO=default
 
 .PHONY: e2e
 e2e: build ## The site on three nodes of its own, and what it must bear
-	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_[1-5]*.py
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v --durations=15 -m "not long" tests/e2e/test_{[1-5],60,72,74}*.py
 
 .PHONY: operations
 operations: build ## Scale, reset, promote, backup and restore on a bed of their own

@@ -105,6 +105,7 @@ def test_seen_from_its_node_the_application_is_nobody(bed: Bed) -> None:
         assert status["Seccomp"] == "2", f"{pod} has no seccomp filter"
 
 
+@pytest.mark.long
 def test_without_a_user_namespace_it_keeps_the_same_one_capability(bed: Bed) -> None:
     said = apply(bed, '{"app_user_namespace": false}')
     assert "without a user namespace of their own: app_user_namespace is false" in said
@@ -113,6 +114,7 @@ def test_without_a_user_namespace_it_keeps_the_same_one_capability(bed: Bed) -> 
     assert bed.edge("POST", "/api/records", b'{"body": "device"}').status == 201
 
 
+@pytest.mark.long
 def test_the_original_way_still_works(bed: Bed) -> None:
     said = apply(bed, '{"app_privileged": true}')
     assert "privileged and have the whole host: app_privileged is true" in said
@@ -122,6 +124,7 @@ def test_the_original_way_still_works(bed: Bed) -> None:
     assert all(own != host for _, _, own, host in processes(bed))
 
 
+@pytest.mark.long
 def test_a_second_run_changes_nothing(bed: Bed) -> None:
     run = bed.playbook()
     assert run.rc == 0 and run.total("changed") == 0, run.output[-3000:]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sitebed import Bed, until
 
-ROLES = ("traefik", "redis", "app", "keel", "storage")
+ROLES = ("traefik", "cert_manager", "redis", "app", "keel", "storage", "fuse")
 AWAY = json.dumps({f"{role}_state": "absent" for role in ROLES})
 KEPT = ("litefs-data-abaci-app-0", "litefs-data-abaci-app-1", "litefs-data-abaci-app-2", "redis-data")
 
@@ -63,7 +63,7 @@ def before(bed: Bed) -> dict[str, Any]:
 
 
 def test_absent_in_check_mode_removes_nothing(bed: Bed, before: dict[str, Any]) -> None:
-    checked = bed.playbook("--check", "--tags", ",".join(ROLES), "-e", AWAY)
+    checked = bed.playbook("--check", "--tags", ",".join((*ROLES, "device_plugin")), "-e", AWAY)
     assert checked.rc == 0 and checked.total("changed") > 0, checked.output[-4000:]
     assert "StatefulSet/abaci-app" in names(bed, "statefulsets")
 
@@ -76,7 +76,10 @@ def test_absent_takes_away_what_runs_and_keeps_what_is_data(bed: Bed, before: di
         names(bed, "statefulsets,deployments,services,ingresses,ingressroutes.traefik.io,middlewares.traefik.io")
         == set()
     )
+    assert names(bed, "networkpolicies") == set()
     assert names(bed, "deployments,networkpolicies", "keel") == set()
+    assert names(bed, "daemonsets,deployments", "cert-manager") == set()
+    assert "DaemonSet/fuse-device-plugin" not in names(bed, "daemonsets", "kube-system")
     assert "Role/keel-keel" not in names(bed, "roles")
     found = volumes(bed)
     assert set(KEPT) <= set(found), found

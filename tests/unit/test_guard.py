@@ -378,7 +378,7 @@ def test_one_who_refuses_connections_is_named_and_waited_for(pod: Pod) -> None:
     pod.record().holds(OURS, ltx(7)).dns([SELF, LISTENER])
     outcome = pod.run()
     assert outcome.code == 0, outcome.log
-    assert 2 <= outcome.took < 6
+    assert 2 <= outcome.took < 20
     assert f"could not ask {LISTENER}: no answer on port {pod.port} within 2 s" in outcome.log
 
 

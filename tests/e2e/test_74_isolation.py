@@ -105,6 +105,15 @@ def test_seen_from_its_node_the_application_is_nobody(bed: Bed) -> None:
         assert status["Seccomp"] == "2", f"{pod} has no seccomp filter"
 
 
+def test_redis_meets_the_restricted_level_and_the_application_is_what_the_namespace_is_open_for(bed: Bed) -> None:
+    said = bed.kubectl(
+        *("label", "namespace", "abaci", "--dry-run=server", "--overwrite", "--warnings-as-errors"),
+        "pod-security.kubernetes.io/enforce=restricted",
+        check=False,
+    )
+    assert "abaci-app-0" in said and "redis" not in said, said
+
+
 @pytest.mark.long
 def test_without_a_user_namespace_it_keeps_the_same_one_capability(bed: Bed) -> None:
     said = apply(bed, '{"app_user_namespace": false}')

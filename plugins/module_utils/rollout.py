@@ -41,8 +41,8 @@ def judge(workload: Object, pods: list[Object], events: list[Object]) -> Verdict
     troubles = [trouble for pod in _current(workload, pods) if (trouble := _pod_trouble(pod, events))]
     for trouble in sorted(troubles, key=lambda trouble: trouble.patience):
         return Verdict("failed", f"{name} does not become ready: {trouble.sentence}", trouble.patience)
-    refused = _last_warning(events, workload["metadata"], "FailedCreate")
-    if refused:
+    refused = _last_warning(events, workload["metadata"], "FailedCreate", since=_youngest(pods))
+    if refused and len(pods) < _wanted(workload):
         return Verdict("failed", f"{name} gets no pod: {refused}.", _REJECTED)
     for condition in workload.get("status", {}).get("conditions") or []:
         if condition["type"] == "Progressing" and condition["status"] == "False":
@@ -77,20 +77,20 @@ def _missing(workload: Object) -> str:
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
         return "its controller has not looked at the change yet"
     if kind == "DaemonSet":
-        wanted = status.get("desiredNumberScheduled", 0)
+        wanted = _wanted(workload)
         if not wanted:
             return "no node matches its node selector and tolerations"
         there, updated = status.get("currentNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
         ready, to_update = status.get("numberAvailable", 0), wanted
     elif kind == "StatefulSet":
-        wanted = spec.get("replicas", 1)
+        wanted = _wanted(workload)
         strategy = spec.get("updateStrategy") or {}
         partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
         start = (spec.get("ordinals") or {}).get("start", 0)
         to_update = 0 if strategy.get("type") == "OnDelete" else min(wanted, max(0, wanted + start - partition))
         there, updated, ready = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "readyReplicas"))
     else:
-        wanted = to_update = spec.get("replicas", 1)
+        wanted = to_update = _wanted(workload)
         there, updated, ready = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
     if updated < to_update:
         return f"{updated} of {to_update} pods have the new template"
@@ -99,6 +99,13 @@ def _missing(workload: Object) -> str:
     if ready < wanted:
         return f"{ready} of {wanted} pods are ready"
     return ""
+
+
+def _wanted(workload: Object) -> int:
+    """How many pods the workload is to have."""
+    if workload["kind"] == "DaemonSet":
+        return int((workload.get("status") or {}).get("desiredNumberScheduled", 0))
+    return int(workload["spec"].get("replicas", 1))
 
 
 def _current(workload: Object, pods: list[Object]) -> list[Object]:
@@ -181,8 +188,16 @@ def _hint(pods: list[Object], events: list[Object]) -> str:
     return ""
 
 
-def _last_warning(events: list[Object], metadata: Object, reason: str = "", word: str = "") -> str:
-    """The message of the youngest warning about an object, of one reason or of any, that holds ``word``."""
+def _youngest(pods: list[Object]) -> str:
+    """When the last of the pods was made: what was refused before that is refused no more."""
+    return max((str(pod["metadata"].get("creationTimestamp", "")) for pod in pods), default="")
+
+
+def _last_warning(events: list[Object], metadata: Object, reason: str = "", word: str = "", since: str = "") -> str:
+    """The message of the youngest warning about an object, of one reason or of any, that holds ``word``.
+
+    Events stay for an hour; those before ``since`` (RFC 3339) do not count.
+    """
     about = [
         event
         for event in events
@@ -191,6 +206,7 @@ def _last_warning(events: list[Object], metadata: Object, reason: str = "", word
         and (event.get("involvedObject") or {}).get("uid", metadata.get("uid")) == metadata.get("uid")
         and (not reason or event.get("reason") == reason)
         and word in str(event.get("message") or "")
+        and _when(event) >= since
     ]
     if not about:
         return ""

@@ -30,7 +30,7 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       uid: str, resource_version: str
     pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
       name: str, ordinal: int, uid: str, node: str|null, ip: str|null, phase: str, ready: bool, deleting: bool
-      revision: str|null, image: str|null, image_id: str|null, restarts: int, started_at: str|null
+      revision: str|null, image: str|null, image_id: str|null, restarts: int, created_at: str|null, started_at: str|null
       waiting: {reason: str|null, message: str|null}   why the container "app" waits, or how it ended last
       init: {name: str|null, state: str, message: str|null, exit_code: int|null, restarts: int}
           the first init container that has not ended well: state none (there is none), done (all ended well),
@@ -270,6 +270,7 @@ def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> di
         "image": app.get("image") or next((item["image"] for item in spec.get("containers") or []), None),
         "image_id": app.get("imageID") or None,
         "restarts": app.get("restartCount", 0),
+        "created_at": metadata.get("creationTimestamp"),
         "started_at": (app.get("state") or {}).get("running", {}).get("startedAt"),
         "waiting": _why(app),
         "init": _init(status.get("initContainerStatuses") or []),

@@ -48,7 +48,8 @@ class Site:
     def look(self) -> dict[str, Any]:
         """The state document, with what only operations ask: what the rendered litefs.yml says.
 
-        rendered_ordinal: int|null (whom it names as primary), rendered_quiet: bool (it runs no command).
+        rendered_ordinal: int|null (whom it names as primary), rendered_quiet: bool (it runs no command), rendered_at:
+        str|null (when it last changed).
         """
         document = gather.gather(
             self.api, self.namespace, self.name, self.database, self.claim_template, self.port, self.timeout
@@ -58,6 +59,8 @@ class Site:
         match = re.search(rf"^\s*hostname:\s*{re.escape(self.name)}-(\d+)\s*$", text, re.MULTILINE)
         document["rendered_ordinal"] = int(match[1]) if match else None
         document["rendered_quiet"] = bool(text) and not re.search(r"^exec:", text, re.MULTILINE)
+        changes = [entry.get("time") for entry in ((rendered or {}).get("metadata") or {}).get("managedFields") or []]
+        document["rendered_at"] = max((str(time) for time in changes if time), default=None)
         return document
 
     # Changing

@@ -137,7 +137,7 @@ def _running(
         memo.get("imported") is not None and memo.get("imported") == file.get("sha256")
     ):
         steps = _loud(state, leader)
-        if not _all_follow(state, found):
+        if steps or not _all_follow(state, found):
             steps.append(
                 sit.step("wait_followers", f"wait until every replica that runs has what {leader['name']} has")
             )
@@ -237,7 +237,7 @@ def _lost_steps(
         steps.append(sit.step("render", "render the configuration without commands", ordinal=ordinal, quiet=True))
     if permission is not None:
         steps.append(permission)
-    if leader is None or not state.get("rendered_quiet"):
+    if leader is None or not state.get("rendered_quiet") or _older(state, leader):
         steps.append(sit.restart(state, ordinal, f"restart {name}, which starts without a command", primary=True))
     if not restored:
         steps.append(
@@ -253,24 +253,28 @@ def _lost_steps(
 def _loud(state: sit.State, leader: sit.Pod) -> list[dict[str, Any]]:
     """What is left after a restore without commands: the commands come back, the primary first."""
     steps: list[dict[str, Any]] = []
-    name = leader["name"]
-    ordinal = leader["ordinal"]
     quiet = bool(state.get("rendered_quiet"))
     if quiet:
-        steps.append(sit.step("render", "render the configuration with its commands", ordinal=ordinal, quiet=False))
-    if quiet or leader["revision"] != state["statefulset"]["update_revision"]:
-        steps.append(sit.restart(state, ordinal, f"restart {name} with its commands", primary=True))
-    for pod in state["pods"]:
-        # A replica of another cluster never gets ready, and a rolling update would wait for it for ever.
-        old = pod["revision"] != state["statefulset"]["update_revision"]
-        if (
-            pod is not leader
-            and (quiet or old)
-            and pod["litefs"]["cluster_id"] in (None, leader["litefs"]["cluster_id"])
-        ):
+        steps.append(
+            sit.step("render", "render the configuration with its commands", ordinal=leader["ordinal"], quiet=False)
+        )
+    others = [pod for pod in state["pods"] if pod is not leader]
+    for pod in [leader, *others]:
+        # A replica of another cluster gets no commands either way: it never gets as far.
+        if (quiet or _older(state, pod)) and pod["litefs"]["cluster_id"] in (None, leader["litefs"]["cluster_id"]):
             say = f"restart {pod['name']} with its commands"
-            steps.append(sit.restart(state, pod["ordinal"], say, primary=False))
+            steps.append(sit.restart(state, pod["ordinal"], say, primary=pod is leader))
     return steps
+
+
+def _older(state: sit.State, pod: sit.Pod) -> bool:
+    """Whether a pod may run on a configuration that was replaced since.
+
+    Its revision does not tell: a pod that is deleted during a rolling update comes back with the revision before it
+    and mounts what the ConfigMap says then.
+    """
+    rendered, created = state.get("rendered_at"), pod["created_at"]
+    return bool(rendered and created and created <= rendered)
 
 
 def _unseen(state: sit.State, volumes: Mapping[str, str | None] | None) -> list[str]:

@@ -159,6 +159,17 @@ def test_a_cause_that_lasts_fails_with_its_sentence(pods: list[Object], events: 
     assert [word for word in words if word not in verdict.sentence] == []
 
 
+def test_hazard_an_event_of_an_earlier_rollout_stays_for_an_hour_and_is_no_cause() -> None:
+    old = warning("x", "FailedCreate", "pvc data-x-0 is being deleted") | {"lastTimestamp": "2026-01-01T10:00:00Z"}
+    waiting = pod(containerStatuses=[{"name": "app", "state": {"running": {}}}])
+    waiting["metadata"]["creationTimestamp"] = "2026-01-01T10:00:01Z"
+    assert rollout.judge(workload(updateRevision="new"), [waiting], [old]).state == "waiting"
+    all_there = [waiting | {"metadata": {**waiting["metadata"], "name": f"x-{number}"}} for number in range(5)]
+    fresh = old | {"lastTimestamp": "2026-01-01T10:00:09Z"}
+    assert rollout.judge(workload(updateRevision="new"), all_there, [fresh]).state == "waiting"
+    assert rollout.judge(workload(updateRevision="new"), [waiting], [fresh]).state == "failed"
+
+
 def test_what_a_registry_says_twice_is_said_once() -> None:
     twice = warning("x-0", "Failed", "Failed to pull image: ghcr.io/a/b:1: not found. not found.")
     verdict = rollout.judge(workload(updateRevision="new"), [pod(containerStatuses=[PULL])], [twice])

@@ -583,6 +583,41 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         None,
         ["restart 0", "import", "record_id 0", "render 0"],
     ),
+    (
+        "killed before the restart, and the guard let pod 0 start with its commands",
+        site(
+            {0: make.node(B, primary=True, txid=0), 1: gone(), 2: gone()},
+            record=make.record("restore", A),
+            rendered_quiet=True,
+            rendered_at="2026-01-01T08:00:00Z",
+        ),
+        file(),
+        {},
+        None,
+        None,
+        ["restart 0", "import", "record_id 0", "render 0"],
+    ),
+    (
+        "recorded, and the configuration has no commands yet",
+        site(rendered_quiet=True),
+        file(imported_checksum=f"c0ffee{5:010x}"),
+        {},
+        None,
+        None,
+        ["render 0", "restart 0", "restart 1", "restart 2"],
+    ),
+    (
+        "killed after the commands came back: pods of whatever revision that are older have none",
+        site(
+            pods=[make.pod(0), make.pod(1, created="2026-01-01T09:00:00Z"), make.pod(2)],
+            rendered_at="2026-01-01T08:00:00Z",
+        ),
+        file(imported_checksum=f"c0ffee{5:010x}"),
+        {},
+        None,
+        None,
+        ["restart 0", "restart 2"],
+    ),
 ]
 
 

@@ -114,13 +114,16 @@ def statefulset(replicas: int = 3, wished: int | str | None = 3, **spec: Any) ->
     }
 
 
-def pod(ordinal: int, owned: bool = True, name: str = NAME, **status: Any) -> dict[str, Any]:
+def pod(
+    ordinal: int, owned: bool = True, name: str = NAME, created: str = "2026-01-01T06:00:00Z", **status: Any
+) -> dict[str, Any]:
     owner = [{"kind": "StatefulSet", "name": name, "uid": "sts"}] if owned else []
     return {
         "metadata": {
             "name": f"{name}-{ordinal}",
             "namespace": NAMESPACE,
             "uid": f"pod-{ordinal}",
+            "creationTimestamp": created,
             "labels": {"app": name, "controller-revision-hash": "r1"},
             "ownerReferences": owner,
         },

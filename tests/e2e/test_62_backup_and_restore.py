@@ -109,6 +109,7 @@ def test_200_mb_restored_into_a_site_that_has_no_copy_left_checksums_equal(
         for (sql,) in db_schema(bed):
             db.execute(sql)
         db.execute("PRAGMA user_version=1")
+        db.execute(f"PRAGMA journal_mode={bed.rows('abaci-app-0', 'PRAGMA journal_mode')}")
         db.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 98000)"
             " INSERT INTO records (body) SELECT hex(randomblob(1000)) FROM n"

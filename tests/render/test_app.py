@@ -549,7 +549,7 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
     live, ready = app(defaults)["livenessProbe"], app(defaults)["readinessProbe"]
     keys = ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold")
     assert [live[key] for key in keys] == [30, 15, 10, 5]
-    # The contract's 50 s until a pod counts as not ready, asked five times as often: writes wait for it after a restart.
+    # The contract's 50 s until a pod counts as not ready, asked five times as often: writes wait for it.
     assert ready["timeoutSeconds"] == 10 and ready["periodSeconds"] * ready["failureThreshold"] == 50
     assert pod(defaults)["securityContext"]["fsGroup"] == 1001
     limits = defaults.one("Middleware", "rate-limit")["spec"]["rateLimit"]

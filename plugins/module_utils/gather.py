@@ -56,21 +56,38 @@ def gather(
 
     ours = [pod for pod, _ordinal in state.our_pods(listed["pods"], name)]
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
-        answers = {pod["metadata"]["name"]: pool.submit(ask_pod, api, namespace, pod, port, timeout) for pod in ours}
+        asked = {pod["metadata"]["name"]: pool.submit(ask_pod, api, namespace, pod, port, timeout) for pod in ours}
         kubelets = {
             node["metadata"]["name"]: pool.submit(ask_kubelet, api, node["metadata"]["name"])
             for node in listed["nodes"]
         }
+        answers = {pod: answer.result() for pod, answer in asked.items()}
+        for pod in ours:
+            # Its replicas may have been asked a moment later than the primary, in which somebody wrote.
+            if outrun(answers, pod["metadata"]["name"], database):
+                answers[pod["metadata"]["name"]] = ask_pod(api, namespace, pod, port, timeout)
         return state.document(
             namespace,
             name,
             database,
             claim_template,
             namespace_exists=exists,
-            answers={pod: answer.result() for pod, answer in answers.items()},
+            answers=answers,
             kubelets={node: answer.result() for node, answer in kubelets.items()},
             **listed,
         )
+
+
+def outrun(answers: Mapping[str, Mapping[str, Any]], pod: str, database: str) -> bool:
+    """Whether the pod answered as primary, and another of its cluster answered with a later transaction."""
+    mine = answers[pod]
+    if not mine["is_primary"]:
+        return False
+
+    def txid(answer: Mapping[str, Any]) -> int:
+        return int(answer["databases"].get(database, {}).get("txid", "0"), 16)
+
+    return any(txid(one) > txid(mine) for one in answers.values() if one["cluster_id"] == mine["cluster_id"])
 
 
 def ask_pod(api: Any, namespace: str, pod: Mapping[str, Any], port: int, timeout: float) -> dict[str, Any]:

@@ -135,7 +135,17 @@ def test_a_new_image_under_latest_runs_everywhere_within_four_minutes_and_no_ack
     assert images_of[0] == images_of[1]
 
 
+def settled(bed: Bed) -> bool:
+    """Whether the controller has written down that the rollout is over, which is the last change of the object."""
+    status = bed.get(*STATEFULSET)["status"]
+    return bool(
+        status["currentRevision"] == status["updateRevision"]
+        and status.get("currentReplicas") == status.get("availableReplicas") == status["replicas"]
+    )
+
+
 def test_keels_annotations_survive_site_yml_which_has_nothing_to_do(bed: Bed) -> None:
+    until(lambda: settled(bed), 60, "the rollout is over")
     before = bed.get(*STATEFULSET)
     run = bed.playbook()
     assert run.rc == 0, run.output[-4000:]

@@ -150,6 +150,25 @@ def test_a_lag_of_exactly_zero_is_looked_at_twice() -> None:
     assert api.asked.count(("abaci-app-0", "/metrics")) == 1
 
 
+def test_hazard_a_primary_that_is_written_to_seems_behind_a_replica_that_was_asked_later() -> None:
+    api = site({("abaci-app-1", "/debug/vars"): vars_body(txid=7)})
+    real = api.portforward_get
+
+    def later(namespace: str, name: str, port: int, path: str, timeout: float) -> tuple[int, dict[str, str], bytes]:
+        if (name, path) == ("abaci-app-0", "/debug/vars") and ("abaci-app-0", "/debug/vars") in api.asked:
+            api.bodies[name, path] = vars_body(txid=9)
+        return real(namespace, name, port, path, timeout)
+
+    api.portforward_get = later  # type: ignore[method-assign]
+    state = look(api)
+    assert [pod["litefs"]["databases"][DATABASE]["txid"][-1] for pod in state["pods"]] == ["9", "7", "5"]
+
+
+def test_a_replica_that_is_really_ahead_stays_ahead() -> None:
+    state = look(site({("abaci-app-1", "/debug/vars"): vars_body(txid=7)}))
+    assert [pod["litefs"]["databases"][DATABASE]["txid"][-1] for pod in state["pods"]] == ["5", "7", "5"]
+
+
 def test_all_pods_are_asked_at_the_same_time_and_within_the_timeout() -> None:
     api = site(Pod=[pod(ordinal) for ordinal in range(12)])
     api.delay = 0.1

@@ -159,7 +159,7 @@ def test_hazard_a_primary_that_is_written_to_seems_behind_a_replica_that_was_ask
             api.bodies[name, path] = vars_body(txid=9)
         return real(namespace, name, port, path, timeout)
 
-    api.portforward_get = later  # type: ignore[method-assign]
+    api.portforward_get = later  # type: ignore[method-assign, assignment]
     state = look(api)
     assert [pod["litefs"]["databases"][DATABASE]["txid"][-1] for pod in state["pods"]] == ["9", "7", "5"]
 
@@ -183,7 +183,7 @@ def test_all_pods_are_asked_at_the_same_time_and_within_the_timeout() -> None:
 
 def test_an_api_that_does_not_answer_is_an_error() -> None:
     api = site()
-    api.list = lambda *_args: (_ for _ in ()).throw(KubeError("The API server does not answer."))  # type: ignore[method-assign]
+    api.list = lambda *_args: (_ for _ in ()).throw(KubeError("The API server does not answer."))  # type: ignore[method-assign, assignment]
     with pytest.raises(KubeError, match="does not answer"):
         look(api)
 
@@ -191,7 +191,7 @@ def test_an_api_that_does_not_answer_is_an_error() -> None:
 @pytest.mark.parametrize("body", [b"nonsense", b"[]", b"{}", b'{"kubeletconfig": null}'])
 def test_a_kubelet_with_another_configz_is_described(body: bytes) -> None:
     api = site()
-    api.raw = lambda path: body  # type: ignore[method-assign]
+    api.raw = lambda path: body  # type: ignore[method-assign, assignment]
     assert gather.ask_kubelet(api, "node-0") == "its kubelet's configz could not be read"
 
 

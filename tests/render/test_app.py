@@ -450,6 +450,23 @@ def test_hazard_writes_are_all_but_get_and_head(rendered: Rendered) -> None:
     assert route["services"][0]["name"] == f"{name_of(rendered)}-primary"
 
 
+def test_hazard_a_write_hangs_for_30_s_on_the_old_address_of_the_primary(rendered: Rendered) -> None:
+    name = name_of(rendered)
+    transport = rendered.one("ServersTransport", name)
+    assert transport["spec"]["forwardingTimeouts"] == {"dialTimeout": "3s"}
+    for route in rendered.all("IngressRoute"):
+        assert route["spec"]["routes"][0]["services"][0]["serversTransport"] == name
+    service = rendered.one("Service", name)["metadata"]
+    reference = service["annotations"]["traefik.ingress.kubernetes.io/service.serverstransport"]
+    assert reference == f"{service['namespace']}-{name}@kubernetescrd"
+
+
+def test_a_transport_comes_before_what_names_it(rendered: Rendered) -> None:
+    kinds = [item["kind"] for item in rendered.objects]
+    first_route = min(kinds.index(kind) for kind in ("Service", "IngressRoute", "Ingress"))
+    assert kinds.index("ServersTransport") < first_route
+
+
 def test_the_routes_agree_on_the_hosts(rendered: Rendered) -> None:
     hosts = [rule["host"] for rule in rendered.one("Ingress", name_of(rendered))["spec"]["rules"]]
     assert hosts == [
@@ -637,7 +654,7 @@ def test_a_redirect_shows_head_what_get_is_answered(rendered: Rendered) -> None:
 
 def test_sockets_go_past_litefs(defaults: Rendered) -> None:
     (route,) = defaults.one("IngressRoute", "abaci-app-socket")["spec"]["routes"]
-    assert route["services"] == [{"name": "abaci-app-primary", "port": "app"}]
+    assert route["services"] == [{"name": "abaci-app-primary", "port": "app", "serversTransport": "abaci-app"}]
     assert route["match"] == "(Host(`abaci.localhost`)) && PathPrefix(`/api/socket`)"
 
 

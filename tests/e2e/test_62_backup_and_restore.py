@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import operating as op
 import pytest
 from operating import operate, refused
+from publishing import application, images, publish
 from sitebed import ROOT, Bed, until
 
 APP_IMAGE = "ghcr.io/antialias/soroban-abacus-flashcards:latest"
+RCLONE_IMAGE = "docker.io/rclone/rclone:test"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,60 @@ def test_the_job_writes_the_same_to_a_mounted_path(bed: Bed, backups: Path) -> N
         assert bed.node_exec(node, "sqlite3", f"/var/backups/abaci/{file}", "PRAGMA integrity_check").strip() == "ok"
     finally:
         bed.kubectl("delete", "job", "-n", "abaci", "backup-now")
+    gone = operate(bed, "backup", backups=backups)
+    assert gone.rc == 0 and "abaci-app-backup" not in bed.kubectl("get", "cronjob", "-n", "abaci", check=False)
+
+
+def rclone(folder: Path) -> images.Entry:
+    """Debian's rclone, taken out of its package."""
+    for command in (("apt-get", "download", "rclone"), ("sh", "-c", "dpkg-deb -x rclone_*.deb .")):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    return images.Entry("usr/bin/rclone", folder / "usr/bin/rclone", mode=0o755)
+
+
+def test_the_job_copies_to_an_rclone_remote_and_a_remote_that_is_away_fails_it(
+    bed: Bed, backups: Path, tmp_path: Path
+) -> None:
+    """Through rclone's crypt to a WebDAV server in another namespace, as to a provider that must not read it."""
+    publish(bed, application(rclone(tmp_path)), "rclone/rclone:test", tmp_path)
+    bed.kubectl("create", "namespace", "elsewhere")
+    try:
+        serve = ("rclone", "serve", "webdav", "/tmp", "--addr", ":8090")
+        bed.kubectl("run", "webdav", "-n", "elsewhere", f"--image={RCLONE_IMAGE}", "--command", "--", *serve)
+        bed.kubectl("wait", "-n", "elsewhere", "--for=condition=Ready", "pod/webdav", "--timeout=120s", timeout=150)
+        address = bed.get("pod", "webdav", "-n", "elsewhere")["status"]["podIP"]
+        password = bed.kubectl("exec", "-n", "elsewhere", "webdav", "--", "rclone", "obscure", "secret").strip()
+        conf = tmp_path / "rclone.conf"
+        conf.write_text(
+            f"[there]\ntype = webdav\nurl = http://{address}:8090\nvendor = other\n"
+            f"[sealed]\ntype = crypt\nremote = there:abaci\npassword = {password}\n"
+        )
+        bed.kubectl("create", "secret", "generic", "rclone", "-n", "abaci", f"--from-file={conf}")
+        remote = f'"backup_rclone_remote": "sealed:", "backup_rclone_image": "{RCLONE_IMAGE}"'
+        wish = f'"backup_schedule": "17 3 * * *", "backup_image": "{APP_IMAGE}", "backup_rclone_secret": "rclone"'
+        first = operate(bed, "backup", "-e", "{" + f"{wish}, {remote}" + "}", backups=backups)
+        assert first.rc == 0, first.output[-3000:]
+        bed.kubectl("create", "job", "-n", "abaci", "--from=cronjob/abaci-app-backup", "backup-there")
+        done = ("wait", "-n", "abaci", "--for=condition=complete", "job/backup-there", "--timeout=120s")
+        bed.kubectl(*done, timeout=150)
+        there = ("exec", "-n", "elsewhere", "webdav", "--")
+        assert "sqlite" not in bed.kubectl(*there, "find", "/tmp/abaci"), "the server sees no names"
+        bed.kubectl("cp", "-n", "elsewhere", str(conf), "webdav:/tmp/rclone.conf")
+        bed.kubectl(*there, "rclone", "--config", "/tmp/rclone.conf", "copy", "sealed:", "/tmp/back")
+        (file,) = bed.kubectl(*there, "sh", "-c", "ls /tmp/back/*.sqlite").split()
+        assert op.agree(bed)[1] in file
+        program = f"import sqlite3;d=sqlite3.connect('file:{file}?mode=ro&immutable=1',uri=True)"
+        program += ";print(d.execute('select count(*), total(id) from records').fetchone())"
+        count, total = bed.kubectl(*there, "python3", "-c", program).strip(" ()\n").split(", ")
+        assert f"{count}|{total}" == op.rows(bed, 0)
+
+        bed.kubectl("delete", "pod", "webdav", "-n", "elsewhere", timeout=120)
+        bed.kubectl("create", "job", "-n", "abaci", "--from=cronjob/abaci-app-backup", "backup-lost")
+        failed = ("wait", "-n", "abaci", "--for=condition=failed", "job/backup-lost", "--timeout=300s")
+        bed.kubectl(*failed, timeout=330)
+    finally:
+        bed.kubectl("delete", "namespace", "elsewhere", "--wait=false", check=False)
+        bed.kubectl("delete", "job/backup-there", "job/backup-lost", "secret/rclone", "-n", "abaci", check=False)
     gone = operate(bed, "backup", backups=backups)
     assert gone.rc == 0 and "abaci-app-backup" not in bed.kubectl("get", "cronjob", "-n", "abaci", check=False)
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sitebed import ROOT, Bed, until
+from publishing import application, images, publish
+from sitebed import Bed, until
 from writer import Writer, read_ledger
-
-sys.path.append(str(ROOT / "testbed"))
-import build
-import images
 
 STATEFULSET = ("statefulset", "abaci-app", "-n", "abaci")
 ROLLOUT_S = 240
@@ -25,22 +19,7 @@ ACCOUNT = "--as=system:serviceaccount:keel:keel"
 
 def push(bed: Bed, version: str, folder: Path, tag: str = "latest") -> None:
     """Put the application with another VERSION into the registry, as CI does."""
-    base, litefs = build.artifact("image-base"), build.artifact("litefs") / "litefs"
-    image = images.app(base, litefs, build.app_files())
-    changed = dataclasses.replace(
-        image, layers=(*image.layers, (images.Entry("app/VERSION", f"{version}\n".encode()),))
-    )
-    archive = folder / f"{version}.tar"
-    images.write_archive(archive, [changed])
-    registry = f"abaci-{bed.name}-registry"
-    subprocess.run(["docker", "cp", str(archive), f"{registry}:/tmp/{version}.tar"], check=True, capture_output=True)
-    archive.unlink()
-    copy = ("skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false")
-    target = f"docker://127.0.0.1:5000/{REPOSITORY}:{tag}"
-    subprocess.run(
-        ["docker", "exec", registry, *copy, f"oci-archive:/tmp/{version}.tar", target], check=True, capture_output=True
-    )
-    subprocess.run(["docker", "exec", registry, "rm", f"/tmp/{version}.tar"], check=True)
+    publish(bed, application(images.Entry("app/VERSION", f"{version}\n".encode())), f"{REPOSITORY}:{tag}", folder)
 
 
 def versions(bed: Bed) -> set[str]:

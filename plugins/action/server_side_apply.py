@@ -25,17 +25,23 @@ ARGUMENTS: Object = {
 
 
 def lift(objects: list[Object], answer: Object) -> tuple[list[str], list[Object]]:
-    """Names and differences of the objects that kubernetes.core.k8s says have changed; ``answer`` is its result."""
+    """Names and differences of the objects that have changed; ``answer`` is what kubernetes.core.k8s says in diff mode.
+
+    That module also calls changed what the API or a controller wrote: a status that moved between its two readings, or
+    the time in managedFields, which the first apply after a ``kubectl scale`` renews.
+    """
     results = answer["result"]["results"] if len(objects) > 1 else [answer]
     changes: list[str] = []
     differences: list[Object] = []
     for obj, result in zip(objects, results, strict=True):
         if not result["changed"]:
             continue
+        before, after = (applying.comparable(result["diff"].get(side)) for side in ("before", "after"))
+        if before == after:
+            continue
         name = applying.label(obj)
         changes.append(name)
-        sides = {side: applying.comparable(result.get("diff", {}).get(side)) for side in ("before", "after")}
-        differences.append({"before_header": name, "after_header": name, **sides})
+        differences.append({"before_header": name, "after_header": name, "before": before, "after": after})
     return changes, differences
 
 
@@ -84,9 +90,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 # Who owns a field is bookkeeping: taking over what somebody set to the same value changes nothing.
                 "hidden_fields": ["metadata.managedFields"],
             }
-            answer = call(module_name="kubernetes.core.k8s", module_args=apply)
+            wanted, self._task.diff = self._task.diff, True
+            try:
+                answer = call(module_name="kubernetes.core.k8s", module_args=apply)
+            finally:
+                self._task.diff = wanted
             if answer.get("failed"):
                 return {**result, "failed": True, "msg": reason(str(answer.get("msg", answer)))}
             changes, lifted = lift(objects, answer)
             differences += lifted
-        return {**result, "changed": bool(pending or changes), "changes": pending + changes, "diff": differences}
+        shown = {"diff": differences} if self._task.diff else {}
+        return {**result, "changed": bool(pending or changes), "changes": pending + changes, **shown}

@@ -26,6 +26,8 @@ def comparable(obj: Object | None) -> Object:
     bare.pop("status", None)
     for key in _NOISE:
         bare.get("metadata", {}).pop(key, None)
+    if not bare.get("metadata", True):
+        del bare["metadata"]
     return bare
 
 

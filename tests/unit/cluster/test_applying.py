@@ -119,6 +119,21 @@ def test_a_single_object_has_its_result_at_the_top() -> None:
     assert server_side_apply.lift([NEW], UNCHANGED) == ([], [])
 
 
+@pytest.mark.parametrize(
+    "diff",
+    [
+        {"before": {}, "after": {}},
+        {"before": {"metadata": {"generation": 6}}, "after": {"metadata": {"generation": 7}}},
+        {"before": {}, "after": {"metadata": {"resourceVersion": "7"}}},
+        {"before": {"status": {"readyReplicas": 2}}, "after": {"status": {"readyReplicas": 3}}},
+    ],
+    ids=["the time in managedFields", "the generation", "the version", "a status that moved meanwhile"],
+)
+def test_hazard_what_the_api_and_controllers_write_is_no_change_of_ours(diff: dict[str, Any]) -> None:
+    """After kubectl scale the next apply has another time in managedFields, and kubernetes.core says changed."""
+    assert server_side_apply.lift([NEW], {"changed": True, "diff": diff, "result": {}}) == ([], [])
+
+
 def test_the_api_servers_own_sentence_is_what_the_operator_reads() -> None:
     raw = """Failed to apply object: b'{"kind":"Status","message":"ConfigMap \\"x\\" is invalid","code":422}\\n'"""
     assert server_side_apply.reason(raw) == 'The API server refuses: ConfigMap "x" is invalid'

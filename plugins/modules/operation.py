@@ -31,7 +31,7 @@ options:
     elements: dict
     default: []
   volumes:
-    description: What M(abaci.infra.volume_rescue) found in each volume, name to cluster id. Left out, nobody looked.
+    description: What M(abaci.infra.volume_rescue) found in each volume. Left out, nobody looked.
     type: dict
   file:
     description: The file to restore, as M(abaci.infra.backup_file) describes it.

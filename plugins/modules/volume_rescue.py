@@ -65,9 +65,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 volumes:
-  description: Volume name to the cluster id in it, or null for none. A volume that could not be read is missing.
+  description:
+    - Volume name to C(cluster_id) and C(txid) of what is in it, each null for none.
+    - A volume that could not be read is missing.
   returned: success
   type: dict
+said:
+  description: A line for each volume that was looked into.
+  returned: success
+  type: list
+  elements: str
 problems:
   description: A sentence for each volume that could not be looked into.
   returned: success
@@ -105,7 +112,7 @@ def main() -> None:
     )
     options = module.params
     if module.check_mode:
-        module.exit_json(changed=False, volumes={}, problems=[], manifests=[])
+        module.exit_json(changed=False, volumes={}, said=[], problems=[], manifests=[])
     if options["ordinals"] and not options["directory"]:
         module.fail_json(msg="ordinals needs directory: name a directory on the controller.")
     try:
@@ -141,7 +148,8 @@ def main() -> None:
         module.fail_json(msg=f"Nothing was saved: {exc}.")
     except (export.Failed, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
-    module.exit_json(changed=bool(manifests), volumes=volumes, problems=problems, manifests=manifests)
+    said = rescue.said(volumes)
+    module.exit_json(changed=bool(manifests), volumes=volumes, said=said, problems=problems, manifests=manifests)
 
 
 if __name__ == "__main__":

@@ -183,12 +183,11 @@ def test_200_mb_restored_into_a_site_that_has_no_copy_left_checksums_equal(
     manifest = next(one for one in op.manifests(backups) if one["reason"] == "backup" and one["size"] > 195_000_000)
     file = backups / manifest["file"]
 
-    for ordinal in (0, 1, 2):
-        bed.kubectl("delete", "pvc", f"litefs-data-abaci-app-{ordinal}", "-n", "abaci", "--wait=false")
+    bed.kubectl("delete", "pvc", *op.claims(bed), "-n", "abaci", "--wait=false")
     bed.kubectl("delete", "pod", "-n", "abaci", *(f"abaci-app-{ordinal}" for ordinal in (0, 1, 2)), timeout=180)
     until(lambda: "refuses to start as primary" in op.guard_says(bed, 0), 180, "the guard holds pod-0")
     seen = operate(bed, "restore", "-e", f"restore_from={file}", backups=backups)
-    refused(seen, "holds the recorded cluster", "newer than any backup")
+    refused(seen, "holds the recorded cluster", f"was taken at TXID {manifest['txid']}")
     kept = [name for name, phase in op.volumes(bed).items() if phase == "Released"]
     bed.kubectl("delete", "pv", *kept)
 

@@ -131,17 +131,28 @@ def cluster_id(site: Site, pod: str, deadline: float) -> str | None:
 
 def look(
     site: Site, volumes: Sequence[Mapping[str, Any]], image: str, timeout: float, pull_secrets: Sequence[str] = ()
-) -> tuple[dict[str, str | None], list[str]]:
-    """Cluster ids by volume, and a sentence for each volume that could not be looked into."""
-    found: dict[str, str | None] = {}
+) -> tuple[dict[str, dict[str, str | None]], list[str]]:
+    """What each volume holds ({cluster_id, txid}), and a sentence for each that could not be looked into."""
+    found: dict[str, dict[str, str | None]] = {}
     problems: list[str] = []
     for volume in volumes:
         try:
             with opened(site, volume, image, timeout, pull_secrets) as pod:
-                found[volume["name"]] = cluster_id(site, pod, time.monotonic() + 20)
+                held = cluster_id(site, pod, time.monotonic() + 20)
+                found[volume["name"]] = {"cluster_id": held, "txid": _newest_file(site, pod)[1]}
         except (CannotLook, kube.KubeError) as exc:
             problems.append(f"{str(exc).rstrip('.')}.")
     return found, problems
+
+
+def said(volumes: Mapping[str, Mapping[str, str | None]]) -> list[str]:
+    """A line for each volume that was looked into."""
+    return [
+        f"{name} holds the cluster {held['cluster_id']} up to TXID {held['txid'] or 'unknown'}"
+        if held["cluster_id"]
+        else f"{name} holds no cluster"
+        for name, held in volumes.items()
+    ]
 
 
 def save(
@@ -240,15 +251,18 @@ def settle(path: Path) -> None:
         path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
+def _newest_file(site: Site, pod: str) -> tuple[str | None, str | None]:
+    """(name, TXID) of the newest transaction file in the volume; its name ends with its TXID."""
+    status, _headers, body = site.api.portforward_get(site.namespace, pod, PORT, "/ltx", timeout=30)
+    names = re.findall(r"^([0-9a-f]{16}-([0-9a-f]{16}))\.ltx$", body.decode(), re.MULTILINE) if status == 200 else []
+    return max(names, key=lambda match: match[1], default=(None, None))
+
+
 def _newest(site: Site, pod: str, base: str) -> tuple[str | None, str | None]:
     """(TXID, checksum) of the newest transaction file: its name, and the first half of its trailer of 16 bytes."""
-    status, _headers, body = site.api.portforward_get(site.namespace, pod, PORT, "/ltx", timeout=30)
-    if status != 200:
+    name, txid = _newest_file(site, pod)
+    if name is None:
         return None, None
-    names = sorted(re.findall(r"^([0-9a-f]{16}-([0-9a-f]{16}))\.ltx$", body.decode(), re.MULTILINE), key=lambda m: m[1])
-    if not names:
-        return None, None
-    name, txid = names[-1]
     status, _headers, data = site.api.portforward_get(site.namespace, pod, PORT, f"{base}/ltx/{name}.ltx", timeout=120)
     if status != 200 or len(data) < 16:
         return txid, None

@@ -19,7 +19,7 @@ def decide(
     file: Mapping[str, Any],
     wishes: Mapping[str, Any] | None = None,
     exports: Iterable[Mapping[str, Any]] = (),
-    volumes: Mapping[str, str | None] | None = None,
+    volumes: sit.Seen | None = None,
     now: str | None = None,
     memo: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def decide(
     ``file`` describes it: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum,
     cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``wishes``: into (the cluster id whose data is
     overwritten, as shown), without (names of volumes that cannot be looked into). ``exports``: manifests made for this
-    run. ``volumes``: what a look into each volume found, name -> cluster id or null for none; a volume that is missing
-    could not be looked into. ``memo``: {imported: sha256} once the file was imported, because the application may
-    write at once and then nothing else shows it.
+    run. ``volumes``: what a look into each volume found, name -> {cluster_id, txid}, each null for none; a volume that
+    is missing could not be looked into. ``memo``: {imported: sha256} once the file was imported, because the
+    application may write at once and then nothing else shows it.
     The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first) and ``way``
     (running | lost).
     """
@@ -64,8 +64,8 @@ def decide(
         return refuse(
             f"{litefs.names(who)} still {'hold' if len(who) > 1 else 'holds'} the recorded cluster "
             f"{record.cluster_id}, "
-            f"up to TXID {sit.txid(state, sit.best(state, who)[0]):016x}: that is newer than any backup, so bring the "
-            f"primary back ({sit.RUNBOOK}) or move its role with {identity.PROMOTE}.",
+            f"up to TXID {sit.txid(state, sit.best(state, who)[0]):016x}: bring the primary back ({sit.RUNBOOK}) or "
+            f"move its role with {identity.PROMOTE}, and restore into the site that runs then.",
             found.cause,
         )
     pod = sit.pod_of(state, record.primary_ordinal)
@@ -89,12 +89,18 @@ def decide(
             f'its node back, or give it up with -e \'{{"restore_without": ["{left[0]}"]}}\'.',
             "8.2",
         )
-    holding = sorted(name for name, cluster in (volumes or {}).items() if cluster == record.cluster_id)
+    holding = {
+        name: held["txid"] or "" for name, held in (volumes or {}).items() if held["cluster_id"] == record.cluster_id
+    }
     if holding:
+        # Not the first that comes: an older one, of a replica that was scaled away, would roll the site back.
+        newest = max(holding, key=lambda name: holding[name])
+        among = f", the newest of {len(holding)}" if len(holding) > 1 else ""
         return refuse(
-            f"Volume {holding[0]} holds the recorded cluster {record.cluster_id}: use it ({sit.RUNBOOK}), it is newer "
-            "than "
-            "any backup.",
+            f"Volume {newest} holds the recorded cluster {record.cluster_id} up to TXID {holding[newest] or 'unknown'}"
+            f"{among}; {file.get('path')} was taken at TXID {file.get('txid') or 'unknown'}. Bring the primary back on "
+            f"that volume ({sit.RUNBOOK}) and restore into the site that runs then; only volumes that are behind the "
+            "backup may be removed instead, by their names.",
             "8.2",
         )
     problem = _unconfirmed(file, record.cluster_id, wishes)
@@ -277,7 +283,7 @@ def _older(state: sit.State, pod: sit.Pod) -> bool:
     return bool(rendered and created and created <= rendered)
 
 
-def _unseen(state: sit.State, volumes: Mapping[str, str | None] | None) -> list[str]:
+def _unseen(state: sit.State, volumes: sit.Seen | None) -> list[str]:
     return [volume["name"] for volume in state["volumes"] if volume["name"] not in (volumes or {})]
 
 

@@ -33,7 +33,7 @@ def decide(
     document: Mapping[str, Any],
     wishes: Mapping[str, Any],
     exports: list[dict[str, Any]],
-    volumes: Mapping[str, str | None] | None,
+    volumes: sit.Seen | None,
     file: Mapping[str, Any],
     memo: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def plan(
     operation: str,
     wishes: Mapping[str, Any],
     exports: list[dict[str, Any]],
-    volumes: Mapping[str, str | None] | None,
+    volumes: sit.Seen | None,
     file: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What would be done now. Raises Refused."""
@@ -83,7 +83,7 @@ def step(
     operation: str,
     wishes: Mapping[str, Any],
     exports: list[dict[str, Any]],
-    volumes: Mapping[str, str | None] | None,
+    volumes: sit.Seen | None,
     file: Mapping[str, Any],
     seconds: int,
 ) -> dict[str, Any]:

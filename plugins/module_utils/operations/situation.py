@@ -25,6 +25,8 @@ from .. import identity, litefs
 
 State = Mapping[str, Any]
 Pod = Mapping[str, Any]
+# What a look into volumes found: name -> {cluster_id, txid}, each null for none.
+Seen = Mapping[str, Mapping[str, str | None]]
 
 RUNBOOK = identity.RUNBOOK
 IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second

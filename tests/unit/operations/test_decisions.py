@@ -481,7 +481,11 @@ def test_promote_says_what_may_be_lost_and_since_when() -> None:
     assert "40.0 s ago" in plan["refusal"]
 
 
-NEWER = {"pvc-0": None, "pvc-1": B, "pvc-2": B}
+def held(cluster: str | None, txid: str | None = None) -> dict[str, str | None]:
+    return {"cluster_id": cluster, "txid": txid}
+
+
+NEWER = {"pvc-0": held(None), "pvc-1": held(B, "30"), "pvc-2": held(B)}
 ALL_FOREIGN = guarded(answers={1: alone(5, B), 2: alone(5, B)})
 RESTORING = site({0: gone(), 1: alone(5, B), 2: alone(5, B)}, record=make.record("restore", A), rendered_quiet=True)
 RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, str | None, list[str]]] = [
@@ -521,7 +525,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(),
         {},
         NEWER,
-        "8.1A newer than any backup",
+        "8.1A restore into the site that runs then",
         [],
     ),
     ("no copy left, volumes unseen", ALL_FOREIGN, file(), {}, {}, "8.2 could not be looked into", []),
@@ -530,8 +534,17 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         ALL_FOREIGN,
         file(),
         {},
-        {**NEWER, "pvc-2": A},
-        "8.2 Volume pvc-2 holds the recorded cluster",
+        {**NEWER, "pvc-2": held(A, "20")},
+        f"8.2 Volume pvc-2 holds the recorded cluster {A} up to TXID 20; /backups/one.sqlite was taken",
+        [],
+    ),
+    (
+        "no copy left, but two volumes have it, and the first is the older",
+        ALL_FOREIGN,
+        file(),
+        {},
+        {**NEWER, "pvc-1": held(A, "1f"), "pvc-2": held(A, "20")},
+        f"8.2 Volume pvc-2 holds the recorded cluster {A} up to TXID 20, the newest of 2;",
         [],
     ),
     (
@@ -539,7 +552,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         ALL_FOREIGN,
         file(),
         {},
-        {"pvc-0": None, "pvc-1": B},
+        {"pvc-0": held(None), "pvc-1": held(B)},
         "8.2 Volume pvc-2 could not be looked into",
         [],
     ),
@@ -548,7 +561,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         ALL_FOREIGN,
         file(),
         {"without": ["pvc-2"]},
-        {"pvc-0": None, "pvc-1": B},
+        {"pvc-0": held(None), "pvc-1": held(B)},
         None,
         ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
     ),

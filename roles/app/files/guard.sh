@@ -150,7 +150,8 @@ is_patient_with() {
         since=$(seconds)
         first_asked="$first_asked $1@$since"
     fi
-    [ $(($(seconds) - since)) -lt "$patience" ]
+    # Whole seconds: a difference of n may be little more than n - 1.
+    [ $(($(seconds) - since)) -le "$patience" ]
 }
 
 # Ask every peer until it answers, its address is gone, or the patience with it ends: a network policy reaches a new
@@ -173,7 +174,7 @@ ask_peers() {
                 ;;
             *)
                 # To be alone counts once DNS knows this pod: before that its answer may be from before the others came.
-                if [ -z "$peers" ] && [ "$listed" = no ] && [ "$elapsed" -lt "$patience" ]; then
+                if [ -z "$peers" ] && [ "$listed" = no ] && [ "$elapsed" -le "$patience" ]; then
                     pending=dns
                 fi
                 ;;

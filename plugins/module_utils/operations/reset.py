@@ -143,9 +143,8 @@ def _exports(
     state: sit.State, found: sit.Situation, foreign: list[sit.Pod], exports: list[Mapping[str, Any]], now: str
 ) -> list[str]:
     database = str(state["database"])
-    least = max([sit.txid(state, pod) for pod in sit.holders(state, found.cluster_id)], default=1)
     missing: list[str] = []
-    if sit.fresh_export(exports, database, found.cluster_id, min(least, found.position.txid), now) is None:
+    if sit.fresh_export(exports, database, found.cluster_id, sit.ANY_TXID, now) is None:
         choice, _problem = backup.choose(state)
         missing.append(choice["pod"] if choice else found.leader["name"])
     for pod in foreign:

@@ -161,7 +161,7 @@ def _running(
     problem = _unconfirmed(file, found.cluster_id, wishes)
     if problem:
         return refuse(problem)  # type: ignore[no-any-return]
-    present = sit.fresh_export(exports, state["database"], found.cluster_id, 1, now)
+    present = sit.fresh_export(exports, state["database"], found.cluster_id, sit.ANY_TXID, now)
     if present is None:
         return sit.plan(None, [], export=[leader["name"]], look=[], way="running")
     for key, label in (("page_size", "page size"), ("journal_mode", "journal mode")):

@@ -75,8 +75,7 @@ def decide(
             problem = _unproven(state, found, leaving)
             if problem:
                 return refuse(problem)
-            most = max([sit.txid(state, pod) for pod in leaving], default=1)
-            if sit.fresh_export(exports, str(state["database"]), found.cluster_id, most, now) is None:
+            if sit.fresh_export(exports, str(state["database"]), found.cluster_id, sit.ANY_TXID, now) is None:
                 choice, _problem = backup.choose(state)
                 export.append(choice["pod"] if choice else found.leader["name"])
         steps.append(

@@ -31,6 +31,8 @@ Seen = Mapping[str, Mapping[str, str | None]]
 RUNBOOK = identity.RUNBOOK
 IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
 FRESH_SECONDS = 900  # how old an export may be that stands for the data before a destructive step
+# Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.
+ANY_TXID = 1
 
 _SIGNS = (
     (r"no space left|disk (is )?full", "8.3"),

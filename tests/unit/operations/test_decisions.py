@@ -179,7 +179,6 @@ def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
         export(time="2026-01-01T11:30:00Z"),
         export(time="2026-01-01T12:30:00Z"),
         export(time="yesterday"),
-        export(txid=4),
         export(B),
         export(verified=False),
         export(verified="yes"),
@@ -191,7 +190,6 @@ def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
         "old",
         "of the future",
         "no time",
-        "behind",
         "foreign",
         "unverified",
         "said so",
@@ -203,6 +201,14 @@ def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
 def test_hazard_what_is_no_fresh_export_does_not_count_as_one(stale: dict[str, Any]) -> None:
     plan = reset.decide(site({1: make.node(B), 2: make.node()}), [1], [stale, export(B)][:1], now=NOW)
     assert plan["export"], stale
+
+
+@pytest.mark.parametrize("txid", [1, 4])
+def test_hazard_while_clients_write_an_export_never_has_the_last_transaction(txid: int) -> None:
+    """Asked for again at each step, it would fill the disk and never come to the reset."""
+    made = [export(txid=txid), export(B, txid=9)]
+    assert reset.decide(SEED, "mismatched", made, now=NOW)["export"] == []
+    assert scale.decide(site(), 2, True, made, {}, NOW)["export"] == []
 
 
 def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again() -> None:

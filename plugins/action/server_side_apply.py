@@ -28,7 +28,8 @@ def lift(objects: list[Object], answer: Object) -> tuple[list[str], list[Object]
     """Names and differences of the objects that have changed; ``answer`` is what kubernetes.core.k8s says in diff mode.
 
     That module also calls changed what the API or a controller wrote: a status that moved between its two readings, or
-    the time in managedFields, which the first apply after a ``kubectl scale`` renews.
+    the time in managedFields, which the first apply after a ``kubectl scale`` renews. Who owns a field is bookkeeping,
+    too: taking over what somebody set to the same value changes nothing.
     """
     results = answer["result"]["results"] if len(objects) > 1 else [answer]
     changes: list[str] = []
@@ -87,8 +88,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "resource_definition": objects,
                 "apply": True,
                 "server_side_apply": {"field_manager": applying.FIELD_MANAGER, "force_conflicts": True},
-                # Who owns a field is bookkeeping: taking over what somebody set to the same value changes nothing.
-                "hidden_fields": ["metadata.managedFields"],
             }
             wanted, self._task.diff = self._task.diff, True
             try:

@@ -18,6 +18,7 @@ from typing import Any
 
 from .. import kube
 from . import export, sqlitefile, transfer
+from . import situation as sit
 from .act import Site
 from .runner import now
 
@@ -131,7 +132,7 @@ def cluster_id(site: Site, pod: str, deadline: float) -> str | None:
 
 def look(
     site: Site, volumes: Sequence[Mapping[str, Any]], image: str, timeout: float, pull_secrets: Sequence[str] = ()
-) -> tuple[dict[str, dict[str, str | None]], list[str]]:
+) -> tuple[sit.Seen, list[str]]:
     """What each volume holds ({cluster_id, txid}), and a sentence for each that could not be looked into."""
     found: dict[str, dict[str, str | None]] = {}
     problems: list[str] = []
@@ -145,7 +146,7 @@ def look(
     return found, problems
 
 
-def said(volumes: Mapping[str, Mapping[str, str | None]]) -> list[str]:
+def said(volumes: sit.Seen) -> list[str]:
     """A line for each volume that was looked into."""
     return [
         f"{name} holds the cluster {held['cluster_id']} up to TXID {held['txid'] or 'unknown'}"

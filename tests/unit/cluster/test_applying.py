@@ -123,11 +123,15 @@ def test_a_single_object_has_its_result_at_the_top() -> None:
     "diff",
     [
         {"before": {}, "after": {}},
+        {
+            "before": {"metadata": {"managedFields": [{"time": "2026-01-01T12:00:00Z"}]}},
+            "after": {"metadata": {"managedFields": [{"time": "2026-01-01T12:01:00Z"}]}},
+        },
         {"before": {"metadata": {"generation": 6}}, "after": {"metadata": {"generation": 7}}},
         {"before": {}, "after": {"metadata": {"resourceVersion": "7"}}},
         {"before": {"status": {"readyReplicas": 2}}, "after": {"status": {"readyReplicas": 3}}},
     ],
-    ids=["the time in managedFields", "the generation", "the version", "a status that moved meanwhile"],
+    ids=["nothing", "the time in managedFields", "the generation", "the version", "a status that moved meanwhile"],
 )
 def test_hazard_what_the_api_and_controllers_write_is_no_change_of_ours(diff: dict[str, Any]) -> None:
     """After kubectl scale the next apply has another time in managedFields, and kubernetes.core says changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import time
@@ -36,27 +37,35 @@ def test_a_backup_is_the_primarys_position_and_every_row(bed: Bed, backups: Path
     assert f"{count}|{total}" == rows
 
 
-def test_the_job_writes_the_same_to_a_mounted_path(bed: Bed, backups: Path) -> None:
-    node = bed.get("pod", "abaci-app-1", "-n", "abaci")["spec"]["nodeName"]
-    volume = '{"hostPath": {"path": "/var/backups/abaci", "type": "DirectoryOrCreate"}}'
-    wish = (
-        "-e",
-        "{" + f'"backup_schedule": "17 3 * * *", "backup_image": "{APP_IMAGE}", "backup_volume": {volume}, '
-        f'"backup_node_selector": {{"kubernetes.io/hostname": "{node}"}}' + "}",
-    )
-    first = operate(bed, "backup", *wish, backups=backups)
-    assert first.rc == 0, first.output[-3000:]
+def scheduled(bed: Bed, backups: Path, **variables: object) -> None:
+    """Make the CronJob with these variables; with none, remove it."""
+    wish = {"backup_schedule": "17 3 * * *", "backup_image": APP_IMAGE, **variables} if variables else {}
+    run = operate(bed, "backup", "-e", json.dumps(wish), backups=backups)
+    assert run.rc == 0, run.output[-3000:]
+    there = "abaci-app-backup" in bed.kubectl("get", "cronjob", "-n", "abaci", check=False)
+    assert there == bool(variables)
+
+
+def run_now(bed: Bed, condition: str = "complete", seconds: int = 120) -> None:
+    """Run the CronJob's job once, to this end."""
     bed.kubectl("create", "job", "-n", "abaci", "--from=cronjob/abaci-app-backup", "backup-now")
+    ended = ("wait", "-n", "abaci", f"--for=condition={condition}", "job/backup-now", f"--timeout={seconds}s")
     try:
-        bed.kubectl("wait", "-n", "abaci", "--for=condition=complete", "job/backup-now", "--timeout=120s", timeout=150)
-        names = bed.node_exec(node, "ls", "/var/backups/abaci").split()
-        (file,) = [name for name in names if name.endswith(".sqlite")]
-        assert op.agree(bed)[1] in file and len(names) == 2
-        assert bed.node_exec(node, "sqlite3", f"/var/backups/abaci/{file}", "PRAGMA integrity_check").strip() == "ok"
+        bed.kubectl(*ended, timeout=seconds + 30)
     finally:
         bed.kubectl("delete", "job", "-n", "abaci", "backup-now")
-    gone = operate(bed, "backup", backups=backups)
-    assert gone.rc == 0 and "abaci-app-backup" not in bed.kubectl("get", "cronjob", "-n", "abaci", check=False)
+
+
+def test_the_job_writes_the_same_to_a_mounted_path(bed: Bed, backups: Path) -> None:
+    node = bed.get("pod", "abaci-app-1", "-n", "abaci")["spec"]["nodeName"]
+    volume = {"hostPath": {"path": "/var/backups/abaci", "type": "DirectoryOrCreate"}}
+    scheduled(bed, backups, backup_volume=volume, backup_node_selector={"kubernetes.io/hostname": node})
+    run_now(bed)
+    names = bed.node_exec(node, "ls", "/var/backups/abaci").split()
+    (file,) = [name for name in names if name.endswith(".sqlite")]
+    assert op.agree(bed)[1] in file and len(names) == 2
+    assert bed.node_exec(node, "sqlite3", f"/var/backups/abaci/{file}", "PRAGMA integrity_check").strip() == "ok"
+    scheduled(bed, backups)
 
 
 def rclone(folder: Path) -> images.Entry:
@@ -84,13 +93,9 @@ def test_the_job_copies_to_an_rclone_remote_and_a_remote_that_is_away_fails_it(
             f"[sealed]\ntype = crypt\nremote = there:abaci\npassword = {password}\n"
         )
         bed.kubectl("create", "secret", "generic", "rclone", "-n", "abaci", f"--from-file={conf}")
-        remote = f'"backup_rclone_remote": "sealed:", "backup_rclone_image": "{RCLONE_IMAGE}"'
-        wish = f'"backup_schedule": "17 3 * * *", "backup_image": "{APP_IMAGE}", "backup_rclone_secret": "rclone"'
-        first = operate(bed, "backup", "-e", "{" + f"{wish}, {remote}" + "}", backups=backups)
-        assert first.rc == 0, first.output[-3000:]
-        bed.kubectl("create", "job", "-n", "abaci", "--from=cronjob/abaci-app-backup", "backup-there")
-        done = ("wait", "-n", "abaci", "--for=condition=complete", "job/backup-there", "--timeout=120s")
-        bed.kubectl(*done, timeout=150)
+        remote = {"backup_rclone_remote": "sealed:", "backup_rclone_secret": "rclone"}
+        scheduled(bed, backups, backup_rclone_image=RCLONE_IMAGE, **remote)
+        run_now(bed)
         there = ("exec", "-n", "elsewhere", "webdav", "--")
         assert "sqlite" not in bed.kubectl(*there, "find", "/tmp/abaci"), "the server sees no names"
         bed.kubectl("cp", "-n", "elsewhere", str(conf), "webdav:/tmp/rclone.conf")
@@ -103,14 +108,11 @@ def test_the_job_copies_to_an_rclone_remote_and_a_remote_that_is_away_fails_it(
         assert f"{count}|{total}" == op.rows(bed, 0)
 
         bed.kubectl("delete", "pod", "webdav", "-n", "elsewhere", timeout=120)
-        bed.kubectl("create", "job", "-n", "abaci", "--from=cronjob/abaci-app-backup", "backup-lost")
-        failed = ("wait", "-n", "abaci", "--for=condition=failed", "job/backup-lost", "--timeout=300s")
-        bed.kubectl(*failed, timeout=330)
+        run_now(bed, "failed", 300)
     finally:
         bed.kubectl("delete", "namespace", "elsewhere", "--wait=false", check=False)
-        bed.kubectl("delete", "job/backup-there", "job/backup-lost", "secret/rclone", "-n", "abaci", check=False)
-    gone = operate(bed, "backup", backups=backups)
-    assert gone.rc == 0 and "abaci-app-backup" not in bed.kubectl("get", "cronjob", "-n", "abaci", check=False)
+        bed.kubectl("delete", "secret/rclone", "-n", "abaci", check=False)
+    scheduled(bed, backups)
 
 
 def test_a_restore_into_the_running_site_and_what_it_refuses(bed: Bed, backups: Path, tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] 
     if recorded is None:
         return None, (
             "There is neither a recorded cluster nor one running primary to say which data to back up: run site.yml, "
-            "or "
-            "name a pod with backup_pod."
+            "or name a pod with backup_pod."
         )
     pods = sit.holders(state, recorded)
     if not pods:

@@ -69,8 +69,7 @@ def take(
             None,
             (
                 f"{held} is at work here ({notes.get(OPERATION, 'something')} since {spec.get('acquireTime')}): wait "
-                "for "
-                f"it. If that run is dead, its lock ends in {max(int(left), 1)} s, or at once with -e "
+                f"for it. If that run is dead, its lock ends in {max(int(left), 1)} s, or at once with -e "
                 f"operation_take_over={held}."
             ),
         )

@@ -63,14 +63,12 @@ def decide(
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
         return refuse(
             f"The primary {leaders[0]['name']} runs and holds the recorded cluster {record.cluster_id}: there is "
-            "nothing "
-            "to promote; a planned restart loses nothing and needs no other primary."
+            "nothing to promote; a planned restart loses nothing and needs no other primary."
         )
     if leaders and leaders[0]["ordinal"] != record.primary_ordinal:
         return refuse(
             f"{leaders[0]['name']} says that it is primary, of the cluster {leaders[0]['litefs']['cluster_id']}, and "
-            "is "
-            f"neither the recorded primary nor of the recorded cluster {record.cluster_id}: see {sit.RUNBOOK}.",
+            f"is neither the recorded primary nor of the recorded cluster {record.cluster_id}: see {sit.RUNBOOK}.",
             "8.5",
         )
     candidates = [pod for pod in sit.holders(state, record.cluster_id) if pod["ordinal"] != record.primary_ordinal]
@@ -86,9 +84,8 @@ def decide(
     if len(checksums) > 1:
         return refuse(
             f"{litefs.names(top)} are at the same TXID {sit.txid(state, top[0]):016x} with different checksums, so "
-            "they "
-            "are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), stop the one that is wrong, and "
-            "run again.",
+            "they are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), stop the one that is "
+            "wrong, and run again.",
             "8.5",
         )
     silent = _silent(state, record, wishes)
@@ -107,9 +104,8 @@ def decide(
         since = f", which heard from the old primary {loss['seconds']} s ago" if loss["seconds"] is not None else ""
         return refuse(
             f"The best copy is {successor['name']} at TXID {figure}{since}. What the old primary acknowledged after "
-            "that "
-            f"transaction is lost, unless its volume comes back. To accept that, give the figure back: "
-            f"-e promote_accept_loss_after={figure}{given}.",
+            "that transaction is lost, unless its volume comes back. To accept that, give the figure back: -e "
+            f"promote_accept_loss_after={figure}{given}.",
             _cause(state, old),
             successor=successor["ordinal"],
             loss=loss,
@@ -240,8 +236,7 @@ def _silent(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]
         return (
             f"{pod['name']} does not answer ({pod['litefs']['error']}), and it may have more than the others: bring it "
             f"back, or give it up with -e '{{\"promote_without\": [{ordinal}]}}' (it is then held back until its "
-            "database "
-            "is exported)."
+            "database is exported)."
         )
     return None
 

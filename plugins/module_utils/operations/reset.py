@@ -165,8 +165,7 @@ def _unsafe(state: sit.State, found: sit.Situation, ordinal: int) -> str | None:
     if sit.volume_of(state, claim) is None:
         return (
             f"The volume {claim['volume']} of claim {claim['name']} is not to be seen in the API, so nothing proves "
-            "that "
-            "it would be kept: run again when it is."
+            "that it would be kept: run again when it is."
         )
     return None
 

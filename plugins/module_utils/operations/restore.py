@@ -63,9 +63,8 @@ def decide(
     if who:
         return refuse(
             f"{litefs.names(who)} still {'hold' if len(who) > 1 else 'holds'} the recorded cluster "
-            f"{record.cluster_id}, "
-            f"up to TXID {sit.txid(state, sit.best(state, who)[0]):016x}: bring the primary back ({sit.RUNBOOK}) or "
-            f"move its role with {identity.PROMOTE}, and restore into the site that runs then.",
+            f"{record.cluster_id}, up to TXID {sit.txid(state, sit.best(state, who)[0]):016x}: bring the primary back "
+            f"({sit.RUNBOOK}) or move its role with {identity.PROMOTE}, and restore into the site that runs then.",
             found.cause,
         )
     pod = sit.pod_of(state, record.primary_ordinal)
@@ -154,8 +153,8 @@ def _running(
     if better:
         return refuse(  # type: ignore[no-any-return]
             f"{litefs.names(better)} has transactions that the primary {leader['name']} (TXID "
-            f"{found.position.txid:016x}) "
-            f"does not have: export it (playbooks/backup.yml -e backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
+            f"{found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
+            f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "8.6",
         )
     problem = _unconfirmed(file, found.cluster_id, wishes)
@@ -174,8 +173,7 @@ def _running(
             )
             return refuse(  # type: ignore[no-any-return]
                 f"{file.get('path')} has {label} {file.get(key)} and the living database {present.get(key)}; LiteFS "
-                "does "
-                f"not survive the difference: {cure}, and restore that.",
+                f"does not survive the difference: {cure}, and restore that.",
                 "8.12",
             )
     notes = [
@@ -209,8 +207,7 @@ def _lost(
     if ordinal is None:
         return sit.plan(
             f"Nothing was restored. {identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, "
-            "which is "
-            f"not the number of a pod: see {sit.RUNBOOK}.",
+            f"which is not the number of a pod: see {sit.RUNBOOK}.",
             export=[],
             look=[],
             way="lost",

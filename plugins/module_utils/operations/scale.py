@@ -136,8 +136,7 @@ def _up(
         if claim is not None:
             notes.append(
                 f"{claim['name']} exists from before: its volume {claim['volume']} is used again and catches up, or "
-                "shows "
-                "a mismatch if it is of an older cluster."
+                "shows a mismatch if it is of an older cluster."
             )
         name = sit.pod_name(state, ordinal)
         steps.append(sit.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal))

@@ -134,8 +134,7 @@ def look(state: State) -> Situation | Problem:
     if leader["ordinal"] != record.primary_ordinal:
         return Problem(
             f"{leader['name']} is primary, but {identity.name_of(state)} says that ordinal {record.primary_ordinal} "
-            "is: "
-            "let playbooks/promote.yml finish, or correct the record.",
+            "is: let playbooks/promote.yml finish, or correct the record.",
             "8.5",
         )
     where = litefs.position(leader, state["database"])
@@ -366,7 +365,6 @@ def _other_primary(state: State, record: identity.Record, leader: Pod) -> Proble
     return Problem(
         f"{start}; its volume is new, empty or foreign and the replicas hold the last good copies: export it "
         f"(playbooks/backup.yml -e backup_pod={leader['name']}), delete only its pod so that the guard holds it, and "
-        "see "
-        f"{RUNBOOK} or {identity.PROMOTE}.",
+        f"see {RUNBOOK} or {identity.PROMOTE}.",
         "8.1A",
     )

@@ -37,8 +37,7 @@ def header(path: Path) -> dict[str, Any]:
     if size % page_size:
         raise BadFile(
             f"has {size} bytes, which is not a whole number of {page_size}-byte pages: the export broke off, or an "
-            "error "
-            "text stands at its end"
+            "error text stands at its end"
         )
     pages = size // page_size
     counted = struct.unpack(">I", head[28:32])[0]
@@ -59,8 +58,7 @@ def verify(path: Path) -> dict[str, Any]:
         if left.exists() and left.stat().st_size:
             raise BadFile(
                 f"has a file {left.name} beside it with transactions that are not in it: open it once with sqlite3 "
-                "(PRAGMA "
-                "wal_checkpoint(TRUNCATE)) and try again"
+                "(PRAGMA wal_checkpoint(TRUNCATE)) and try again"
             )
     facts = header(path)
     problem = integrity(path)

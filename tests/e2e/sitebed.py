@@ -98,6 +98,17 @@ class Bed:
             raise AssertionError(f"{node}: {' '.join(command)}: {result.stderr}")
         return result.stdout
 
+    def power_off(self, node: str) -> None:
+        """As when its power is cut: nothing on the node gets to say anything."""
+        _docker("kill", self._box(node))
+
+    def power_on(self, node: str) -> None:
+        _docker("start", self._box(node))
+
+    def ready(self, node: str) -> bool:
+        conditions = self.get("node", node)["status"]["conditions"]
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
     def nodes(self) -> list[str]:
         return [item["metadata"]["name"] for item in self.get("nodes")["items"]]
 

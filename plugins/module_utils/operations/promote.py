@@ -88,6 +88,13 @@ def decide(
             "wrong, and run again.",
             "8.5",
         )
+    if old in sit.holders(state, record.cluster_id) and sit.txid(state, old) > sit.txid(state, top[0]):
+        return refuse(
+            f"{old['name']} answers, though not as primary, and holds TXID {sit.txid(state, old):016x}, more than "
+            f"{litefs.names(top)} at {sit.txid(state, top[0]):016x}: restart it (kubectl delete pod {old['name']}), or "
+            f"see {sit.RUNBOOK}.",
+            "8.6",
+        )
     silent = _silent(state, record, wishes)
     if silent:
         return refuse(silent, "8.4")
@@ -96,7 +103,7 @@ def decide(
         return refuse(problem or "")
     figure = f"{sit.txid(state, successor):016x}"
     loss = {"after_txid": figure, "pod": successor["name"], "seconds": _lag(successor)}
-    problem = _not_off(state, old, wishes.get("node_off"))
+    problem = _not_off(state, record, wishes.get("node_off"))
     if problem:
         return refuse(problem, "8.4", successor=successor["ordinal"], loss=loss)
     if str(wishes.get("accept") or "").lower() != figure:
@@ -114,7 +121,7 @@ def decide(
         pod["name"]
         for pod in litefs.reachable(state)
         if sit.txid(state, pod)
-        and sit.fresh_export(exports, state["database"], pod["litefs"]["cluster_id"], sit.txid(state, pod), now) is None
+        and sit.fresh_export(exports, state["database"], pod["litefs"]["cluster_id"], _least(state, pod), now) is None
     ]
     given_up = sorted({record.primary_ordinal, *held, *_numbers(wishes.get("without"))} - {successor["ordinal"]})
     steps = [
@@ -183,9 +190,9 @@ def _rest(
         pod = sit.pod_of(state, ordinal)
         if pod is None or sit.held_back(pod) or pod["unschedulable"]:
             continue
-        off = _node_away(state, pod)
+        off = bool(pod["node"]) and _away(state, pod["node"])
         if off and wishes.get("node_off") != pod["node"] and ordinal not in _numbers(wishes.get("without")):
-            steps.append({"refusal": _not_off(state, pod, wishes.get("node_off"))})
+            steps.append({"refusal": _switch_off(pod["name"], pod["node"])})
             continue
         steps.append(
             sit.step(
@@ -227,16 +234,23 @@ def _rest(
     return steps
 
 
+def _least(state: sit.State, pod: sit.Pod) -> int:
+    """What an export of the pod has to hold. A wrong primary is written to meanwhile; it is held back afterwards."""
+    return sit.ANY_TXID if pod["litefs"]["is_primary"] else sit.txid(state, pod)
+
+
 def _silent(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> str | None:
     given_up = _numbers(wishes.get("without"))
-    for pod in state["pods"]:
-        ordinal = pod["ordinal"]
-        if pod["litefs"]["reachable"] or ordinal in (record.primary_ordinal, *given_up, *sit.held(state)):
+    for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
+        pod = sit.pod_of(state, ordinal)
+        if ordinal in (record.primary_ordinal, *given_up, *sit.held(state)) or (pod and pod["litefs"]["reachable"]):
             continue
+        if pod is None and sit.claim_of(state, ordinal) is None:
+            continue  # it never had data
+        why = f"does not answer ({pod['litefs']['error']})" if pod else "is not there while its claim is"
         return (
-            f"{pod['name']} does not answer ({pod['litefs']['error']}), and it may have more than the others: bring it "
-            f"back, or give it up with -e '{{\"promote_without\": [{ordinal}]}}' (it is then held back until its "
-            "database is exported)."
+            f"{sit.pod_name(state, ordinal)} {why}, and it may have more than the others: bring it back, or give it up "
+            f"with -e '{{\"promote_without\": [{ordinal}]}}' (it is then held back until its database is exported)."
         )
     return None
 
@@ -254,27 +268,39 @@ def _successor(state: sit.State, top: list[sit.Pod], wish: object) -> tuple[sit.
     )
 
 
-def _not_off(state: sit.State, old: sit.Pod | None, node_off: object) -> str | None:
+def _not_off(state: sit.State, record: identity.Record, node_off: object) -> str | None:
     """Why the old primary cannot be taken for stopped."""
-    if old is None or not old["node"] or not _node_away(state, old):
-        if node_off and (old is None or node_off != old["node"]):
+    name, node = sit.pod_name(state, record.primary_ordinal), _last_node(state, record.primary_ordinal)
+    if not node or not _away(state, node):
+        if node_off and node_off != node:
             return f"promote_node_off is {node_off}, but the old primary is not on that node: leave the variable out."
         return None
-    if node_off == old["node"]:
-        return None
+    return None if node_off == node else _switch_off(name, node)
+
+
+def _switch_off(name: str, node: object) -> str:
     return (
-        f"{old['name']} is on node {old['node']}, which does not answer but may still run and write: switch that node "
-        f"off, make sure that it is off, and say so with -e promote_node_off={old['node']}."
+        f"{name} is on node {node}, which does not answer but may still run and write: switch that node off, make sure "
+        f"that it is off, and say so with -e promote_node_off={node}."
     )
 
 
-def _node_away(state: sit.State, pod: sit.Pod) -> bool:
-    node = next((item for item in state["nodes"] if item["name"] == pod["node"]), None)
-    return bool(pod["node"]) and (node is None or not node["ready"])
+def _last_node(state: sit.State, ordinal: int) -> str | None:
+    """The node of an ordinal's pod; of its volume where the pod has none, since one deleted by force may still run."""
+    pod = sit.pod_of(state, ordinal)
+    if pod is not None and pod["node"]:
+        return str(pod["node"])
+    volume = sit.volume_of(state, sit.claim_of(state, ordinal))
+    return str(volume["node"]) if volume is not None and volume["node"] else None
+
+
+def _away(state: sit.State, name: str) -> bool:
+    node = next((item for item in state["nodes"] if item["name"] == name), None)
+    return node is None or not node["ready"]
 
 
 def _cause(state: sit.State, old: sit.Pod | None) -> str:
-    if old is None or _node_away(state, old):
+    if old is None or (old["node"] and _away(state, old["node"])):
         return "8.4"
     return sit.sign(old) or "8.2"
 

@@ -85,6 +85,13 @@ def file(**changed: Any) -> dict[str, Any]:
     }
 
 
+def homeless(ordinal: int) -> dict[str, Any]:
+    """A pod that no node has: the one before it was deleted by force, and its volume's node is away."""
+    pod = make.pod(ordinal, phase="Pending", conditions=[], initContainerStatuses=[], containerStatuses=[])
+    del pod["spec"]["nodeName"]
+    return pod
+
+
 def dead_node(**parts: Any) -> dict[str, Any]:
     """Pod 0 is primary on a node that does not answer any more."""
     nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2")]
@@ -102,4 +109,4 @@ def destructive(plan: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-__all__ = ["A", "B", "alone", "dead_node", "destructive", "export", "file", "gone", "guarded", "site"]
+__all__ = ["A", "B", "alone", "dead_node", "destructive", "export", "file", "gone", "guarded", "homeless", "site"]

@@ -333,6 +333,7 @@ def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() 
 
 
 FIGURE = f"{5:016x}"
+FORCED = dead_node(pods=[cases.homeless(0), make.pod(1), make.pod(2)])
 ACCEPT = {"accept": FIGURE}
 PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]] = [
     ("the volume is lost, the figure is asked for", guarded(), {}, f"8.2 promote_accept_loss_after={FIGURE}", []),
@@ -376,6 +377,28 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         {**ACCEPT, "node_off": "node-0"},
         None,
         ["record", "stop 0", "render 1", "restart 1", "restart 2"],
+    ),
+    ("8.4: its pod was deleted by force, so it may still run", FORCED, ACCEPT, "8.4 promote_node_off=node-0", []),
+    (
+        "8.4: deleted by force, and the node is off",
+        FORCED,
+        {**ACCEPT, "node_off": "node-0"},
+        None,
+        ["record", "stop 0", "render 1", "restart 1", "restart 2"],
+    ),
+    (
+        "a replica has no pod, and its volume may have more",
+        guarded(pods=[make.held(0, cases.LOST), make.pod(1)]),
+        ACCEPT,
+        "8.4 abaci-app-2 is not there while its claim is",
+        [],
+    ),
+    (
+        "the recorded primary answers, as no primary, and has the most",
+        site({0: alone(9), 1: alone(5), 2: alone(5)}),
+        ACCEPT,
+        "8.6 abaci-app-0 answers, though not as primary",
+        [],
     ),
     ("a node is named that is up", guarded(), {**ACCEPT, "node_off": "node-1"}, "8.4 leave the variable out", []),
     (
@@ -479,6 +502,13 @@ def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_st
 def test_promote_exports_every_reachable_copy_first() -> None:
     plan = promote.decide(FOREIGN_PRIMARY, ACCEPT, [], NOW)
     assert plan["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
+
+
+def test_hazard_a_wrong_primary_that_is_written_to_is_exported_once() -> None:
+    """Each round would find it one transaction further, and the site stays down meanwhile."""
+    state = site({0: make.node(B, txid=7, primary=True), 1: alone(5), 2: alone(5)})
+    plan = promote.decide(state, ACCEPT, [export(), export(B, txid=6)], NOW)
+    assert plan["export"] == [] and plan["steps"]
 
 
 def test_promote_says_what_may_be_lost_and_since_when() -> None:
@@ -683,6 +713,9 @@ def test_there_are_cases_enough() -> None:
 # --- it never deletes or overwrites the primary's or the best copy --------------------------------------------------
 
 HOSTILE: dict[str, dict[str, Any]] = {
+    "pod-0 was deleted by force": FORCED,
+    "a replica has no pod": guarded(pods=[make.held(0, cases.LOST), make.pod(1)]),
+    "pod-0 answers with the most and is no primary": site({0: alone(9), 1: alone(5), 2: alone(5)}),
     "healthy": site(),
     "the guard holds pod-0": guarded(),
     "the guard holds pod-0, one replica behind": guarded(answers={1: alone(3)}),

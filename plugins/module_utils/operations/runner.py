@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from . import act, lock, promote, reset, restore, scale, sqlitefile, transfer
 from . import situation as sit
 
 OPERATIONS = ("scale", "replica_reset", "promote", "restore")
+EXPORTS_OF_A_POD = 3
 WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers")
 
 
@@ -94,37 +96,62 @@ def step(
     done yet: the caller has to make exports, look into volumes or render the configuration, and come again.
     Raises Refused, act.NotDone, kube.KubeError.
     """
-    document = site.look()
-    lease = _my_lease(site, holder)
-    memo = lock.memo_of(lease, operation, wishes, now())
-    if not memo:
-        memo = {"begun": now(), **remember(operation, document, wishes)}
-    lease = _renew(site, holder, memo)
-    found = decide(operation, document, wishes, exports, volumes, file, memo)
-    if found["refusal"]:
-        raise Refused(found)
+    waited: list[tuple[str, int | None]] = []
+    while True:
+        document = site.look()
+        memo = lock.memo_of(_my_lease(site, holder), operation, wishes, now())
+        if not memo:
+            memo = {"begun": now(), **remember(operation, document, wishes)}
+        _renew(site, holder, memo)
+        found = decide(operation, document, wishes, exports, volumes, file, memo)
+        if found["refusal"]:
+            raise Refused(found)
+        waits = list(itertools.takewhile(lambda one: one["do"] in WAITS, found["steps"]))
+        first = [one for one in waits if (one["do"], one.get("ordinal")) not in waited]
+        if not first or len(waits) == len(found["steps"]) or _need(found):
+            break
+        # What this was decided on may be minutes old after a wait, and so may the lock: an act needs a new look.
+        for one in first:
+            _wait(site, one, document, seconds)
+            waited.append((one["do"], one.get("ordinal")))
     answer: dict[str, Any] = {"done": False, "changed": False, "did": [], "needs": None, "quiet": False, "plan": found}
-    for need in ("look", "export", "rescue"):
-        if found.get(need):
-            return {**answer, "needs": need}
+    need = _need(found)
+    if need == "export":
+        _check_restless(found["export"], exports)
+    if need:
+        return {**answer, "needs": need}
     if not found["steps"]:
         _prove(site, operation, found, document, min(seconds, 120))
         return {**answer, "done": True}
     acted = False
     for one in found["steps"]:
-        if one["do"] == "render":
-            if acted:
-                break
-            return {**answer, "needs": "render", "did": [one["say"]], "quiet": one["quiet"]}
         if one["do"] in WAITS:
-            _wait(site, one, document, seconds)
+            if (one["do"], one.get("ordinal")) not in waited or acted:
+                _wait(site, one, document, seconds)
             continue
         if acted:
             break
+        if one["do"] == "render":
+            return {**answer, "needs": "render", "did": [one["say"]], "quiet": one["quiet"]}
         proof = _do(site, operation, one, document, memo, file, seconds, holder)
         answer["did"] += [one["say"], *([proof] if proof else [])]
         acted = answer["changed"] = True
     return answer
+
+
+def _need(found: Mapping[str, Any]) -> str | None:
+    """What the caller has to do before the first step."""
+    return next((need for need in ("look", "export", "rescue") if found.get(need)), None)
+
+
+def _check_restless(pods: list[str], exports: list[dict[str, Any]]) -> None:
+    """Raises act.NotDone where one pod was exported again and again and is never at rest."""
+    for pod in pods:
+        if sum(made.get("pod") == pod for made in exports) >= EXPORTS_OF_A_POD:
+            raise act.NotDone(
+                f"{pod} was exported {EXPORTS_OF_A_POD} times and had other transactions each time: stop what writes "
+                "to it, and run again."
+            )
 
 
 def _prove(site: act.Site, operation: str, found: Mapping[str, Any], document: Mapping[str, Any], seconds: int) -> None:

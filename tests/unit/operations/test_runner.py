@@ -1,0 +1,93 @@
+"""One step: what was decided before a wait is decided again after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import factory_objects as make
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, reset, runner
+from cases import B, export, gone, site
+
+WISHES = {"targets": [1, 2], "without": []}
+ME = "me@here/1"
+ARRIVED = {
+    "claims": [make.claim(0), make.claim(1, uid="new"), make.claim(2)],
+    "volumes": [make.volume(0), make.volume(1, claim_uid="new"), make.volume(2)],
+}
+
+
+class Site(act.Site):
+    """A site that looks like ``before`` until somebody waited, and like ``after`` from then on."""
+
+    deleted: list[str]
+
+    def __init__(self, before: dict[str, Any], after: dict[str, Any], meanwhile: Callable[[dict[str, Any]], None]):
+        super().__init__(self, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)  # type: ignore[arg-type]
+        self.documents, self.meanwhile, self.deleted = [before, after], meanwhile, []
+        taken, _, _, _ = lock.take(
+            lock.render("abaci", "abaci-app"), ME, "replica_reset", WISHES, 900, runner.now(), alive=True
+        )
+        assert taken
+        seed = site({1: make.node(B), 2: make.node(B)})
+        self.lease = lock.renew(taken, ME, {"begun": runner.now(), **reset.remember(seed, [1, 2])}, runner.now())
+
+    def get(self, *_: Any) -> dict[str, Any] | None:
+        return self.lease
+
+    def put_lease(self, lease: dict[str, Any]) -> None:
+        self.lease = lease
+
+    def look(self) -> dict[str, Any]:
+        return self.documents[0]
+
+    def wait_pod(self, ordinal: int, seconds: int) -> None:
+        assert self.lease
+        self.documents = self.documents[1:] or self.documents
+        self.meanwhile(self.lease)
+
+    def wait_replicated(self, seconds: int, without: Any = ()) -> None: ...
+
+    def delete_claim(self, name: str, uid: str) -> None:
+        self.deleted.append(name)
+
+
+def arriving(answers: dict[int, Any]) -> dict[str, Any]:
+    return site({1: make.node(None, database=None, never_synced=True), 2: make.node(B), **answers}, **ARRIVED)
+
+
+def step(living: Site) -> dict[str, Any]:
+    made = [{**export(), "time": runner.now()}, {**export(B), "time": runner.now()}]
+    answer: dict[str, Any] = runner.step(living, ME, "replica_reset", WISHES, made, None, {}, 60)
+    return answer
+
+
+def test_after_a_wait_the_next_act_is_decided_anew() -> None:
+    living = Site(arriving({}), arriving({1: make.node()}), lambda _lease: None)
+    assert step(living)["changed"] and living.deleted == ["litefs-data-abaci-app-2"]
+
+
+def test_hazard_the_primary_that_died_during_a_wait_stops_the_next_act() -> None:
+    living = Site(arriving({}), arriving({0: gone(), 1: make.node()}), lambda _lease: None)
+    with pytest.raises(runner.Refused, match="No running primary"):
+        step(living)
+    assert living.deleted == []
+
+
+def test_hazard_the_lock_that_was_taken_over_during_a_wait_stops_the_next_act() -> None:
+    def taken_over(lease: dict[str, Any]) -> None:
+        lease["spec"]["holderIdentity"] = "bob@desk/7"
+
+    living = Site(arriving({}), arriving({1: make.node()}), taken_over)
+    with pytest.raises(act.NotDone, match="held by bob@desk/7"):
+        step(living)
+    assert living.deleted == []
+
+
+def test_hazard_a_pod_that_is_never_at_rest_is_not_exported_for_ever() -> None:
+    seed = site({2: make.node(B, txid=9)})
+    living = Site(seed, seed, lambda _lease: None)
+    made = [{**export(B), "time": runner.now(), "pod": "abaci-app-2"}] * 3
+    with pytest.raises(act.NotDone, match="abaci-app-2 was exported 3 times"):
+        runner.step(living, ME, "replica_reset", WISHES, [{**export(), "time": runner.now()}, *made], None, {}, 60)

@@ -206,6 +206,15 @@ class Site:
 
         return self.wait(seconds, missing, "stop the pods that are too many")
 
+    def wait_claim(self, ordinal: int, uid: str, seconds: float) -> dict[str, Any]:
+        """Wait until this ordinal has not this claim any more, so that no pod of it can start on the claim's volume."""
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            claim = sit.claim_of(document, ordinal)
+            return [] if claim is None or claim["uid"] != uid else [f"{claim['name']} is still the old claim."]
+
+        return self.wait(seconds, missing, f"give {self.name}-{ordinal} a new claim")
+
     def wait_follows(self, ordinal: int, primary: int, uid: str | None, seconds: float) -> dict[str, Any]:
         """Wait until this pod was replaced and follows the primary."""
 

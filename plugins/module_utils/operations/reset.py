@@ -176,9 +176,11 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
     begun: dict[str, str] = dict(memo.get("claims") or {})
     old = begun.get(str(ordinal))
     arrive = sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
+    # Last of all: a guard that no longer sees the hold would let LiteFS start on the old volume.
+    release = [sit.step("release", f"stop holding {name} back", ordinal=ordinal)] if ordinal in sit.held(state) else []
     if old is not None and (claim is None or claim["uid"] != old):
         # It has its new volume, or is about to: what is left is the wait.
-        return [] if pod is not None and sit.in_sync(state, found, pod) else [arrive]
+        return [] if pod is not None and sit.in_sync(state, found, pod) and not release else [*release, arrive]
     if old is None and pod is not None and sit.in_sync(state, found, pod) and ordinal not in sit.held(state):
         return []  # nothing is wrong with it
     steps: list[dict[str, Any]] = []
@@ -197,8 +199,6 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
                 ordinal=ordinal,
             )
         )
-    if ordinal in sit.held(state):
-        steps.append(sit.step("release", f"stop holding {name} back", ordinal=ordinal))
     if pod is not None:
         steps.append(
             sit.step(
@@ -209,8 +209,11 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
                 ordinal=ordinal,
             )
         )
-    steps.append(arrive)
-    return steps
+    if release and claim is not None:
+        steps.append(
+            sit.step("wait_claim", f"wait for the new claim of {name}", ordinal=ordinal, uid=claim["uid"], pod=name)
+        )
+    return [*steps, *release, arrive]
 
 
 def names(state: sit.State, ordinals: Iterable[int]) -> str:

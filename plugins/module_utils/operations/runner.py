@@ -14,7 +14,7 @@ from . import situation as sit
 
 OPERATIONS = ("scale", "replica_reset", "promote", "restore")
 EXPORTS_OF_A_POD = 3
-WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers")
+WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim")
 
 
 class Refused(Exception):
@@ -176,6 +176,8 @@ def _strangers(document: Mapping[str, Any]) -> list[int]:
 def _wait(site: act.Site, one: Mapping[str, Any], document: Mapping[str, Any], seconds: int) -> None:
     if one["do"] == "wait_pod":
         site.wait_pod(one["ordinal"], seconds)
+    elif one["do"] == "wait_claim":
+        site.wait_claim(one["ordinal"], one["uid"], seconds)
     elif one["do"] == "wait_gone":
         site.wait_gone(one["ordinal"], seconds)
     elif one["do"] == "wait_followers":

@@ -230,6 +230,34 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again(
     ]
 
 
+def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_more() -> None:
+    """Let go before its pod was gone, the guard's next try would start LiteFS on it, and its tail were lost."""
+    record = make.record("recorded", A, ordinal=1)
+    leads = {0: gone(), 1: make.node(primary=True)}
+    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
+    state = site(leads, record=record, held="0", pods=pods, rendered_ordinal=1)
+    saved = [export(), export(verified=True, volume_of=0)]
+
+    def kinds(state: dict[str, Any], memo: dict[str, Any]) -> list[str]:
+        plan = reset.decide(state, [0], saved, memo, NOW)
+        assert plan["refusal"] is None and plan["rescue"] == []
+        return [step["do"] for step in plan["steps"]]
+
+    memo = reset.remember(state, [0])
+    act = ["delete_pod", "wait_claim", "release", "wait_pod", "wait_replicated"]
+    assert kinds(state, memo) == ["delete_claim", *act]
+    going = [make.claim(0, deletionTimestamp="x"), make.claim(1), make.claim(2)]
+    assert kinds(site(leads, record=record, held="0", pods=pods, claims=going), memo) == act
+    renewed = {
+        "claims": [make.claim(0, uid="new"), make.claim(1), make.claim(2)],
+        "volumes": [make.volume(0, claim_uid="new"), make.volume(1), make.volume(2)],
+    }
+    assert kinds(site(leads, record=record, held="0", pods=pods, **renewed), memo) == act[2:]
+    follows = {**leads, 0: make.node()}
+    assert kinds(site(follows, record=record, held="0", **renewed), memo) == act[2:]
+    assert kinds(site(follows, record=record, **renewed), memo) == []
+
+
 SCALE: list[tuple[str, dict[str, Any], Any, bool, str | None, list[str]]] = [
     ("up by two, one at a time", site(), 5, False, None, ["scale", "scale"]),
     ("to what it is", site(), 3, False, None, []),

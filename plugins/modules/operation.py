@@ -22,7 +22,7 @@ options:
   wishes:
     description:
       - What the operator wants. scale has replicas and remove_volumes; replica_reset has targets; promote has
-        successor, accept, node_off and without; restore has into and without.
+        successor, accept, node_off and without; restore has into, without and again.
     type: dict
     default: {}
   exports:

@@ -66,17 +66,12 @@ EXAMPLES = r"""
 RETURN = r"""
 volumes:
   description:
-    - Volume name to C(cluster_id) and C(txid) of what is in it, each null for none.
-    - A volume that could not be read is missing.
+    - Volume name to what is in it, C(cluster_id), C(txid), C(page_size) and C(journal_mode), each null for none.
+    - C(problem) is a sentence where it could not be looked into, else null.
   returned: success
   type: dict
 said:
-  description: A line for each volume that was looked into.
-  returned: success
-  type: list
-  elements: str
-problems:
-  description: A sentence for each volume that could not be looked into.
+  description: A line for each volume, what is in it or why it could not be looked into.
   returned: success
   type: list
   elements: str
@@ -112,7 +107,7 @@ def main() -> None:
     )
     options = module.params
     if module.check_mode:
-        module.exit_json(changed=False, volumes={}, said=[], problems=[], manifests=[])
+        module.exit_json(changed=False, volumes={}, said=[], manifests=[])
     if options["ordinals"] and not options["directory"]:
         module.fail_json(msg="ordinals needs directory: name a directory on the controller.")
     try:
@@ -121,7 +116,7 @@ def main() -> None:
         known = {volume["name"]: volume for volume in document["volumes"]}
         wanted = [known[name] for name in options["volumes"] if name in known]
         pull_secrets = options["pull_secrets"]
-        volumes, problems = rescue.look(site, wanted, options["image"], min(options["timeout"], 120), pull_secrets)
+        volumes = rescue.look(site, wanted, options["image"], min(options["timeout"], 120), pull_secrets)
         manifests = []
         for ordinal in options["ordinals"]:
             pod = sit.pod_of(document, ordinal)
@@ -149,7 +144,7 @@ def main() -> None:
     except (export.Failed, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     said = rescue.said(volumes)
-    module.exit_json(changed=bool(manifests), volumes=volumes, said=said, problems=problems, manifests=manifests)
+    module.exit_json(changed=bool(manifests), volumes=volumes, said=said, manifests=manifests)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,11 @@ class CannotLook(Exception):
 
 def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Sequence[str] = ()) -> dict[str, Any]:
     """The pod that serves a volume's files. Nothing of the volume is writable for it."""
-    listing = f"mkdir -p /srv && ln -s /data /srv/data && ls /data/dbs/{site.database}/ltx >/srv/ltx 2>/dev/null"
+    base = f"/data/dbs/{site.database}"
+    listing = (
+        f"mkdir -p /srv && ln -s /data /srv/data && ls {base}/ltx >/srv/ltx 2>/dev/null; "
+        f"head -c 100 {base}/database >/srv/header 2>/dev/null"
+    )
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -132,28 +136,41 @@ def cluster_id(site: Site, pod: str, deadline: float) -> str | None:
 
 def look(
     site: Site, volumes: Sequence[Mapping[str, Any]], image: str, timeout: float, pull_secrets: Sequence[str] = ()
-) -> tuple[sit.Seen, list[str]]:
-    """What each volume holds ({cluster_id, txid}), and a sentence for each that could not be looked into."""
-    found: dict[str, dict[str, str | None]] = {}
-    problems: list[str] = []
+) -> sit.Seen:
+    """What each volume holds."""
+    found: dict[str, dict[str, Any]] = {}
     for volume in volumes:
+        what = dict.fromkeys(("cluster_id", "txid", "page_size", "journal_mode", "problem"))
         try:
             with opened(site, volume, image, timeout, pull_secrets) as pod:
                 held = cluster_id(site, pod, time.monotonic() + 20)
-                found[volume["name"]] = {"cluster_id": held, "txid": _newest_file(site, pod)[1]}
+                page_size, mode = _shape(site, pod)
+                what |= {"cluster_id": held, "txid": _newest_file(site, pod)[1]}
+                what |= {"page_size": page_size, "journal_mode": mode}
         except (CannotLook, kube.KubeError) as exc:
-            problems.append(f"{str(exc).rstrip('.')}.")
-    return found, problems
+            what["problem"] = f"{str(exc).rstrip('.')}."
+        found[volume["name"]] = what
+    return found
+
+
+def _shape(site: Site, pod: str) -> tuple[int | None, str | None]:
+    """Page size and journal mode of the database in the volume, None where it has none."""
+    status, _headers, head = site.api.portforward_get(site.namespace, pod, PORT, "/header", timeout=30)
+    try:
+        return sqlitefile.shape(head) if status == 200 else (None, None)
+    except sqlitefile.BadFile:
+        return None, None
 
 
 def said(volumes: sit.Seen) -> list[str]:
-    """A line for each volume that was looked into."""
-    return [
-        f"{name} holds the cluster {held['cluster_id']} up to TXID {held['txid'] or 'unknown'}"
-        if held["cluster_id"]
-        else f"{name} holds no cluster"
-        for name, held in volumes.items()
-    ]
+    """A line for each volume that was looked into, or why it could not be."""
+    return [held["problem"] or f"{name} holds {_what(held)}" for name, held in volumes.items()]
+
+
+def _what(held: Mapping[str, Any]) -> str:
+    if held["cluster_id"]:
+        return f"the cluster {held['cluster_id']} up to TXID {held['txid'] or 'unknown'}"
+    return f"a database up to TXID {held['txid']} without a cluster id" if held["txid"] else "no cluster"
 
 
 def save(

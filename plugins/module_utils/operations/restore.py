@@ -13,6 +13,8 @@ from typing import Any
 from .. import identity, litefs
 from . import situation as sit
 
+_SHAPE = {"page_size": "page size", "journal_mode": "journal mode"}
+
 
 def decide(
     state: sit.State,
@@ -27,10 +29,9 @@ def decide(
 
     ``file`` describes it: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum,
     cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``wishes``: into (the cluster id whose data is
-    overwritten, as shown), without (names of volumes that cannot be looked into). ``exports``: manifests made for this
-    run. ``volumes``: what a look into each volume found, name -> {cluster_id, txid}, each null for none; a volume that
-    is missing could not be looked into. ``memo``: {imported: sha256} once the file was imported, because the
-    application may write at once and then nothing else shows it.
+    overwritten, as shown), without (names of volumes that are given up). ``exports``: manifests made for this run.
+    ``volumes``: what a look into each volume found. ``memo``: {imported: sha256, txid} once the file was imported,
+    because the application may write at once and then nothing else shows it.
     The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first) and ``way``
     (running | lost).
     """
@@ -76,24 +77,19 @@ def decide(
         )
     silent = [one for one in state["pods"] if not one["litefs"]["reachable"] and one is not pod]
     # A pod that does not answer is known by its volume.
-    look = _unseen(state, volumes)
     given_up = [str(item) for item in wishes.get("without") or []]
-    left = [volume for volume in look if volume not in given_up]
-    if volumes is None and look:
-        return sit.plan(None, [], look=look, export=[], way="lost")
-    if left:
-        return refuse(
-            f"Volume {left[0]} could not be looked into, and it may hold the recorded cluster {record.cluster_id}: "
-            "bring "
-            f'its node back, or give it up with -e \'{{"restore_without": ["{left[0]}"]}}\'.',
-            "8.2",
-        )
-    holding = {
-        name: held["txid"] or "" for name, held in (volumes or {}).items() if held["cluster_id"] == record.cluster_id
-    }
+    seen = volumes or {}
+    look = sit.unseen((item["name"] for item in state["volumes"] if item["name"] not in given_up), seen)
+    if look:
+        note = "What is done then depends on what they hold."
+        return sit.plan(None, [], [note], look=look, export=[], way="lost")
+    problem = _unreadable(record.cluster_id, {key: held for key, held in seen.items() if key not in given_up})
+    if problem:
+        return refuse(problem, "8.2")
+    holding = {key: held["txid"] or "" for key, held in seen.items() if held["cluster_id"] == record.cluster_id}
     if holding:
         # Not the first that comes: an older one, of a replica that was scaled away, would roll the site back.
-        newest = max(holding, key=lambda name: holding[name])
+        newest = max(holding, key=lambda key: holding[key])
         among = f", the newest of {len(holding)}" if len(holding) > 1 else ""
         return refuse(
             f"Volume {newest} holds the recorded cluster {record.cluster_id} up to TXID {holding[newest] or 'unknown'}"
@@ -105,6 +101,10 @@ def decide(
     problem = _unconfirmed(file, record.cluster_id, wishes)
     if problem:
         return refuse(problem)
+    claim = sit.claim_of(state, record.primary_ordinal)
+    place = seen.get((claim or {}).get("volume") or "")
+    if place is not None and (unlike := _unlike(file, place)):
+        return refuse(_other_shape(state, file, place, unlike, record.primary_ordinal), "8.12")
     export = [
         one["name"]
         for one in litefs.reachable(state)
@@ -138,15 +138,21 @@ def _running(
     memo: Mapping[str, Any],
 ) -> dict[str, Any]:
     leader = found.leader
-    if found.position.checksum == file.get("imported_checksum") or (
-        memo.get("imported") is not None and memo.get("imported") == file.get("sha256")
-    ):
+    done = memo.get("imported") is not None and memo.get("imported") == file.get("sha256")
+    there = found.position.checksum == file.get("imported_checksum")
+    if there or done:
         steps = _loud(state, leader)
         if steps or not _all_follow(state, found):
             steps.append(
                 sit.step("wait_followers", f"wait until every replica that runs has what {leader['name']} has")
             )
         note = f"The primary {leader['name']} has this file's content."
+        if not there:
+            note = (
+                f"This run's file was imported as transaction {memo.get('txid')}, and {leader['name']} is at "
+                f"{found.position.txid:016x} since: it is not imported again, unless you give -e restore_again="
+                f"{memo.get('txid')}."
+            )
         plan: dict[str, Any] = sit.plan(None, steps, [note], export=[], look=[], way="running")
         return plan
     better = sit.ahead(state, found)
@@ -161,21 +167,18 @@ def _running(
     if problem:
         return refuse(problem)  # type: ignore[no-any-return]
     present = sit.fresh_export(exports, state["database"], found.cluster_id, sit.ANY_TXID, now)
-    if present is None:
-        return sit.plan(None, [], export=[leader["name"]], look=[], way="running")
-    for key, label in (("page_size", "page size"), ("journal_mode", "journal mode")):
-        if file.get(key) != present.get(key):
-            cure = (
-                "it cannot be changed on a living cluster: make a copy of the backup with that page size (VACUUM INTO "
-                "after PRAGMA page_size)"
-                if key == "page_size"
-                else f"convert a copy of the backup with: sqlite3 COPY 'PRAGMA journal_mode={present.get(key)}'"
-            )
-            return refuse(  # type: ignore[no-any-return]
-                f"{file.get('path')} has {label} {file.get(key)} and the living database {present.get(key)}; LiteFS "
-                f"does not survive the difference: {cure}, and restore that.",
-                "8.12",
-            )
+    if present is not None and (unlike := _unlike(file, present)):
+        cure = (
+            "it cannot be changed on a living cluster: make a copy of the backup with that page size (VACUUM INTO "
+            "after PRAGMA page_size)"
+            if unlike == "page_size"
+            else f"convert a copy of the backup with: sqlite3 COPY 'PRAGMA journal_mode={present.get(unlike)}'"
+        )
+        return refuse(  # type: ignore[no-any-return]
+            f"{file.get('path')} has {_SHAPE[unlike]} {file.get(unlike)} and the living database "
+            f"{present.get(unlike)}; LiteFS does not survive the difference: {cure}, and restore that.",
+            "8.12",
+        )
     notes = [
         f"{pod['name']} does not follow the primary and will not get the restored data: playbooks/replica_reset.yml."
         for pod in state["pods"]
@@ -187,11 +190,14 @@ def _running(
             f"import {file.get('path')} into {leader['name']}",
             pod=leader["name"],
             cluster_id=found.cluster_id,
-            least=present["txid"],
+            exported=present["txid"] if present else None,
         ),
         sit.step("wait_replicated", "wait until every replica has what the primary has"),
     ]
-    return sit.plan(None, steps, notes, export=[], look=[], way="running")
+    export = [] if present else [leader["name"]]
+    if export:
+        notes.append("Page size and journal mode of the file are compared with that export before anything is changed.")
+    return sit.plan(None, steps, notes, export=export, look=[], way="running")
 
 
 def _lost(
@@ -215,12 +221,21 @@ def _lost(
     leaders = litefs.primaries(state)
     leader = leaders[0] if len(leaders) == 1 and leaders[0]["ordinal"] == ordinal else None
     export: list[str] = []
-    if leader is not None and sit.txid(state, leader):
-        where = litefs.position(leader, state["database"])
-        restored = where is not None and where.checksum == file.get("imported_checksum")
+    # While it runs its commands it is written to; the first of what is left restarts it without them.
+    quiet = bool(state.get("rendered_quiet")) and leader is not None and not _older(state, leader)
+    if leader is not None and quiet and sit.txid(state, leader) and not _restored(state, leader, file):
         held = leader["litefs"]["cluster_id"]
-        if not restored and sit.fresh_export(exports, state["database"], held, sit.txid(state, leader), now) is None:
+        made = sit.fresh_export(exports, state["database"], held, sit.txid(state, leader), now)
+        if made is None:
             export.append(leader["name"])
+        elif unlike := _unlike(file, made):
+            return sit.plan(
+                f"Nothing was restored. {_other_shape(state, file, made, unlike, ordinal)}",
+                cause="8.12",
+                export=[],
+                look=[],
+                way="lost",
+            )
     return sit.plan(None, _lost_steps(state, file, ordinal, leader), cause="8.2", export=export, look=[], way="lost")
 
 
@@ -232,8 +247,6 @@ def _lost_steps(
     permission: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     name = sit.pod_name(state, ordinal)
-    where = litefs.position(leader, state["database"]) if leader is not None else None
-    restored = where is not None and where.checksum == file.get("imported_checksum")
     steps: list[dict[str, Any]] = []
     if not state.get("rendered_quiet"):
         # Before the record gives way: the guard tries again by itself, and must not let a migration run on nothing.
@@ -242,9 +255,9 @@ def _lost_steps(
         steps.append(permission)
     if leader is None or not state.get("rendered_quiet") or _older(state, leader):
         steps.append(sit.restart(state, ordinal, f"restart {name}, which starts without a command", primary=True))
-    if not restored:
+    if not _restored(state, leader, file):
         steps.append(
-            sit.step("import", f"import {file.get('path')} into {name}", pod=name, cluster_id=None, least=None)
+            sit.step("import", f"import {file.get('path')} into {name}", pod=name, cluster_id=None, exported=None)
         )
     steps.append(sit.step("record_id", f"record the cluster that {name} holds now", ordinal=ordinal))
     # Then the record says recorded, and _loud() has the rest.
@@ -280,8 +293,41 @@ def _older(state: sit.State, pod: sit.Pod) -> bool:
     return bool(rendered and created and created <= rendered)
 
 
-def _unseen(state: sit.State, volumes: sit.Seen | None) -> list[str]:
-    return [volume["name"] for volume in state["volumes"] if volume["name"] not in (volumes or {})]
+def _restored(state: sit.State, pod: sit.Pod | None, file: Mapping[str, Any]) -> bool:
+    where = litefs.position(pod, state["database"]) if pod is not None else None
+    return where is not None and where.checksum == file.get("imported_checksum")
+
+
+def _unreadable(cluster_id: str, seen: sit.Seen) -> str | None:
+    """Why some volume may hold the recorded cluster though nothing says so."""
+    for name, held in seen.items():
+        end = f'or give it up with -e \'{{"restore_without": ["{name}"]}}\''
+        if held["problem"]:
+            return (
+                f"{held['problem'].rstrip('.')}, and it may hold the recorded cluster {cluster_id}: bring its node "
+                f"back, {end}."
+            )
+        if held["txid"] and not held["cluster_id"]:
+            return (
+                f"Volume {name} holds a database up to TXID {held['txid']} without a cluster id, which may be the "
+                f"recorded cluster {cluster_id} itself: write that id back into its file clusterid ({sit.RUNBOOK}), "
+                f"{end}."
+            )
+    return None
+
+
+def _unlike(file: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """What is different between the file and a database that is there, page_size or journal_mode."""
+    return next((key for key in _SHAPE if other.get(key) is not None and file.get(key) != other.get(key)), None)
+
+
+def _other_shape(state: sit.State, file: Mapping[str, Any], other: Mapping[str, Any], unlike: str, ordinal: int) -> str:
+    claim, pod = sit.claim_of(state, ordinal), sit.pod_name(state, ordinal)
+    return (
+        f"{file.get('path')} has {_SHAPE[unlike]} {file.get(unlike)} and the database on the volume of {pod} "
+        f"{other.get(unlike)}; LiteFS does not survive the difference: give {pod} an empty volume (kubectl delete pvc "
+        f"{(claim or {}).get('name')} --wait=false, then pod {pod}; the old volume is kept), and run again."
+    )
 
 
 def _unconfirmed(file: Mapping[str, Any], cluster_id: str, wishes: Mapping[str, Any]) -> str | None:

@@ -281,10 +281,17 @@ def _import(
 
         site.wait(30, missing, "see the imported file's checksum on the primary")
         txid = seen[expected]
-    memo["imported"] = facts["sha256"]
+    memo |= {"imported": facts["sha256"], "txid": txid}
     _renew(site, holder, memo)
     rows = ", ".join(f"{count} rows in {table}" for table, count in (file.get("rows") or {}).items())
-    return f"it is transaction {txid} with the checksum {expected}, as computed from the file: {rows or 'no table'}"
+    proof = f"it is transaction {txid} with the checksum {expected}, as computed from the file: {rows or 'no table'}"
+    between = int(txid, 16) - int(one["exported"], 16) - 1 if one["exported"] else 0
+    if between <= 0:
+        return proof
+    return (
+        f"{proof}; the {between} transactions after {one['exported']}, written between the export and the import, are "
+        "overwritten and in no copy"
+    )
 
 
 def _my_lease(site: act.Site, holder: str) -> dict[str, Any]:

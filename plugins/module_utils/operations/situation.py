@@ -25,8 +25,9 @@ from .. import identity, litefs
 
 State = Mapping[str, Any]
 Pod = Mapping[str, Any]
-# What a look into volumes found: name -> {cluster_id, txid}, each null for none.
-Seen = Mapping[str, Mapping[str, str | None]]
+# What a look into volumes found, by name: cluster_id, txid (16 hex digits), page_size and journal_mode, each null for
+# none, and problem: a sentence where the volume could not be looked into.
+Seen = Mapping[str, Mapping[str, Any]]
 
 RUNBOOK = identity.RUNBOOK
 IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
@@ -246,6 +247,11 @@ def volume_of(state: State, claim: Mapping[str, Any] | None) -> Mapping[str, Any
     if claim is None or not claim["volume"]:
         return None
     return next((volume for volume in state["volumes"] if volume["name"] == claim["volume"]), None)
+
+
+def unseen(volumes: Iterable[str], seen: Seen | None) -> list[str]:
+    """Those that nobody tried to look into yet."""
+    return [name for name in volumes if name not in (seen or {})]
 
 
 def held(state: State) -> list[int]:

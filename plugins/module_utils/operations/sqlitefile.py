@@ -19,14 +19,10 @@ class BadFile(Exception):
     """The file is not a whole, sound SQLite database; the message ends a sentence that begins with its name."""
 
 
-def header(path: Path) -> dict[str, Any]:
-    """page_size, journal_mode (delete stands for every rollback journal) and pages, as the first 100 bytes say."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(100)
-    if size == 0 or head[:16] != MAGIC or len(head) < 100:
-        start = head[:60].decode(errors="replace").strip()
-        raise BadFile(f"is no SQLite database ({size} bytes, begins with {start!r})")
+def shape(head: bytes) -> tuple[int, str]:
+    """Page size and journal mode (delete stands for every rollback journal), as a file's first 100 bytes say."""
+    if head[:16] != MAGIC or len(head) < 100:
+        raise BadFile(f"is no SQLite database (begins with {head[:60].decode(errors='replace').strip()!r})")
     page_size = struct.unpack(">H", head[16:18])[0]
     page_size = 65536 if page_size == 1 else page_size
     if page_size < 512 or page_size & (page_size - 1):
@@ -34,6 +30,17 @@ def header(path: Path) -> dict[str, Any]:
     mode = _MODES.get((head[18], head[19]))
     if mode is None:
         raise BadFile(f"has the format bytes {head[18]},{head[19]}, neither rollback journal (1,1) nor WAL (2,2)")
+    return page_size, mode
+
+
+def header(path: Path) -> dict[str, Any]:
+    """page_size, journal_mode, pages and size, as the first 100 bytes and the file's length say."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(100)
+    if size == 0:
+        raise BadFile("is no SQLite database (0 bytes)")
+    page_size, mode = shape(head)
     if size % page_size:
         raise BadFile(
             f"has {size} bytes, which is not a whole number of {page_size}-byte pages: the export broke off, or an "

@@ -545,10 +545,12 @@ def test_promote_says_what_may_be_lost_and_since_when() -> None:
     assert "40.0 s ago" in plan["refusal"]
 
 
-def held(cluster: str | None, txid: str | None = None) -> dict[str, str | None]:
-    return {"cluster_id": cluster, "txid": txid}
+def held(cluster: str | None, txid: str | None = None, **more: Any) -> dict[str, Any]:
+    """What a look into a volume found."""
+    return {"cluster_id": cluster, "txid": txid, "page_size": None, "journal_mode": None, "problem": None, **more}
 
 
+BLIND = held(None, problem="volume pvc-2 on node node-2 cannot be read (it did not start).")
 NEWER = {"pvc-0": held(None), "pvc-1": held(B, "30"), "pvc-2": held(B)}
 ALL_FOREIGN = guarded(answers={1: alone(5, B), 2: alone(5, B)})
 RESTORING = site({0: gone(), 1: alone(5, B), 2: alone(5, B)}, record=make.record("restore", A), rendered_quiet=True)
@@ -592,7 +594,38 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         "8.1A restore into the site that runs then",
         [],
     ),
-    ("no copy left, volumes unseen", ALL_FOREIGN, file(), {}, {}, "8.2 could not be looked into", []),
+    ("no copy left, volumes unseen: a look comes first", ALL_FOREIGN, file(), {}, {}, None, []),
+    (
+        "8.1 B: no copy left, but a volume has a database that lost its id",
+        ALL_FOREIGN,
+        file(),
+        {},
+        {**NEWER, "pvc-0": held(None, "64")},
+        "8.2 Volume pvc-0 holds a database up to TXID 64 without a cluster id",
+        [],
+    ),
+    (
+        "8.12: no copy left, and pod-0's own volume has another page size",
+        ALL_FOREIGN,
+        file(),
+        {},
+        {**NEWER, "pvc-0": held(B, "1", page_size=1024, journal_mode="wal")},
+        "8.12 page size 4096 and the database on the volume of abaci-app-0 1024; .*delete pvc litefs-data-abaci-app-0",
+        [],
+    ),
+    (
+        "8.12: the record says restore, and what pod 0 serves has another journal mode",
+        site(
+            {0: make.node(B, txid=5, primary=True), 1: gone(), 2: gone()},
+            record=make.record("restore", A),
+            rendered_quiet=True,
+        ),
+        file(journal_mode="delete"),
+        {},
+        None,
+        "8.12 journal mode delete",
+        [],
+    ),
     (
         "no copy left, but a volume has it",
         ALL_FOREIGN,
@@ -616,8 +649,8 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         ALL_FOREIGN,
         file(),
         {},
-        {"pvc-0": held(None), "pvc-1": held(B)},
-        "8.2 Volume pvc-2 could not be looked into",
+        {**NEWER, "pvc-2": BLIND},
+        "8.2 volume pvc-2 on node node-2 cannot be read",
         [],
     ),
     (
@@ -625,7 +658,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         ALL_FOREIGN,
         file(),
         {"without": ["pvc-2"]},
-        {"pvc-0": held(None), "pvc-1": held(B)},
+        {**NEWER, "pvc-2": BLIND},
         None,
         ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
     ),
@@ -710,23 +743,26 @@ def test_restore(
     refusal: str | None,
     steps: list[str],
 ) -> None:
-    plan = restore.decide(state, what, wishes, [export()], volumes, NOW)
+    plan = restore.decide(state, what, wishes, [export(), export(B)], volumes, NOW)
     check(plan, refusal, steps)
 
 
 def test_restore_exports_the_present_database_first() -> None:
     plan = restore.decide(site(), file(), {}, [], None, NOW)
-    assert plan["export"] == ["abaci-app-0"] and destructive(plan) == []
+    assert plan["export"] == ["abaci-app-0"], "and the caller makes it before the first step"
     foreign = site(
         {0: make.node(B, primary=True), 1: gone(), 2: gone()}, record=make.record("restore", A), rendered_quiet=True
     )
     plan = restore.decide(foreign, file(), {}, [], None, NOW)
     assert plan["export"] == ["abaci-app-0"], "what a foreign volume holds is kept, too"
+    loud = restore.decide({**foreign, "rendered_quiet": False}, file(), {}, [], None, NOW)
+    assert loud["export"] == [] and [step["do"] for step in loud["steps"]][:2] == ["render", "restart"]
 
 
 def test_restore_does_not_import_twice_where_the_application_wrote_since() -> None:
-    plan = restore.decide(site(), file(), {}, [], None, NOW, {"imported": "ab" * 32})
+    plan = restore.decide(site(), file(), {}, [], None, NOW, {"imported": "ab" * 32, "txid": f"{4:016x}"})
     assert destructive(plan) == []
+    assert f"transaction {4:016x}, and abaci-app-0 is at {5:016x} since: it is not imported again" in plan["notes"][0]
 
 
 def test_restore_looks_into_the_volumes_before_it_says_that_no_copy_is_left() -> None:
@@ -740,7 +776,13 @@ def test_there_are_cases_enough() -> None:
 
 # --- it never deletes or overwrites the primary's or the best copy --------------------------------------------------
 
+# No copy of the recorded cluster is left in any of these.
+LOST = {
+    "no copy is left": ALL_FOREIGN,
+    "nobody answers, and the guard holds pod-0": guarded(answers={1: gone(), 2: gone()}),
+}
 HOSTILE: dict[str, dict[str, Any]] = {
+    **LOST,
     "pod-0 was deleted by force": FORCED,
     "a replica has no pod": guarded(pods=[make.held(0, cases.LOST), make.pod(1)]),
     "pod-0 answers with the most and is no primary": site({0: alone(9), 1: alone(5), 2: alone(5)}),
@@ -854,8 +896,10 @@ def test_hazard_promote_never_picks_less_than_the_best_and_never_while_a_right_p
 def test_hazard_restore_never_overwrites_while_a_newer_copy_of_the_recorded_cluster_is_left(name: str) -> None:
     state = HOSTILE[name]
     recorded = (state["record"] or {}).get("cluster_id")
-    looked = {volume["name"]: None for volume in state["volumes"]}
+    looked = {volume["name"]: held(B) for volume in state["volumes"]}
     plan = restore.decide(state, file(cluster_id=recorded), {}, [export(A), export(B)], looked, NOW)
+    if name in LOST:
+        assert plan["way"] == "lost" and destructive(plan), name
     if not destructive(plan):
         return
     leaders = make.litefs.primaries(state)

@@ -41,7 +41,8 @@ def decide(
 ) -> dict[str, Any]:
     """The plan of any operation."""
     if operation == "scale":
-        return scale.decide(document, wishes["replicas"], bool(wishes.get("remove_volumes")), exports, memo, now())
+        remove = bool(wishes.get("remove_volumes"))
+        return scale.decide(document, wishes["replicas"], remove, exports, memo, now(), volumes)
     if operation == "replica_reset":
         return reset.decide(document, wishes["targets"], exports, memo, now(), wishes.get("without") or [])
     if operation == "promote":

@@ -17,19 +17,21 @@ def decide(
     exports: Iterable[Mapping[str, Any]] = (),
     memo: Mapping[str, Any] | None = None,
     now: str | None = None,
+    volumes: sit.Seen | None = None,
 ) -> dict[str, Any]:
     """What is left to do until the StatefulSet has so many replicas.
 
     With ``remove_volumes`` the volumes of the ordinals that go are removed too, each only if its data was proven to be
     elsewhere while its pod ran: of the primary's cluster, not ahead of it, and in a fresh export. That proof is in
     ``memo`` (made by remember() before the first step), because afterwards nobody can be asked any more. The plan also
-    says ``export``: the pods that have to be exported before the first step.
+    says ``export``: the pods that have to be exported before the first step, and ``look``: the kept volumes that pods
+    would start on, to be looked into first; ``volumes`` is what such a look found.
     """
     now = now or str(state["gathered_at"])
     wish = sit.whole(replicas)
 
     def refuse(sentence: str, cause: str | None = None) -> dict[str, Any]:
-        return sit.plan(f"Nothing was scaled. {sentence}", cause=cause, export=[])
+        return sit.plan(f"Nothing was scaled. {sentence}", cause=cause, export=[], look=[])
 
     if wish is None:
         return refuse(f"scale_replicas is {replicas!r}: set it to a whole number from 1 on.")
@@ -65,7 +67,13 @@ def decide(
     steps: list[dict[str, Any]] = []
     notes: list[str] = []
     export: list[str] = []
+    look: list[str] = []
     if wish > current:
+        kept = [claim for claim in state["claims"] if current <= claim["ordinal"] < wish and claim["volume"]]
+        look = sit.unseen((claim["volume"] for claim in kept), volumes)
+        refused = _newer(found, kept, volumes or {})
+        if refused:
+            return refuse(refused, "8.6")
         refused, said = _up(state, found, current, wish, steps)
         if refused:
             return refuse(refused, "8.1C")
@@ -97,7 +105,7 @@ def decide(
         ]
     if steps:
         steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
-    return sit.plan(None, steps, notes, export=export)
+    return sit.plan(None, steps, notes, export=export, look=look)
 
 
 def remember(state: sit.State, replicas: int, remove_volumes: bool) -> dict[str, Any]:
@@ -142,6 +150,26 @@ def _up(
         steps.append(sit.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal))
         steps.append(sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name))
     return None, notes
+
+
+def _newer(found: sit.Situation, kept: list[Mapping[str, Any]], seen: sit.Seen) -> str | None:
+    """Why a pod must not start on its kept volume: LiteFS would give it the primary's snapshot without a word."""
+    for claim in kept:
+        held = seen.get(claim["volume"])
+        if held is None or held["cluster_id"] not in (None, found.cluster_id):
+            continue
+        cure = f"delete claim {claim['name']} (the volume is kept), so that the pod begins with a new one"
+        if held["problem"]:
+            return (
+                f"{held['problem'].rstrip('.')}, and it may hold more than the primary: bring its node back, or {cure}."
+            )
+        if int(held["txid"] or "0", 16) > found.position.txid:
+            return (
+                f"Volume {claim['volume']} of {claim['name']} holds TXID {held['txid']}, and the primary "
+                f"{found.leader['name']} only {found.position.txid:016x}: started, it would be overwritten; see "
+                f"{sit.RUNBOOK}, or {cure}."
+            )
+    return None
 
 
 def _unproven(state: sit.State, found: sit.Situation, leaving: list[sit.Pod]) -> str | None:

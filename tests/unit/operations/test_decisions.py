@@ -336,6 +336,21 @@ def test_scale_up_proves_each_replica_before_the_next() -> None:
     ]
 
 
+def test_hazard_8_6_a_kept_volume_that_is_newer_than_the_primary_is_not_started() -> None:
+    state = site(pods=[make.pod(0)], statefulset=make.statefulset(replicas=1))
+    assert scale.decide(state, 2, now=NOW)["look"] == ["pvc-1"]
+
+    def refusal(found: dict[str, Any]) -> str:
+        plan = scale.decide(state, 2, now=NOW, volumes={"pvc-1": found})
+        assert plan["look"] == [] and (plan["refusal"] is None) == bool(plan["steps"])
+        return str(plan["refusal"] or "")
+
+    assert "Volume pvc-1 of litefs-data-abaci-app-1 holds TXID 0000000000000064" in refusal(held(A, f"{100:016x}"))
+    assert "would be overwritten" in refusal(held(None, f"{100:016x}")), "it may have lost only its id"
+    assert "cannot be read, and it may hold more" in refusal(held(None, problem="volume pvc-1 cannot be read."))
+    assert not refusal(held(A, f"{5:016x}")) and not refusal(held(B, f"{100:016x}")) and not refusal(held(None))
+
+
 def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() -> None:
     kept = [make.claim(ordinal) for ordinal in range(3)]
     volumes = [make.volume(ordinal) for ordinal in range(3)]

@@ -52,7 +52,7 @@ options:
 author: The abaci.infra authors
 attributes:
   check_mode:
-    description: In check mode nothing is done, and the plan is returned.
+    description: In check mode nothing is done, and the plan is returned; changed says whether it has anything to do.
     support: full
 """
 
@@ -71,6 +71,11 @@ plan:
   description: refusal, cause (a section of the reference on LiteFS), steps, notes, and what the operation adds.
   returned: always
   type: dict
+said:
+  description: The plan in sentences.
+  returned: when nothing is done
+  type: list
+  elements: str
 done:
   description: Whether nothing is left to do. With O(act) also proven by looking.
   returned: success
@@ -122,8 +127,11 @@ def main() -> None:
                 options["volumes"],
                 options["file"],
             )
-            todo = bool(plan["steps"])
-            module.exit_json(changed=todo and options["act"], done=not todo, did=[], needs=None, quiet=False, plan=plan)
+            todo = bool(plan["steps"]) or any(plan.get(need) for need in runner.NEEDS)
+            said = runner.said(plan)
+            module.exit_json(
+                changed=todo and module.check_mode, done=not todo, did=[], said=said, needs=None, quiet=False, plan=plan
+            )
         answer = runner.step(
             site,
             options["holder"],

@@ -50,7 +50,7 @@ def test_scale_up_down_and_away_with_the_volume(bed: Bed, backups: Path) -> None
     assert down.rc == 0 and "litefs-data-abaci-app-3" in op.claims(bed), "the volume is kept"
     refused(operate(bed, "scale", "-e", "scale_replicas=0", backups=backups), "scale_replicas is 0")
     back = operate(bed, "scale", "-e", "scale_replicas=4", backups=backups)
-    assert back.rc == 0 and "used again" in back.output
+    assert back.rc == 0 and "used again" in back.output and "holds the cluster LFSC" in back.output
     before = op.volumes(bed)
     away = operate(bed, "scale", "-e", "scale_replicas=3", "-e", "scale_remove_volumes=true", backups=backups)
     assert away.rc == 0, away.output[-3000:]

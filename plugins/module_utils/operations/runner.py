@@ -13,6 +13,7 @@ from . import act, lock, promote, reset, restore, scale, sqlitefile, transfer
 from . import situation as sit
 
 OPERATIONS = ("scale", "replica_reset", "promote", "restore")
+NEEDS = ("look", "export", "rescue")
 EXPORTS_OF_A_POD = 3
 WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim")
 
@@ -140,9 +141,20 @@ def step(
     return answer
 
 
+def said(found: Mapping[str, Any]) -> list[str]:
+    """The plan in sentences: what comes before the first step, the steps, and what is to be known of it."""
+    first = {
+        "look": "first, look into volumes",
+        "export": "first, export from",
+        "rescue": "first, export the volumes of ordinals",
+    }
+    needs = [f"{words} {', '.join(map(str, found[need]))}" for need, words in first.items() if found.get(need)]
+    return [*(needs + [one["say"] for one in found["steps"]] or ["nothing is left to do"]), *found["notes"]]
+
+
 def _need(found: Mapping[str, Any]) -> str | None:
     """What the caller has to do before the first step."""
-    return next((need for need in ("look", "export", "rescue") if found.get(need)), None)
+    return next((need for need in NEEDS if found.get(need)), None)
 
 
 def _check_restless(pods: list[str], exports: list[dict[str, Any]]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, reset, runner
-from cases import B, export, gone, site
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, reset, restore, runner, scale
+from cases import B, export, file, gone, site
 
 WISHES = {"targets": [1, 2], "without": []}
 ME = "me@here/1"
@@ -91,3 +91,13 @@ def test_hazard_a_pod_that_is_never_at_rest_is_not_exported_for_ever() -> None:
     made = [{**export(B), "time": runner.now(), "pod": "abaci-app-2"}] * 3
     with pytest.raises(act.NotDone, match="abaci-app-2 was exported 3 times"):
         runner.step(living, ME, "replica_reset", WISHES, [{**export(), "time": runner.now()}, *made], None, {}, 60)
+
+
+def test_a_plan_says_first_what_comes_first() -> None:
+    plan = restore.decide(site(), file(), {}, [], None)
+    assert runner.said(plan)[:3] == [
+        "first, export from abaci-app-0",
+        "import /backups/one.sqlite into abaci-app-0",
+        "wait until every replica has what the primary has",
+    ]
+    assert runner.said(scale.decide(site(), 3)) == ["nothing is left to do"]

@@ -113,7 +113,8 @@ def test_the_job_fails_where_nobody_answers(make_cluster: MakeCluster, job: Path
 def with_script(cluster: Cluster, litefs: Path, folder: Path, marker: Path) -> Node:
     primary = cluster.primary
     command = f"sh {SCRIPT} {DATABASE} {primary.data} {primary.api} {folder} 2"
-    primary.settings.exec = [(command, True), (f"touch {marker}", True), ("sleep 600", False)]
+    migrated = f"rm -f {folder}/{DATABASE}.unfinished"
+    primary.settings.exec = [(command, True), (f"touch {marker}", True), (migrated, True), ("sleep 600", False)]
     primary.settings.env = {"PATH": f"{litefs.parent}:{os.environ['PATH']}"}
     return primary
 
@@ -138,7 +139,7 @@ def test_each_start_keeps_a_copy_before_the_migration(
         until(marker.exists, 20, f"start {start}: {primary.log()[-500:]}")
         primary.insert(f"start {start}")
         time.sleep(1.1)  # a copy's name has the second
-    copies = sorted(folder.iterdir())
+    copies = sorted(folder.glob("*.sqlite"))
     assert len(copies) == 2 and "20200101" not in copies[0].name, "the newest two stay"
     with closing(sqlite3.connect(f"{copies[-1].as_uri()}?mode=ro&immutable=1", uri=True)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

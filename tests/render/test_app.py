@@ -581,6 +581,7 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
     copy = "sh /etc/litefs/before-migration.sh sqlite.db /var/lib/litefs 20202 /var/lib/litefs/backups 2"
     assert config["exec"][0] == {"cmd": copy, "if-candidate": True}
     assert config["exec"][1] == {"cmd": "node dist/db/migrate.js", "if-candidate": True}
+    assert config["exec"][2] == {"cmd": "rm -f /var/lib/litefs/backups/sqlite.db.unfinished", "if-candidate": True}
     assert config["proxy"]["target"] == "localhost:3000"
     assert config["proxy"]["always-forward"] == ["/api/auth/callback*"]
     assert config["proxy"]["passthrough"] == [

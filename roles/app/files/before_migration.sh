@@ -2,6 +2,10 @@
 # Keeps a copy of the database on the primary's volume before a migration runs: LiteFS runs this before the migration, so
 # every start has it, also one that an image update brought. A failure stops the start.
 #
+# A migration that damages the database and fails is followed by start after start, each with a copy of the damage. So the
+# first copy since the last migration that succeeded stays, named in <database>.unfinished: litefs.yml removes that file after
+# the migration. And what equals the newest copy is not kept twice, so an application that cannot start prunes nothing.
+#
 # Arguments: database, LiteFS's data folder and port, the folder for copies, how many stay. Plain sh, od and the litefs that is running.
 set -eu
 LC_ALL=C
@@ -28,6 +32,7 @@ number() {
 }
 
 partial=$folder/$database.partial
+unfinished=$folder/$database.unfinished
 mkdir -p "$folder" || fail "$folder cannot be made."
 chmod 0700 "$folder"
 rm -f "$partial"
@@ -39,6 +44,7 @@ litefs export -url "http://localhost:$port" -name "$database" "$partial" >&2 || 
 
 # LiteFS ends an export that broke off as if it were whole, with the error text at its end.
 size=$(wc -c <"$partial")
+[ "$(head -c 15 "$partial")" = 'SQLite format 3' ] || fail 'the export is no SQLite database.'
 page=$(number "$partial" 16 2)
 [ "$page" != 1 ] || page=65536
 [ "$page" -ge 512 ] && [ $((size % page)) -eq 0 ] || fail "the export has $size bytes, which are no whole pages."
@@ -49,13 +55,38 @@ if command -v sqlite3 >/dev/null 2>&1; then
     # A copy in WAL mode needs a folder to write into; immutable leaves nothing beside it.
     found=$(sqlite3 "file:$partial?immutable=1" 'PRAGMA integrity_check(1)') || found='not readable'
     [ "$found" = ok ] || fail "the export fails its integrity check ($found)."
+    checked='its integrity check is ok'
+else
+    checked='its integrity was not checked: no sqlite3 in the image'
 fi
-mv "$partial" "$folder/$database.$(date -u +%Y%m%dT%H%M%SZ).before-migration.sqlite" || fail 'the copy cannot be kept.'
 
-# A glob is sorted by name, and a name by its time: the newest stay.
-set -- "$folder/$database".*.before-migration.sqlite
-while [ $# -gt "$keep" ]; do
-    rm -f "$1"
-    shift
+# A glob is sorted by name, and a name by its time: the newest is the last.
+newest=
+for copy in "$folder/$database".*.before-migration.sqlite; do
+    [ ! -e "$copy" ] || newest=$copy
 done
-printf 'copy before the migration: kept in %s\n' "$folder" >&2
+if [ -n "$newest" ] && cmp -s "$partial" "$newest"; then
+    rm -f "$partial"
+else
+    newest=$folder/$database.$(date -u +%Y%m%dT%H%M%SZ).before-migration.sqlite
+    mv "$partial" "$newest" || fail 'the copy cannot be kept.'
+fi
+
+first=$(cat "$unfinished" 2>/dev/null) || first=
+if [ -z "$first" ] || [ ! -e "$folder/$first" ]; then
+    first=${newest##*/}
+    printf '%s\n' "$first" >"$unfinished" || fail "$unfinished cannot be written."
+fi
+
+# The newest stay, and the first of those whose migration did not succeed.
+set -- "$folder/$database".*.before-migration.sqlite
+left=$#
+[ "$keep" -ge 1 ] || keep=1
+[ "$keep" -ge 2 ] || [ "$folder/$first" = "$newest" ] || keep=2
+for copy in "$@"; do
+    [ "$left" -gt "$keep" ] || break
+    [ "$copy" != "$folder/$first" ] || continue
+    rm -f "$copy"
+    left=$((left - 1))
+done
+printf 'copy before the migration: kept as %s (%s)\n' "$newest" "$checked" >&2

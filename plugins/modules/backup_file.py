@@ -48,7 +48,7 @@ file:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils.operations import export
+from ansible_collections.abaci.infra.plugins.module_utils.operations import export, retention
 
 
 def main() -> None:
@@ -63,7 +63,8 @@ def main() -> None:
     path = Path(module.params["path"])
     if path.is_dir():
         newest = sorted(
-            (one for one in export.manifests(path) if one.get("reason") == "backup"), key=lambda one: str(one["time"])
+            (one for one in retention.read(path) if one.get("reason") == retention.SCHEDULED),
+            key=lambda one: str(one["time"]),
         )
         if not newest:
             module.fail_json(msg=f"The directory {path} on the controller holds no backup: name a file.")

@@ -28,7 +28,9 @@ options:
     type: str
     default: backup
   keep:
-    description: How many plain backups of this database stay in the directory; 0 keeps all.
+    description:
+      - How many plain backups of this application's cluster stay in the directory; 0 keeps all.
+      - Those of other applications and clusters stay, and so do those that are stamped later than now.
     type: int
     default: 0
   encrypt_command:
@@ -76,7 +78,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, export
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, export, retention
 
 
 def main() -> None:
@@ -113,7 +115,7 @@ def main() -> None:
             encrypt=options["encrypt_command"],
             timeout=options["timeout"],
         )
-        removed = export.prune(directory, options["keep"])
+        removed = retention.prune(directory, options["keep"], made[-1])
     except (export.Failed, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:

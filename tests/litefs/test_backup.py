@@ -12,7 +12,13 @@ from typing import Any
 
 import direct
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import checksum, export, sqlitefile, transfer
+from ansible_collections.abaci.infra.plugins.module_utils.operations import (
+    checksum,
+    export,
+    retention,
+    sqlitefile,
+    transfer,
+)
 from litefs_cluster import DATABASE, Cluster, request, until
 
 MakeCluster = Callable[..., Cluster]
@@ -192,11 +198,11 @@ def test_retention_keeps_the_newest_and_what_an_operation_took(
         moment = f"2026-01-0{number + 1}T00:00:00.000000Z"
         monkeypatch.setattr(export, "now", lambda moment=moment: moment)
         made.append(export.export(site, "abaci-app-1", tmp_path, reason="backup"))
-    removed = export.prune(tmp_path, 2)
+    removed = retention.prune(tmp_path, 2, made[-1])
     assert removed == [made[0]["file"]]
-    left = {one["reason"] + one["time"][:10] for one in export.manifests(tmp_path)}
+    left = {one["reason"] + one["time"][:10] for one in retention.read(tmp_path)}
     assert "backup2026-01-02" in left and "backup2026-01-03" in left and "backup2026-01-01" not in left
-    assert sum(one["reason"] == "before restore" for one in export.manifests(tmp_path)) == 1
+    assert sum(one["reason"] == "before restore" for one in retention.read(tmp_path)) == 1
 
 
 def test_a_database_of_200_mb_is_exported_verified_and_imported(make_cluster: MakeCluster, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def job(tmp_path: Path) -> Path:
     (folder / "verified").mkdir(parents=True)
     shutil.copy(JOB, folder)
     (folder / "verified/__init__.py").touch()
-    for name in ("checksum.py", "sqlitefile.py"):
+    for name in ("checksum.py", "retention.py", "sqlitefile.py"):
         shutil.copy(CODE / name, folder / "verified")
     (tmp_path / "target").mkdir()
     (tmp_path / "identity").mkdir()

@@ -1,17 +1,12 @@
-"""Which pod a backup is taken from, what its manifest says, and which old backups go. Pure."""
+"""Which pod a backup is taken from, and what its position and its name are. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import litefs
 from . import situation as sit
-
-SCHEMA = 1
-SUFFIX = ".manifest.json"
-SCHEDULED = "backup"  # the reason of a plain backup: only those are subject to retention
 
 
 def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] | None, str | None]:
@@ -117,25 +112,3 @@ def position(
 def stem(database: str, time: str, pod: str, txid: str) -> str:
     """The file name of a backup without its ending: database, time, pod and TXID make it unique and readable."""
     return f"{database}.{re.sub(r'[-:]', '', time)}.{pod}.{txid}"
-
-
-def expired(manifests: Iterable[Mapping[str, Any]], keep: int) -> list[Mapping[str, Any]]:
-    """The plain backups beyond the newest ``keep`` (0 keeps all), of each database of each cluster for itself.
-
-    What an operation exported before it acted is never among them, nor is anything else that is not a plain backup.
-    """
-    if keep <= 0:
-        return []
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for manifest in manifests:
-        if (
-            manifest.get("schema") == SCHEMA
-            and manifest.get("reason") == SCHEDULED
-            and manifest.get("verified") is True
-        ):
-            key = (str(manifest.get("database")), str(manifest.get("cluster_id")))
-            groups.setdefault(key, []).append(manifest)
-    found: list[Mapping[str, Any]] = []
-    for group in groups.values():
-        found += sorted(group, key=lambda item: str(item.get("time")), reverse=True)[keep:]
-    return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import kube, litefs
-from . import backup, sqlitefile, transfer
+from . import backup, retention, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
 from .runner import now
@@ -131,7 +131,7 @@ def store(
     stem = backup.stem(str(manifest["database"]), stamp, str(manifest["pod"]), str(manifest["txid"]))
     target = directory / (f"{stem}.sqlite" + (".encrypted" if encrypt else ""))
     whole = {
-        "schema": backup.SCHEMA,
+        "schema": retention.SCHEMA,
         "time": stamp,
         **manifest,
         "file": target.name,
@@ -154,32 +154,9 @@ def store(
     note.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
     note.chmod(0o600)
     _sync(note)
-    note.rename(directory / (stem + backup.SUFFIX))
+    note.rename(directory / (stem + retention.SUFFIX))
     _sync(directory)
-    return {**whole, "path": str(target), "manifest": str(directory / (stem + backup.SUFFIX))}
-
-
-def manifests(directory: Path) -> list[dict[str, Any]]:
-    """The manifests in a directory; what is none of ours is passed over."""
-    found = []
-    for path in sorted(directory.glob(f"*{backup.SUFFIX}")) if directory.is_dir() else []:
-        try:
-            data = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(data, dict) and data.get("schema") == backup.SCHEMA:
-            found.append({**data, "path": str(directory / str(data.get("file"))), "manifest": str(path)})
-    return found
-
-
-def prune(directory: Path, keep: int) -> list[str]:
-    """Remove the plain backups beyond the newest ``keep``, the manifest first: none is ever without its file."""
-    gone = []
-    for manifest in backup.expired(manifests(directory), keep):
-        Path(manifest["manifest"]).unlink(missing_ok=True)
-        Path(manifest["path"]).unlink(missing_ok=True)
-        gone.append(str(manifest["file"]))
-    return gone
+    return {**whole, "path": str(target), "manifest": str(directory / (stem + retention.SUFFIX))}
 
 
 def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
@@ -193,7 +170,7 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
         return {**answer, "problem": "there is no such file on the controller"}
     plain = path
     stem = path.name.removesuffix(".encrypted").removesuffix(".sqlite")
-    note = path.with_name(stem + backup.SUFFIX)
+    note = path.with_name(stem + retention.SUFFIX)
     manifest: dict[str, Any] = {}
     if note.is_file():
         try:

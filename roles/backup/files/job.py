@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The scheduled backup, in the cluster: export from a replica, verify, keep with a manifest. Standard library only.
 
-Beside it, in the package `verified`, stand the collection's own checksum.py and sqlitefile.py. The API of Kubernetes is
-not used: pods are the addresses of the headless Service, and the position of the export is proven by its checksum
-against what LiteFS shows before, after and (GET /events) during it. Exit 0: one more verified backup. Exit 1: one
-sentence on stderr says what is wrong, and no file of this run is left.
+Beside it, in the package `verified`, stand the collection's own checksum.py, retention.py and sqlitefile.py. The API of
+Kubernetes is not used: pods are the addresses of the headless Service, and the position of the export is proven by its
+checksum against what LiteFS shows before, after and (GET /events) during it. Exit 0: one more verified backup. Exit 1:
+one sentence on stderr says what is wrong, and no file of this run is left.
 
 Environment: SERVICE, PORT, DATABASE, NAMESPACE, STATEFULSET, TARGET (folder), KEEP, IDENTITY (folder of the record),
 DEADLINE (seconds).
@@ -28,7 +28,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from verified import sqlitefile
+from verified import retention, sqlitefile
 
 TRIES = 3
 
@@ -129,8 +129,8 @@ def fetch(address: str, path: Path) -> None:
         shutil.copyfileobj(answer, file)
 
 
-def back_up(target: Path) -> str:
-    """Make one backup; the name of its file."""
+def back_up(target: Path) -> dict[str, Any]:
+    """Make one backup; its manifest."""
     service = os.environ["SERVICE"]
     try:
         found = socket.getaddrinfo(service, None, type=socket.SOCK_STREAM)
@@ -152,14 +152,16 @@ def back_up(target: Path) -> str:
             raise Failed(f"The export from {chosen['address']} is sound, but its position cannot be proven.")
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         stem = f"{os.environ['DATABASE']}.{re.sub('[-:]', '', stamp)}.job.{txid}"
+        if (target / f"{stem}.sqlite").exists():
+            raise Failed(f"There is already a file {stem}.sqlite, of another application with this database's name.")
         manifest = {
-            "schema": 1,
+            "schema": retention.SCHEMA,
             "time": stamp,
             "database": os.environ["DATABASE"],
             "namespace": os.environ["NAMESPACE"],
             "statefulset": os.environ["STATEFULSET"],
             "pod": "job",
-            "reason": "backup",
+            "reason": retention.SCHEDULED,
             **facts,
             "txid": txid,
             "cluster_id": chosen["cluster_id"],
@@ -171,21 +173,8 @@ def back_up(target: Path) -> str:
         path.rename(target / f"{stem}.sqlite")
         note = Path(folder) / "manifest"
         note.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-        note.rename(target / f"{stem}.manifest.json")
-    return f"{stem}.sqlite"
-
-
-def prune(target: Path, keep: int) -> None:
-    """Remove plain backups of this database beyond the newest ``keep`` (0 keeps all), the manifest first."""
-    ours = []
-    for path in target.glob(f"{os.environ['DATABASE']}.*.manifest.json"):
-        with contextlib.suppress(OSError, ValueError):
-            manifest = json.loads(path.read_text())
-            if manifest.get("schema") == 1 and manifest.get("reason") == "backup" and manifest.get("verified") is True:
-                ours.append((str(manifest["time"]), path, target / str(manifest["file"])))
-    for _time, note, file in sorted(ours, reverse=True)[keep:] if keep > 0 else []:
-        note.unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
+        note.rename(target / (stem + retention.SUFFIX))
+    return manifest
 
 
 def main() -> int:
@@ -193,12 +182,17 @@ def main() -> int:
     problem = ""
     for _try in range(TRIES):
         try:
-            print(f"backed up to {back_up(target)}")
-            prune(target, int(os.environ["KEEP"]))
+            made = back_up(target)
         except (Failed, OSError, http.client.HTTPException, KeyError) as exc:
             problem = str(exc)
             time.sleep(1)
             continue
+        print(f"backed up to {made['file']}")
+        try:
+            for file in retention.prune(target, int(os.environ["KEEP"]), made):
+                print(f"removed {file}")
+        except OSError as exc:
+            print(f"old backups could not be removed: {exc}", file=sys.stderr)
         return 0
     print(f"no backup was made: {problem}", file=sys.stderr)
     return 1

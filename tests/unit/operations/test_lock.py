@@ -92,31 +92,6 @@ def test_the_audit_log_keeps_the_newest_lines() -> None:
 # Backups
 
 
-def manifest(**changed: Any) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "verified": True,
-        "reason": "backup",
-        "database": "sqlite.db",
-        "cluster_id": "A",
-        "time": "2026-01-01T00:00:00Z",
-        "file": "f",
-        **changed,
-    }
-
-
-def test_retention_takes_only_the_oldest_plain_backups_of_the_same_data() -> None:
-    days = [manifest(time=f"2026-01-0{day}T00:00:00Z", file=f"f{day}") for day in range(1, 6)]
-    others = [
-        manifest(time="2025-01-01T00:00:00Z", reason="before restore"),
-        manifest(time="2025-01-01T00:00:00Z", cluster_id="B"),
-        manifest(time="2025-01-01T00:00:00Z", verified=False),
-        manifest(time="2025-01-01T00:00:00Z", schema=2),
-    ]
-    assert [one["file"] for one in backup.expired([*days, *others], 3)] == ["f2", "f1"]
-    assert backup.expired([*days, *others], 0) == []
-
-
 LINE = 'level=INFO msg="ABCD: snapshot successfully exported @ 00000000000000{}/{}"\n'
 MINE, ELSE = "c0ffee0000000001", "bad0000000000002"
 

@@ -1,0 +1,71 @@
+"""Which old backups go. The job in the cluster runs this file too: only the standard library, nothing of the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+SUFFIX = ".manifest.json"
+SCHEDULED = "backup"  # the reason of a plain backup: only those are subject to retention
+OWNER = ("namespace", "statefulset", "database", "cluster_id")
+
+
+def read(directory: Path) -> list[dict[str, Any]]:
+    """The manifests in a directory, each with ``path``, ``manifest`` and ``whole``; others are passed over.
+
+    whole: the stored file is there, and as long as the manifest says.
+    """
+    found = []
+    for note in sorted(directory.glob(f"*{SUFFIX}")) if directory.is_dir() else []:
+        try:
+            data = json.loads(note.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(data, dict) and data.get("schema") == SCHEMA:
+            path = directory / str(data.get("file"))
+            there = path.stat().st_size if path.is_file() else 0
+            # An encrypted one of an older version does not say how long its file is.
+            length = data.get("stored_size", there if data.get("encrypted") else data.get("size"))
+            found.append({**data, "path": str(path), "manifest": str(note), "whole": 0 < there == length})
+    return found
+
+
+def expired(manifests: Iterable[Mapping[str, Any]], keep: int, made: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The plain backups of the cluster of what this run ``made`` that are beyond the newest ``keep`` (0 keeps all).
+
+    Never among them: what was made now, what another site or another cluster of this one made, what an operation
+    exported before it acted, and what is stamped later than now, since one of the two clocks was wrong. What is not
+    ``whole`` does not count as kept.
+    """
+    if keep <= 0 or made.get("reason") != SCHEDULED or not all(made.get(key) for key in OWNER):
+        return []
+    group = [
+        one
+        for one in manifests
+        if one.get("schema") == SCHEMA
+        and one.get("reason") == SCHEDULED
+        and one.get("verified") is True
+        and all(one.get(key) == made[key] for key in OWNER)
+        and one.get("file") != made["file"]
+        and str(one.get("time")) <= str(made["time"])
+    ]
+    kept, found = 1, []
+    for one in sorted(group, key=lambda one: str(one.get("time")), reverse=True):
+        if kept >= keep:
+            found.append(one)
+        elif one["whole"]:
+            kept += 1
+    return found
+
+
+def prune(directory: Path, keep: int, made: Mapping[str, Any]) -> list[str]:
+    """Remove what is expired, the manifest first: none is ever without its file. The names of what was removed."""
+    gone = []
+    for one in expired(read(directory), keep, made):
+        Path(one["manifest"]).unlink(missing_ok=True)
+        Path(one["path"]).unlink(missing_ok=True)
+        gone.append(str(one["file"]))
+    return gone

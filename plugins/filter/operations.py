@@ -12,7 +12,8 @@ def backup_line(manifest: Mapping[str, Any]) -> str:
     return (
         f"{manifest['path']}: {size:.1f} MB, {manifest['pages']} pages, TXID {manifest['txid']} of cluster "
         f"{manifest['cluster_id']} from {manifest['pod']}, checksum {manifest['checksum']}, {manifest['journal_mode']}"
-        f"{', encrypted' if manifest['encrypted'] else ''}."
+        f"{', encrypted' if manifest['encrypted'] else ''}"
+        f"{'' if manifest['read_back'] else ' and not read back (set backup_decrypt_command)'}."
     )
 
 

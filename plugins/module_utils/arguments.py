@@ -9,8 +9,18 @@ APPLICATION = KUBECONFIG | {
     "namespace": {"type": "str", "default": "abaci"},
     "name": {"type": "str", "default": "abaci-app"},
 }
+# It may have a passphrase in it.
+COMMAND = {"type": "list", "elements": "str", "default": [], "no_log": True}
 DATABASE = APPLICATION | {
     "database": {"type": "str", "default": "sqlite.db"},
     "claim_template": {"type": "str", "default": "litefs-data"},
     "port": {"type": "int", "default": 20202},
 }
+
+
+def command(module: Any, option: str) -> list[str]:
+    """A command that was given as COMMAND: it is never shown, but its words stay readable elsewhere (age, -d, enc)."""
+    words = [str(word) for word in module.params[option]]
+    module.params[option] = "not shown"
+    module.no_log_values -= set(words)
+    return words

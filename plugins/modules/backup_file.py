@@ -16,7 +16,7 @@ options:
     type: path
     required: true
   decrypt_command:
-    description: A command that decrypts its input to its output, for an encrypted backup.
+    description: A command that decrypts its input to its output, for an encrypted backup. It is never shown.
     type: list
     elements: str
     default: []
@@ -48,6 +48,7 @@ file:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import arguments
 from ansible_collections.abaci.infra.plugins.module_utils.operations import export, retention
 
 
@@ -55,11 +56,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "decrypt_command": {"type": "list", "elements": "str", "default": []},
+            "decrypt_command": arguments.COMMAND,
             "work": {"type": "path"},
         },
         supports_check_mode=True,
     )
+    decrypt = arguments.command(module, "decrypt_command")
     path = Path(module.params["path"])
     if path.is_dir():
         newest = sorted(
@@ -70,7 +72,7 @@ def main() -> None:
             module.fail_json(msg=f"The directory {path} on the controller holds no backup: name a file.")
         path = Path(newest[-1]["path"])
     work = Path(module.params["work"] or module.tmpdir)
-    module.exit_json(changed=False, file=export.describe(path, module.params["decrypt_command"], work))
+    module.exit_json(changed=False, file=export.describe(path, decrypt, work))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,13 @@ options:
     type: list
     elements: str
     default: []
+  decrypt_command:
+    description:
+      - The counterpart of O(encrypt_command). With it what was encrypted is read back and compared before it counts.
+      - Neither command is ever shown.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds that one export may take.
     type: int
@@ -59,7 +66,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 manifests:
-  description: What was written, one for each export, with the paths of the file and its manifest.
+  description:
+    - What was written, one for each export, with the paths of the file and its manifest.
+    - C(size) and C(sha256) are the database's, C(stored_size) and C(stored_sha256) those of the file, which is another
+      where it is encrypted. C(read_back) is false where an encrypted file was not decrypted again and compared.
   returned: success
   type: list
   elements: dict
@@ -89,12 +99,14 @@ def main() -> None:
             "pods": {"type": "list", "elements": "str", "default": []},
             "reason": {"type": "str", "default": "backup"},
             "keep": {"type": "int", "default": 0},
-            "encrypt_command": {"type": "list", "elements": "str", "default": []},
+            "encrypt_command": arguments.COMMAND,
+            "decrypt_command": arguments.COMMAND,
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
     options = module.params
+    encrypt, decrypt = (arguments.command(module, option) for option in ("encrypt_command", "decrypt_command"))
     directory = Path(options["directory"])
     try:
         site = act.connect(options)
@@ -112,7 +124,8 @@ def main() -> None:
             directory,
             module.warn,
             reason=options["reason"],
-            encrypt=options["encrypt_command"],
+            encrypt=encrypt,
+            decrypt=decrypt,
             timeout=options["timeout"],
         )
         removed = retention.prune(directory, options["keep"], made[-1])

@@ -100,12 +100,13 @@ def main() -> None:
             "ordinals": {"type": "list", "elements": "int", "default": []},
             "directory": {"type": "path"},
             "reason": {"type": "str", "default": "rescue"},
-            "encrypt_command": {"type": "list", "elements": "str", "default": []},
+            "encrypt_command": arguments.COMMAND,
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
     options = module.params
+    encrypt = arguments.command(module, "encrypt_command")
     if module.check_mode:
         module.exit_json(changed=False, volumes={}, said=[], manifests=[])
     if options["ordinals"] and not options["directory"]:
@@ -134,7 +135,7 @@ def main() -> None:
                     options["image"],
                     directory,
                     reason=options["reason"],
-                    encrypt=options["encrypt_command"],
+                    encrypt=encrypt,
                     timeout=options["timeout"],
                     pull_secrets=pull_secrets,
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from . import situation as sit
 from .act import Site
 from .runner import now
 
+# However well a database is compressed before it is encrypted, it is no smaller.
+LEAST_ENCRYPTED = 64
+
 
 class Failed(Exception):
     """No backup was made; the message says why."""
@@ -30,6 +34,7 @@ def export(
     *,
     reason: str,
     encrypt: Sequence[str] = (),
+    decrypt: Sequence[str] = (),
     timeout: float = 600,
     tries: int = 3,
 ) -> dict[str, Any]:
@@ -60,6 +65,7 @@ def export(
                     **facts,
                 },
                 encrypt,
+                decrypt,
             )
     raise Failed(f"{problem.rstrip('.')}. No backup was made of {site.database} from {pod}, after {tries} tries.")
 
@@ -124,29 +130,34 @@ def _log(site: Site, pod: str, seconds: int) -> str:
 
 
 def store(
-    path: Path, directory: Path, manifest: Mapping[str, Any], encrypt: Sequence[str] = (), verified: bool = True
+    path: Path, directory: Path, manifest: Mapping[str, Any], encrypt: Sequence[str] = (), decrypt: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Put a verified file under its name, its manifest last: what has no manifest is no backup."""
+    """Put a verified file under its name, its manifest last: what has no manifest is no backup.
+
+    The manifest's size and sha256 are the database's, stored_size and stored_sha256 those of the file as it lies there.
+    read_back: the stored file was seen to hold the database; of an encrypted one only ``decrypt`` can show that.
+    """
     stamp = now()[:19] + "Z"
     stem = backup.stem(str(manifest["database"]), stamp, str(manifest["pod"]), str(manifest["txid"]))
     target = directory / (f"{stem}.sqlite" + (".encrypted" if encrypt else ""))
+    temporary = path.with_name("out")
+    if encrypt:
+        _encrypt(path, temporary, encrypt)
+        if decrypt:
+            _read_back(temporary, path.with_name("back"), decrypt, str(manifest["sha256"]))
+    else:
+        path.rename(temporary)
     whole = {
         "schema": retention.SCHEMA,
         "time": stamp,
         **manifest,
         "file": target.name,
+        "stored_size": temporary.stat().st_size,
+        "stored_sha256": _sha256(temporary) if encrypt else manifest["sha256"],
         "encrypted": bool(encrypt),
-        "verified": verified,
+        "read_back": bool(decrypt) or not encrypt,
+        "verified": True,
     }
-    temporary = path.with_name("out")
-    if encrypt:
-        with path.open("rb") as source, temporary.open("wb") as sink:
-            result = subprocess.run(list(encrypt), stdin=source, stdout=sink, stderr=subprocess.PIPE, check=False)
-        if result.returncode or temporary.stat().st_size == 0:
-            said = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise Failed(f"backup_encrypt_command ({encrypt[0]}) failed ({''.join(said) or result.returncode}).")
-    else:
-        path.rename(temporary)
     temporary.chmod(0o600)
     _sync(temporary)
     temporary.rename(target)
@@ -157,6 +168,52 @@ def store(
     note.rename(directory / (stem + retention.SUFFIX))
     _sync(directory)
     return {**whole, "path": str(target), "manifest": str(directory / (stem + retention.SUFFIX))}
+
+
+def _encrypt(path: Path, target: Path, command: Sequence[str]) -> None:
+    problem = _through(command, path, target)
+    size = target.stat().st_size
+    if problem is None and size < LEAST_ENCRYPTED:
+        problem = f"it wrote {size} bytes, which hold no database"
+    if problem:
+        raise Failed(f"backup_encrypt_command ({command[0]}) failed ({problem}).")
+
+
+def _read_back(path: Path, target: Path, command: Sequence[str], sha256: str) -> None:
+    problem = _through(command, path, target)
+    if problem is None and _sha256(target) != sha256:
+        problem = "it gives back another content"
+    if problem:
+        raise Failed(
+            f"backup_decrypt_command ({command[0]}) does not give the database back from what backup_encrypt_command "
+            f"wrote ({problem}): no backup was made."
+        )
+    target.unlink()
+
+
+def _through(command: Sequence[str], source: Path, target: Path) -> str | None:
+    """Run a command with one file as its input and another as its output; why it failed, None where it did not."""
+    early = False
+    with source.open("rb") as given, target.open("wb") as made, tempfile.TemporaryFile() as errors:
+        try:
+            # Through a pipe: of a file nobody sees whether the command read it to its end.
+            with subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=made, stderr=errors) as process:
+                assert process.stdin is not None
+                shutil.copyfileobj(given, process.stdin)
+        except BrokenPipeError:
+            early = True
+        except OSError as exc:
+            return str(exc.strerror or exc)
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+    if process.returncode:
+        return "".join(said) or f"exit status {process.returncode}"
+    return "it ended before it had read everything" if early else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
@@ -180,12 +237,15 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
     if manifest.get("encrypted") or path.name.endswith(".encrypted"):
         if not decrypt:
             return {**answer, "problem": "it is encrypted: set restore_decrypt_command"}
-        plain = work / stem
-        with path.open("rb") as source, plain.open("wb") as sink:
-            result = subprocess.run(list(decrypt), stdin=source, stdout=sink, stderr=subprocess.PIPE, check=False)
-        if result.returncode:
-            said = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            return {**answer, "problem": f"restore_decrypt_command failed ({''.join(said) or result.returncode})"}
+        try:
+            if "stored_sha256" in manifest and _sha256(path) != manifest["stored_sha256"]:
+                return {**answer, "problem": "its stored_sha256 is not the one in its manifest: it was changed"}
+            plain = work / stem
+            problem = _through(decrypt, path, plain)
+        except OSError as exc:
+            problem = str(exc)
+        if problem:
+            return {**answer, "problem": f"restore_decrypt_command ({decrypt[0]}) failed ({problem})"}
     try:
         facts = sqlitefile.verify(plain)
     except (OSError, sqlitefile.BadFile) as exc:

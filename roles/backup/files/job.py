@@ -166,7 +166,10 @@ def back_up(target: Path) -> dict[str, Any]:
             "txid": txid,
             "cluster_id": chosen["cluster_id"],
             "file": f"{stem}.sqlite",
+            "stored_size": facts["size"],
+            "stored_sha256": facts["sha256"],
             "encrypted": False,
+            "read_back": True,
             "verified": True,
         }
         path.chmod(0o600)

@@ -5,7 +5,10 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: operator
 short_description: Who runs this playbook, as the lock of the operations names it
-description: Returns C(<user>@<host>/<process>), the same for the whole run.
+description:
+  - Returns C(<user>@<host>+<machine>/<process>), the same for the whole run.
+  - C(machine) is short for the machine, its boot and its PID namespace. Hosts share names, and a process's number says
+    something only where all three are the same.
 author: The abaci.infra authors
 """
 
@@ -26,9 +29,25 @@ import getpass
 import multiprocessing
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.abaci.infra.plugins.module_utils.operations import lock
+
+
+def machine() -> tuple[str, ...]:
+    """Machine id, boot id and PID namespace, each empty where it cannot be known."""
+    found = []
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        try:
+            found.append(Path(path).read_text().strip())
+        except OSError:
+            found.append("")
+    try:
+        return (*found, os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        return (*found, "")
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
@@ -38,4 +57,4 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         # Tasks are templated in a worker: what lives as long as the run is the process above it.
         parent = multiprocessing.parent_process()
         process = parent.pid if parent is not None else os.getpid()
-        return [f"{getpass.getuser()}@{socket.gethostname()}/{process}"]
+        return [lock.holder(getpass.getuser(), socket.gethostname(), process, machine())]

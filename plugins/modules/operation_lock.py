@@ -8,7 +8,8 @@ module: operation_lock
 short_description: One operation at a time on one application
 description:
   - The lock is a Lease in the application's namespace. It is taken if nobody holds it, if its holder let its time
-    pass, if its holder is a process of the same user and host that does not live any more, or if O(take_over) names it.
+    pass, if its holder is a process of the same user, machine and boot that does not live any more, or if O(take_over)
+    names it.
   - The memo of a run that died is kept for the same operation with the same wishes, so that it is continued.
   - Each taking and giving back is a line of JSON in the ConfigMap C(<name>-audit), which keeps the last 100.
 extends_documentation_fragment: [abaci.infra.arguments.application]
@@ -19,7 +20,7 @@ options:
     choices: [held, released]
     default: held
   holder:
-    description: Who takes it, C(<user>@<host>/<process>), as the lookup P(abaci.infra.operator#lookup) gives it.
+    description: Who takes it, C(<user>@<host>+<machine>/<process>), as P(abaci.infra.operator#lookup) gives it.
     type: str
     required: true
   operation:
@@ -82,7 +83,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import act,
 
 
 def alive(holder: str) -> bool:
-    """Whether the process of a holder on this host lives; its user and host are compared by lock.take()."""
+    """Whether the process of a holder on this host lives; its user and machine are compared by lock.take()."""
     process = holder.rpartition("/")[2]
     return process.isdigit() and os.path.exists(f"/proc/{process}")
 

@@ -1,14 +1,15 @@
 """The lock of the operations: one at a time for one application, and what a run that died had begun. Pure.
 
-It is a Lease in the application's namespace. A holder is ``<user>@<host>/<process>``; what an operation has to remember
-stands in an annotation, so a second run of the same operation goes on where the first one died.
+It is a Lease in the application's namespace. A holder is ``<user>@<host>+<machine>/<process>``; what an operation has
+to remember stands in an annotation, so a second run of the same operation goes on where the first one died.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import situation as sit
@@ -22,6 +23,16 @@ MEMORY_SECONDS = 6 * 3600
 def name_of(name: str) -> str:
     """The Lease's name for the application ``name``."""
     return f"{name}-operation"
+
+
+def holder(user: str, host: str, process: int, machine: Sequence[str]) -> str:
+    """Who runs an operation. ``machine``: machine id, boot id and PID namespace, empty where one is not known.
+
+    Without boot and namespace nobody can say of another process whether it lives: then each is a machine of its own.
+    """
+    _id, boot, pids = machine
+    known = (*machine, "" if boot and pids else str(process))
+    return f"{user}@{host}+{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]}/{process}"
 
 
 def render(namespace: str, name: str) -> dict[str, Any]:
@@ -51,17 +62,17 @@ def take(
 ) -> tuple[dict[str, Any] | None, dict[str, Any], str | None, str | None]:
     """Take the lock: (the Lease to write, the memo, a note, None), or (None, {}, None, why it is refused).
 
-    It is free, or its holder let ``seconds`` pass without a step, or is a process of this very user and host that is
+    It is free, or its holder let ``seconds`` pass without a step, or is a process of this very user and machine that is
     not ``alive`` any more, or is the one that ``take_over`` names. The memo is kept for the same operation with the
     same wishes only.
     """
     held = holder_of(lease)
     spec = lease.get("spec") or {}
     notes = (lease.get("metadata") or {}).get("annotations") or {}
-    same_person = held.rpartition("/")[0] == holder.rpartition("/")[0]
+    same_machine = held.rpartition("/")[0] == holder.rpartition("/")[0]
     lasts = int(spec.get("leaseDurationSeconds") or 0)
     left = min(lasts - sit.seconds_between(str(spec.get("renewTime")), now), lasts)
-    dead = held and ((same_person and not alive) or left <= 0 or take_over == held)
+    dead = held and ((same_machine and not alive) or left <= 0 or take_over == held)
     if held and held != holder and not dead:
         return (
             None,

@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, lock
 
 NOW = "2026-01-01T12:00:00.000000Z"
-ME, MINE_DEAD, OTHER = "ann@ops/100", "ann@ops/99", "bob@desk/7"
+ME, MINE_DEAD, OTHER = "ann@ops+c0ffee00/100", "ann@ops+c0ffee00/99", "bob@desk+c0ffee00/7"
 WISHES = {"targets": [1]}
 
 
@@ -33,12 +33,14 @@ def attempt(lease: dict[str, Any], holder: str = ME, operation: str = "replica_r
     [
         (OTHER, {}, False),
         (OTHER, {"alive": True}, False),
-        (OTHER, {"take_over": "bob@desk/8"}, False),
+        (OTHER, {"take_over": "bob@desk+c0ffee00/8"}, False),
         (OTHER, {"take_over": OTHER}, True),
         (MINE_DEAD, {"alive": True}, False),
         (MINE_DEAD, {"alive": False}, True),
-        ("ann@laptop/99", {"alive": False}, False),
-        ("eve@ops/99", {"alive": False}, False),
+        ("ann@laptop+c0ffee00/99", {"alive": False}, False),
+        ("eve@ops+c0ffee00/99", {"alive": False}, False),
+        ("ann@ops+bad0bad0/99", {"alive": False}, False),  # another machine of this name, or another container
+        ("ann@ops/99", {"alive": False}, False),  # as older versions wrote it
         (ME, {}, True),
     ],
 )
@@ -47,6 +49,33 @@ def test_who_may_take_a_lock_that_is_held(holder: str, options: dict[str, Any], 
     assert (lease is not None) is free
     if not free:
         assert holder in problem and f"operation_take_over={holder}" in problem and problem.endswith(".")
+
+
+MACHINE = ("b08dfa60", "6c5f0f2b-boot", "pid:[4026531836]")
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (MACHINE, True),
+        (("0000", *MACHINE[1:]), False),
+        ((MACHINE[0], "later-boot", MACHINE[2]), False),
+        ((*MACHINE[:2], "pid:[4026532500]"), False),
+    ],
+)
+def test_a_holder_is_of_one_machine_boot_and_pid_namespace(other: tuple[str, ...], same: bool) -> None:
+    one, two = lock.holder("ann", "ops", 99, MACHINE), lock.holder("ann", "ops", 100, other)
+    assert one.startswith("ann@ops+") and one.endswith("/99")
+    assert (one.rpartition("/")[0] == two.rpartition("/")[0]) is same
+
+
+@pytest.mark.parametrize("unknown", [("", "", ""), ("b08dfa60", "", "pid:[1]"), ("b08dfa60", "boot", "")])
+def test_where_the_boot_or_the_namespace_is_not_known_no_other_process_is_of_this_machine(
+    unknown: tuple[str, ...],
+) -> None:
+    one, two = lock.holder("ann", "ops", 99, unknown), lock.holder("ann", "ops", 100, unknown)
+    assert one.rpartition("/")[0] != two.rpartition("/")[0]
+    assert one == lock.holder("ann", "ops", 99, unknown)
 
 
 def test_a_lock_ends_by_itself() -> None:

@@ -39,6 +39,10 @@ options:
     description: With O(state=released), that it did not come to its end, so that what it had begun is remembered.
     type: bool
     default: false
+  passing:
+    description: That it is over in one go. What another operation had begun stays to be continued by that one.
+    type: bool
+    default: false
   seconds:
     description: After so many seconds without a step the lock ends by itself.
     type: int
@@ -98,6 +102,7 @@ def main() -> None:
             "wishes": {"type": "dict", "default": {}},
             "result": {"type": "str", "default": ""},
             "failed": {"type": "bool", "default": False},
+            "passing": {"type": "bool", "default": False},
             "seconds": {"type": "int", "default": 900},
             "take_over": {"type": "str", "default": ""},
         },
@@ -115,7 +120,7 @@ def main() -> None:
             if module.check_mode or lease is None or lock.holder_of(lease) != holder:
                 module.exit_json(changed=False, note=None, holder=lock.holder_of(lease or {}))
             site.audit({**line, "event": "ended", "result": options["result"]})
-            site.put_lease(lock.free(lease, ended=not options["failed"]))
+            site.put_lease(lock.free(lease, ended=not (options["failed"] or options["passing"])))
             module.exit_json(changed=False, note=None, holder="")
         held = lock.holder_of(lease or {})
         taken, _memo, note, refusal = lock.take(
@@ -127,6 +132,7 @@ def main() -> None:
             runner.now(),
             alive=alive(held),
             take_over=options["take_over"],
+            passing=options["passing"],
         )
         if refusal or taken is None:
             module.fail_json(msg=refusal)

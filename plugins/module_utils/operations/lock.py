@@ -14,6 +14,7 @@ from typing import Any
 
 from . import situation as sit
 
+DOING = "abaci.infra/doing"
 OPERATION = "abaci.infra/operation"
 WISHES = "abaci.infra/wishes"
 MEMO = "abaci.infra/memo"
@@ -59,12 +60,13 @@ def take(
     *,
     alive: bool,
     take_over: str = "",
+    passing: bool = False,
 ) -> tuple[dict[str, Any] | None, dict[str, Any], str | None, str | None]:
     """Take the lock: (the Lease to write, the memo, a note, None), or (None, {}, None, why it is refused).
 
     It is free, or its holder let ``seconds`` pass without a step, or is a process of this very user and machine that is
     not ``alive`` any more, or is the one that ``take_over`` names. The memo is kept for the same operation with the
-    same wishes only.
+    same wishes only; a ``passing`` operation has none, and leaves what another had begun as it is.
     """
     held = holder_of(lease)
     spec = lease.get("spec") or {}
@@ -73,13 +75,14 @@ def take(
     lasts = int(spec.get("leaseDurationSeconds") or 0)
     left = min(lasts - sit.seconds_between(str(spec.get("renewTime")), now), lasts)
     dead = held and ((same_machine and not alive) or left <= 0 or take_over == held)
+    doing = notes.get(DOING) or notes.get(OPERATION) or "something"
     if held and held != holder and not dead:
         return (
             None,
             {},
             None,
             (
-                f"{held} is at work here ({notes.get(OPERATION, 'something')} since {spec.get('acquireTime')}): wait "
+                f"{held} is at work here ({doing} since {spec.get('acquireTime')}): wait "
                 f"for it. If that run is dead, its lock ends in {max(int(left), 1)} s, or at once with -e "
                 f"operation_take_over={held}."
             ),
@@ -87,18 +90,19 @@ def take(
     same = notes.get(OPERATION) == operation and notes.get(WISHES) == _text(wishes)
     memo = memo_of(lease, operation, wishes, now)
     note = None
-    if held and held != holder:
+    if held and held != holder and OPERATION in notes:
         note = (
             f"Goes on with what {held} had begun."
             if same
-            else f"{held} left {notes.get(OPERATION, 'an operation')} unfinished: run that again afterwards."
+            else f"{held} left {notes[OPERATION]} unfinished: run that again afterwards."
         )
     stamp = micro(now)
+    remembered = {} if passing else {OPERATION: operation, WISHES: _text(wishes), MEMO: _text(memo)}
     taken = {
         **lease,
         "metadata": {
             **lease["metadata"],
-            "annotations": {**notes, OPERATION: operation, WISHES: _text(wishes), MEMO: _text(memo)},
+            "annotations": {**notes, DOING: operation, **remembered},
         },
         "spec": {
             **spec,
@@ -132,7 +136,7 @@ def free(lease: Mapping[str, Any], *, ended: bool) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in (lease["metadata"].get("annotations") or {}).items()
-        if key not in (OPERATION, WISHES, MEMO)
+        if key not in (DOING, OPERATION, WISHES, MEMO)
     }
     return {**lease, "metadata": {**lease["metadata"], "annotations": kept}, "spec": spec}
 

@@ -99,6 +99,16 @@ def test_a_run_that_failed_is_remembered_and_one_that_ended_is_not() -> None:
     assert lock.holder_of(ended) == "" and attempt(ended)[1] == {}
 
 
+def test_a_passing_operation_has_the_lock_and_leaves_what_another_had_begun() -> None:
+    lease, memo, note, _problem = attempt(taken(MINE_DEAD), operation="backup", wishes={}, passing=True)
+    assert memo == {} and "left replica_reset unfinished" in note
+    assert "(backup since" in attempt(lease, OTHER)[3]
+    back = lock.free(lease, ended=False)
+    assert lock.holder_of(back) == "" and attempt(back)[1]["claims"] == {"1": "old"}
+    lease, _memo, _note, _problem = attempt(back)
+    assert "(replica_reset since" in attempt(lease, OTHER)[3]
+
+
 def test_what_was_begun_long_ago_is_forgotten() -> None:
     assert attempt(taken(MINE_DEAD, "2026-01-01T01:00:00.000000Z"))[1] == {}
 

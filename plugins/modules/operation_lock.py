@@ -15,9 +15,9 @@ description:
 extends_documentation_fragment: [abaci.infra.arguments.application]
 options:
   state:
-    description: Take the lock, or give it back.
+    description: Take the lock, give it back, or (V(free)) fail while another holder has it and change nothing.
     type: str
-    choices: [held, released]
+    choices: [held, released, free]
     default: held
   holder:
     description: Who takes it, C(<user>@<host>+<machine>/<process>), as P(abaci.infra.operator#lookup) gives it.
@@ -96,7 +96,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.APPLICATION,
-            "state": {"type": "str", "choices": ["held", "released"], "default": "held"},
+            "state": {"type": "str", "choices": ["held", "released", "free"], "default": "held"},
             "holder": {"type": "str", "required": True},
             "operation": {"type": "str", "required": True},
             "wishes": {"type": "dict", "default": {}},
@@ -116,6 +116,11 @@ def main() -> None:
         site = act.Site(api, options["namespace"], options["name"], "", "", 0)
         name = lock.name_of(options["name"])
         lease = api.get("coordination.k8s.io/v1", "Lease", name, options["namespace"])
+        if options["state"] == "free":
+            refusal = lock.refusal(lease, holder, runner.now(), alive=alive(lock.holder_of(lease or {})))
+            if refusal:
+                module.fail_json(msg=refusal)
+            module.exit_json(changed=False, note=None, holder=lock.holder_of(lease or {}))
         if options["state"] == "released":
             if module.check_mode or lease is None or lock.holder_of(lease) != holder:
                 module.exit_json(changed=False, note=None, holder=lock.holder_of(lease or {}))

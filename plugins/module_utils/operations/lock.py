@@ -69,24 +69,20 @@ def take(
     same wishes only; a ``passing`` operation has none, and leaves what another had begun as it is.
     """
     held = holder_of(lease)
-    spec = lease.get("spec") or {}
-    notes = (lease.get("metadata") or {}).get("annotations") or {}
-    same_machine = held.rpartition("/")[0] == holder.rpartition("/")[0]
-    lasts = int(spec.get("leaseDurationSeconds") or 0)
-    left = min(lasts - sit.seconds_between(str(spec.get("renewTime")), now), lasts)
-    dead = held and ((same_machine and not alive) or left <= 0 or take_over == held)
-    doing = notes.get(DOING) or notes.get(OPERATION) or "something"
-    if held and held != holder and not dead:
+    busy = at_work(lease, holder, now, alive=alive)
+    if busy and take_over != held:
+        who, left = busy
         return (
             None,
             {},
             None,
             (
-                f"{held} is at work here ({doing} since {spec.get('acquireTime')}): wait "
-                f"for it. If that run is dead, its lock ends in {max(int(left), 1)} s, or at once with -e "
+                f"{who}: wait for it. If that run is dead, its lock ends in {left} s, or at once with -e "
                 f"operation_take_over={held}."
             ),
         )
+    spec = lease.get("spec") or {}
+    notes = (lease.get("metadata") or {}).get("annotations") or {}
     same = notes.get(OPERATION) == operation and notes.get(WISHES) == _text(wishes)
     memo = memo_of(lease, operation, wishes, now)
     note = None
@@ -114,6 +110,31 @@ def take(
         },
     }
     return taken, memo, note, None
+
+
+def at_work(lease: Mapping[str, Any], holder: str, now: str, *, alive: bool) -> tuple[str, int] | None:
+    """Who else is at work, as the beginning of a sentence, and in how many seconds that lock ends; None for nobody."""
+    held = holder_of(lease)
+    spec = lease.get("spec") or {}
+    notes = (lease.get("metadata") or {}).get("annotations") or {}
+    same_machine = held.rpartition("/")[0] == holder.rpartition("/")[0]
+    lasts = int(spec.get("leaseDurationSeconds") or 0)
+    left = min(lasts - sit.seconds_between(str(spec.get("renewTime")), now), lasts)
+    if not held or held == holder or (same_machine and not alive) or left <= 0:
+        return None
+    doing = notes.get(DOING) or notes.get(OPERATION) or "something"
+    return f"{held} is at work here ({doing} since {spec.get('acquireTime')})", max(int(left), 1)
+
+
+def refusal(lease: Mapping[str, Any] | None, holder: str, now: str, *, alive: bool) -> str | None:
+    """Why site.yml may not apply what it decided: an operation may be moving the primary at this moment."""
+    busy = at_work(lease or {}, holder, now, alive=alive)
+    if busy is None:
+        return None
+    return (
+        f"{busy[0]}, so nothing was applied: wait for it. If that run is dead, run the same again to its end, or wait "
+        f"{busy[1]} s until its lock ends."
+    )
 
 
 def renew(lease: Mapping[str, Any] | None, holder: str, memo: Mapping[str, Any], now: str) -> dict[str, Any] | None:

@@ -78,6 +78,25 @@ def test_where_the_boot_or_the_namespace_is_not_known_no_other_process_is_of_thi
     assert one == lock.holder("ann", "ops", 99, unknown)
 
 
+@pytest.mark.parametrize(
+    ("lease", "alive", "free"),
+    [
+        (None, False, True),
+        (lock.render("abaci", "abaci-app"), False, True),
+        (lock.free(taken(OTHER), ended=False), False, True),
+        (taken(OTHER), False, False),
+        (taken(OTHER, "2026-01-01T11:44:59.000000Z"), True, True),
+        (taken(MINE_DEAD), False, True),
+        (taken(MINE_DEAD), True, False),
+    ],
+)
+def test_the_site_is_applied_only_while_nobody_is_at_work(lease: Any, alive: bool, free: bool) -> None:
+    problem = lock.refusal(lease, ME, NOW, alive=alive)
+    assert (problem is None) is free
+    if problem:
+        assert f"{lock.holder_of(lease)} is at work here (replica_reset since" in problem and " 840 s " in problem
+
+
 def test_a_lock_ends_by_itself() -> None:
     lease, _memo, note, _problem = attempt(taken(OTHER, "2026-01-01T11:44:59.000000Z"))
     assert lease is not None and lock.holder_of(lease) == ME and OTHER in note

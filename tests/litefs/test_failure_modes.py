@@ -131,7 +131,9 @@ def test_8_1_a_empty_primary_volume(trio: Cluster) -> None:
     moved = promote.decide(state, {"accept": best})
     assert moved["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
     assert [step["do"] for step in moved["steps"]][:2] == ["record", "stop"]
-    assert "newer" in str(restore.decide(state, EVERY_FILE)["refusal"]) or restore.decide(state, EVERY_FILE)["refusal"]
+    back = restore.decide(state, EVERY_FILE)
+    assert back["cause"] == "8.1A" and back["refusal"].startswith("Nothing was restored. "), back
+    assert f"up to TXID {best}" in back["refusal"] and not back["steps"], back
 
 
 def test_8_1_b_the_primary_lost_only_its_id(trio: Cluster) -> None:

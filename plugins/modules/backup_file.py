@@ -63,16 +63,19 @@ def main() -> None:
     )
     decrypt = arguments.command(module, "decrypt_command")
     path = Path(module.params["path"])
-    if path.is_dir():
-        newest = sorted(
-            (one for one in retention.read(path) if one.get("reason") == retention.SCHEDULED),
-            key=lambda one: str(one["time"]),
-        )
-        if not newest:
-            module.fail_json(msg=f"The directory {path} on the controller holds no backup: name a file.")
-        path = Path(newest[-1]["path"])
-    work = Path(module.params["work"] or module.tmpdir)
-    module.exit_json(changed=False, file=export.describe(path, decrypt, work))
+    try:
+        if path.is_dir():
+            newest = sorted(
+                (one for one in retention.read(path) if one.get("reason") == retention.SCHEDULED),
+                key=lambda one: str(one["time"]),
+            )
+            if not newest:
+                module.fail_json(msg=f"The directory {path} on the controller holds no backup: name a file.")
+            path = Path(newest[-1]["path"])
+        described = export.describe(path, decrypt, Path(module.params["work"] or module.tmpdir))
+    except OSError as exc:
+        module.fail_json(msg=f"{path} on the controller cannot be read: {exc}.")
+    module.exit_json(changed=False, file=described)
 
 
 if __name__ == "__main__":

@@ -144,6 +144,8 @@ def main() -> None:
         module.fail_json(msg=f"Nothing was saved: {exc}.")
     except (export.Failed, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
+    except OSError as exc:
+        module.fail_json(msg=f"Not everything could be saved in {options['directory']} on the controller: {exc}.")
     said = rescue.said(volumes)
     module.exit_json(changed=bool(manifests), volumes=volumes, said=said, manifests=manifests)
 

@@ -45,7 +45,7 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
         never_synced: bool            a replica that was never in sync since its start (LiteFS calls that lag 0)
         stream_count, subscriber_count: int            on the primary: replicas connected
         databases: {name: {txid: str (16 hex), checksum: str (16 hex), locks: {name: unlocked|shared|exclusive},
-                           ltx_bytes: int|null}}
+                           ltx_bytes: int|null (of its transaction files; LiteFS does not say how large it is itself)}}
     ]
     claims: [{name: str, ordinal: int, uid: str, phase: str, volume: str|null, storage: str|null,
               storage_class: str|null, deleting: bool}]

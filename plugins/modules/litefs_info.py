@@ -50,7 +50,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: The state document, schema 1; see C(plugins/module_utils/state.py) for every field.
+  description:
+    - The state document, schema 1; see C(plugins/module_utils/state.py) for every field.
+    - The size of the database is not among them, since no answer of LiteFS but the export has it. What was asked for of
+      each volume is its C(storage), and a backup's manifest has the C(size) of the database.
   returned: success
   type: dict
 position:

@@ -1,7 +1,7 @@
 """Every playbook of the operations, killed before each of its tasks: `make interrupts`. Hours, so not in `make test`.
 
-After each kill the same command is run again and has to come to its end with nothing lost. tests/e2e/test_60 to 62 do the
-part next to the destructive calls, test_60 also at three points chosen by a printed seed: `make test` runs test_60,
+After each kill the same command is run again and has to come to its end with nothing lost. tests/e2e/test_60 to 62 do
+the part next to the destructive calls, test_60 also at three points chosen by a printed seed: `make test` runs test_60,
 `make operations` test_60 to 63.
 """
 

@@ -16,7 +16,10 @@ export EDGE_HTTPS_PORT EDGE_HTTP_PORT BED_API_PORT
 
 BIN := .venv/bin
 BED := $(BIN)/python testbed/bed.py
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+# Root with a home of its own, but with this user's cache, which bed.py hands back. The ports, for a sudo that knows no -E.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -EH env XDG_CACHE_HOME="$(CACHE)" PYTHONDONTWRITEBYTECODE=1 \
+	EDGE_HTTPS_PORT=$(EDGE_HTTPS_PORT) EDGE_HTTP_PORT=$(EDGE_HTTP_PORT) BED_API_PORT=$(BED_API_PORT))
 # The tests have a bed of their own: other names, ports and networks than `make up`.
 TEST_BED := env EDGE_HTTPS_PORT=18443 EDGE_HTTP_PORT=18080 BED_API_PORT=26443 BED_NAME=test
 MOLECULE := env MOLECULE_GLOB='molecule/*/molecule.yml' EDGE_HTTPS_PORT=28443 EDGE_HTTP_PORT=28080 \
@@ -32,10 +35,10 @@ help: ## Show this list
 
 .PHONY: prepare
 prepare:
-	@$(SUDO) $(PYTHON) testbed/prepare.py
+	@$(PYTHON) testbed/prepare.py
 
 .venv/.ready: requirements.txt
-	@$(PYTHON) testbed/prepare.py
+	@$(PYTHON) testbed/prepare.py venv
 	@echo "venv: $(PYTHON) packages into .venv" >&2
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
@@ -44,10 +47,11 @@ prepare:
 	@touch $@
 
 .PHONY: venv
-venv: prepare .venv/.ready
+venv: .venv/.ready ## Ansible and its collections in .venv, for your own hosts
 
 .PHONY: build
-build: venv ## Build what the bed needs into the cache outside the clone
+build: prepare venv ## Build what the bed needs into the cache outside the clone
+	@mkdir -p "$(CACHE)"
 	@$(SUDO) $(BED) build --suite $(SUITE) $(if $(K3S),--k3s $(K3S))
 	@ln -sfn "$$($(PYTHON) testbed/build.py components | cut -f2)/kubernetes" $(BIN)/kubectl
 
@@ -55,14 +59,14 @@ build: venv ## Build what the bed needs into the cache outside the clone
 up: build ## Empty nodes to a running site: NODES=3 SUITE=trixie K3S=
 	@$(SUDO) $(BED) up --name local --nodes $(NODES) --suite $(SUITE) $(if $(K3S),--k3s $(K3S))
 	@$(BIN)/ansible-playbook -i inventories/local site.yml
-	@$(BED) status --name local
+	@$(SUDO) $(BED) status --name local
 
 .PHONY: down
 down: venv ## Remove all that `make up` made and nothing else
 	@$(SUDO) $(BED) down --name local
 
 .PHONY: lint
-lint: venv ## Static checks
+lint: prepare venv ## Static checks
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins && $(BIN)/mypy testbed
@@ -76,14 +80,15 @@ lint: venv ## Static checks
 	@$(BIN)/antsibull-changelog lint
 
 .PHONY: unit
-unit: venv ## Unit, render and contract tests: no bed
+unit: prepare venv ## Unit, render and contract tests: no bed
 	@for module in $(GO_CODE); do $(GO) $$module go test ./...; done
 	@$(PYTEST) tests/unit -n 2 --dist loadfile
 	@$(PYTEST) tests/render -n 2 --dist loadfile
 
 .PHONY: litefs
-litefs: venv ## The facts of the real LiteFS on which guard and routes rest
-	@$(PYTEST) tests/litefs
+litefs: prepare venv ## The facts of the real LiteFS on which guard and routes rest
+	@mkdir -p "$(CACHE)"
+	@$(SUDO) $(PYTEST) tests/litefs
 
 .PHONY: molecule
 molecule: build ## One molecule scenario: SCENARIO=default

@@ -285,14 +285,25 @@ def docker(*arguments: str, data: bytes | None = None, check: bool = True) -> st
     return run("docker", *arguments, data=data, check=check)
 
 
+def caches() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+
+
 @contextlib.contextmanager
 def lock() -> Iterator[None]:
     """Held while images come and go, so that one bed's end does not take the image that another is starting from."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "abaci-infra"
+    cache = caches() / "abaci-infra"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "bed.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def hand_over(home: pathlib.Path, *made: pathlib.Path) -> None:
+    """Give what root made under the folder of a user to that user, who runs the playbooks, kubectl and the builder."""
+    owner, there = home.stat(), [str(path) for path in made if path.exists()]
+    if os.geteuid() == 0 and owner.st_uid != 0 and there:
+        run("chown", "-hR", "--from=0", f"{owner.st_uid}:{owner.st_gid}", *there)
 
 
 def needed(suite: str, release: str | None) -> tuple[str, ...]:
@@ -777,6 +788,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BedError as error:
         print(f"bed: {error}", file=sys.stderr)
         return 1
+    finally:
+        if chosen.action in ("build", "up"):
+            hand_over(ROOT, ROOT)
+            hand_over(caches(), caches() / "abaci-infra", caches() / "go-build")
     return 0
 
 

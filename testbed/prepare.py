@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Make a fresh Debian or Ubuntu machine able to run the test bed: apt packages and a Docker engine that answers.
 
+    python3 testbed/prepare.py           all of it
+    python3 testbed/prepare.py venv      only what .venv and playbooks on your own hosts need, on any system
+
 Standard library only, since it runs before there is a virtual environment. Safe to repeat: what is there is left
-alone. Needs root for what is missing and says so in one sentence otherwise.
+alone. What is missing takes root, by sudo where it is not run as root.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+OS_RELEASE = Path("/etc/os-release")
 DOCKERD_LOG = Path("/var/log/abaci-infra-dockerd.log")
 DOCKERD_WAIT_S = 60
 
@@ -44,6 +48,7 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "busybox-static": _has("busybox"),
     "fuse3": _has("fusermount3"),
 }
+FOR_VENV = ("python3-venv", "openssh-client")
 
 
 def missing_packages(needs: dict[str, Callable[[], bool]]) -> list[str]:
@@ -92,17 +97,25 @@ def start_engine() -> None:
         time.sleep(0.5)
 
 
-def main() -> None:
-    packages = missing_packages(NEEDS)
-    if packages and not is_supported(Path("/etc/os-release").read_text()):
+def main(arguments: list[str]) -> None:
+    only_venv = arguments == ["venv"]
+    needs = {package: NEEDS[package] for package in FOR_VENV} if only_venv else NEEDS
+    packages = missing_packages(needs)
+    engine = only_venv or engine_answers()
+    if not packages and engine:
+        return
+    if packages and not is_supported(OS_RELEASE.read_text() if OS_RELEASE.exists() else ""):
         sys.exit(f"prepare: not Debian 12+ or Ubuntu 24.04+, so install by hand what stands for: {' '.join(packages)}.")
-    if (packages or not engine_answers()) and os.geteuid() != 0:
-        sys.exit(f"prepare: run as root or by sudo, to install {' '.join(packages) or 'nothing'} and start Docker.")
+    if os.geteuid() != 0:
+        if not shutil.which("sudo"):
+            wanted = [f"install {' '.join(packages)}"] * bool(packages) + ["start Docker"] * (not engine)
+            sys.exit(f"prepare: there is no sudo, so run this as root, to {' and '.join(wanted)}.")
+        os.execvp("sudo", ["sudo", "-E", sys.executable, *sys.argv])
     if packages:
         install(packages)
-    if not engine_answers():
+    if not engine and not engine_answers():
         start_engine()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,0 +1,36 @@
+"""What the bed's inventory says, held against the roles' own decisions."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import yaml
+from ansible_collections.abaci.infra.plugins.module_utils import k3s
+from evaluating import evaluate
+from rendering import ROOT
+
+sys.path.insert(0, str(ROOT / "testbed"))
+
+import bed  # noqa: E402
+
+
+def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() -> None:
+    folder = ROOT / "inventories/local/group_vars/all"
+    variables: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.yml")):
+        variables |= yaml.safe_load(file.read_text())
+    variables |= bed.k3s_settings("v1.36.4+k3s1")
+    probe = {
+        "arch": "amd64",
+        "installed_version": "",
+        "binary_sha256": "",
+        "images_sha256": "",
+        "units": [],
+        "ca_hash": "",
+        "token_matches": None,
+    }
+    wishes = evaluate("k3s", "__k3s_wishes", __k3s_probe={"probe": probe}, **variables)
+    reports = [{"name": "server-0", "probe": probe, "wishes": wishes, "folder": {}}]
+    assert (wishes["version"], wishes["source"]) == ("v1.36.4+k3s1", "release")
+    assert k3s.cluster_mistakes(reports, ["server-0"], [], "k3s_server") == []

@@ -41,7 +41,8 @@ def _one_host(report: Report) -> list[str]:
         reason = said(report["unreachable"])
         return [
             f"the host cannot be reached at {report['address']} ({reason}); check that it runs and that ansible_host, "
-            "ansible_port, ansible_user and its SSH key in the inventory are right, or leave it out with --limit."
+            "ansible_port, ansible_user and its SSH key in the inventory are right, or leave it out with "
+            f"--limit 'all:localhost:!{report['name']}'."
         ]
     probe, wishes = report["probe"], report["wishes"]
     return [

@@ -12,7 +12,7 @@ from rendering import ROOT
 
 sys.path.insert(0, str(ROOT / "testbed"))
 
-import bed  # noqa: E402
+import bed
 
 
 def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() -> None:

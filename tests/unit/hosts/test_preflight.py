@@ -89,7 +89,7 @@ def test_hosts_without_a_mistake_pass() -> None:
         ),
         (
             {"unreachable": "Connection refused\n"},
-            ["cannot be reached at 192.0.2.1 (Connection refused)", "ansible_host"],
+            ["cannot be reached at 192.0.2.1 (Connection refused)", "ansible_host", "--limit 'all:localhost:!node-1'."],
         ),
     ],
 )

@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 # Seconds for which a trouble may last before it counts as lasting: a registry that hiccups, a node whose network
 # comes up and a program that is restarted once all look hopeless for a moment.
-_PULL, _CRASH, _REFUSED, _UNSCHEDULABLE, _REJECTED = 20, 15, 15, 60, 20
+_PULL, _CRASH, _REFUSED, _UNSCHEDULABLE, _REJECTED, _AWAY = 20, 15, 15, 60, 20, 60
 
 _PULL_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -19,26 +19,48 @@ _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunCon
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """``failed`` means: if this lasts for ``patience`` seconds, waiting longer is useless."""
+    """``failed`` means: if this lasts for ``patience`` seconds, waiting longer is useless.
+
+    ``warning`` is what ``done`` leaves out.
+    """
 
     state: Literal["done", "waiting", "failed"]
     sentence: str
     patience: int = 0
+    warning: str = ""
 
 
-def judge(workload: Object, pods: list[Object], events: list[Object]) -> Verdict:
+def judge(workload: Object, pods: list[Object], events: list[Object], nodes: list[Object] | None = None) -> Verdict:
     """Judge a StatefulSet, Deployment or DaemonSet.
 
     ``pods`` are those its selector matches, ``events`` those of its namespace. Done is what the spec asks for:
-    with a StatefulSet's partition the pods below it may stay as they are, with OnDelete all may.
+    with a StatefulSet's partition the pods below it may stay as they are, with OnDelete all may. A DaemonSet does not
+    wait for nodes that are not ready: their pods come with them.
     """
     name = f"{workload['kind']} {workload['metadata']['namespace']}/{workload['metadata']['name']}"
-    missing = _missing(workload)
+    gone = {node["metadata"]["name"] for node in nodes or [] if not is_ready(node)}
+    away = [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") in gone]
+    is_daemon = workload["kind"] == "DaemonSet"
+    missing = _missing(workload, pods, away if is_daemon else [])
     if not missing:
-        return Verdict("done", f"{name} is rolled out.")
+        names = ", ".join(sorted({pod["spec"]["nodeName"] for pod in away})) if is_daemon else ""
+        warning = f"{name} was not waited for on node {names}, which is not Ready." if names else ""
+        return Verdict("done", f"{name} is rolled out.", warning=warning)
     if workload["spec"].get("paused"):
         return Verdict("failed", f"{name} is paused: kubectl rollout resume lets it go on.")
+    if is_daemon:
+        pods = [pod for pod in pods if pod not in away]
     troubles = [trouble for pod in _current(workload, pods) if (trouble := _pod_trouble(pod, events))]
+    if workload["kind"] == "StatefulSet":  # whose pods nothing moves to another node
+        troubles += [
+            Verdict(
+                "failed",
+                f"pod {pod['metadata']['name']} is on node {pod['spec']['nodeName']}, which is not Ready; "
+                "bring that node back.",
+                _AWAY,
+            )
+            for pod in away
+        ]
     for trouble in sorted(troubles, key=lambda trouble: trouble.patience):
         return Verdict("failed", f"{name} does not become ready: {trouble.sentence}", trouble.patience)
     refused = _last_warning(events, workload["metadata"], "FailedCreate", since=_youngest(pods))
@@ -50,13 +72,17 @@ def judge(workload: Object, pods: list[Object], events: list[Object]) -> Verdict
     return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
 
 
+def is_ready(node: Object) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or []
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
 def judge_nodes(nodes: list[Object], resource: str) -> Verdict:
     """Whether every node that is ready offers the resource of a device plugin."""
     lacking = [
         node["metadata"]["name"]
         for node in nodes
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions") or [])
-        and not int((node["status"].get("allocatable") or {}).get(resource, 0))
+        if is_ready(node) and not int((node["status"].get("allocatable") or {}).get(resource, 0))
     ]
     if lacking:
         return Verdict(
@@ -71,8 +97,8 @@ def selector(workload: Object) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def _missing(workload: Object) -> str:
-    """What keeps the workload from being done, "" when nothing does."""
+def _missing(workload: Object, pods: list[Object], away: list[Object]) -> str:
+    """What keeps the workload from being done, "" when nothing does; ``away`` are a DaemonSet's pods to do without."""
     spec, status, kind = workload["spec"], workload.get("status") or {}, workload["kind"]
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
         return "its controller has not looked at the change yet"
@@ -80,8 +106,12 @@ def _missing(workload: Object) -> str:
         wanted = _wanted(workload)
         if not wanted:
             return "no node matches its node selector and tolerations"
-        there, updated = status.get("currentNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
-        ready, to_update = status.get("numberAvailable", 0), wanted
+        # A pod that does not tolerate the taint of such a node is counted there, and not among the wanted ones.
+        without = max(0, len(away) - status.get("numberMisscheduled", 0))
+        old = len([pod for pod in away if pod not in _current(workload, pods)])
+        there, updated = status.get("currentNumberScheduled", 0) - without, status.get("updatedNumberScheduled", 0)
+        ready, to_update = status.get("numberAvailable", 0), wanted - min(without, old)
+        wanted -= without
     elif kind == "StatefulSet":
         wanted = _wanted(workload)
         strategy = spec.get("updateStrategy") or {}

@@ -6,9 +6,11 @@ module: rollout_wait
 short_description: Wait until a workload runs what its spec asks for, or say why it does not
 description:
   - Waits until the controller of a StatefulSet, Deployment or DaemonSet has seen the last change and all pods are
-    updated and ready. A StatefulSet's O(ignore:partition) and C(OnDelete) are respected.
+    updated and ready. A StatefulSet's O(ignore:partition) and C(OnDelete) are respected. A DaemonSet's pods on nodes
+    that are not ready are not waited for, and a warning names the nodes.
   - Fails in one sentence with the cause (an image that cannot be pulled, a crash loop, what an init container
-    said when it ended, no node that takes the pod) as soon as that cause lasts, and at the latest after O(timeout).
+    said when it ended, no node that takes the pod, a StatefulSet's pod on a node that is not ready) as soon as that
+    cause lasts, and at the latest after O(timeout).
 version_added: 0.1.0
 author: The abaci.infra authors
 extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
@@ -65,6 +67,7 @@ waited:
   returned: success
 """
 
+import dataclasses
 import time
 from typing import Any
 
@@ -82,29 +85,29 @@ def wait(
     annotations: dict[str, str],
     timeout: int,
     node_resource: str = "",
-) -> str:
-    """Return "" once the workload is rolled out, or the sentence that says why it is not."""
+) -> rollout.Verdict:
+    """Return ``done`` once the workload is rolled out, or the last verdict, whose sentence says why it is not."""
     deadline = time.monotonic() + timeout
     failing_since: float | None = None
     while True:
         try:
             verdict = _look(client, kind, name, namespace, annotations)
             if verdict.state == "done" and node_resource:
-                verdict = rollout.judge_nodes(client.list("v1", "Node"), node_resource)
+                offered = rollout.judge_nodes(client.list("v1", "Node"), node_resource)
+                verdict = dataclasses.replace(offered, warning=verdict.warning)
         except kube.KubeError as exc:  # an API server that restarts is part of life
             verdict = rollout.Verdict("waiting", str(exc))
         if verdict.state == "done":
-            return ""
-        sentence: str = verdict.sentence
+            return verdict
         now = time.monotonic()
         if verdict.state == "failed":
             failing_since = now if failing_since is None else failing_since
             if now - failing_since >= verdict.patience:
-                return sentence
+                return verdict
         else:
             failing_since = None
         if now >= deadline:
-            return f"After {timeout} s: {sentence}"
+            return dataclasses.replace(verdict, sentence=f"After {timeout} s: {verdict.sentence}")
         time.sleep(POLL)
 
 
@@ -123,7 +126,7 @@ def _look(client: kube.Client, kind: str, name: str, namespace: str, annotations
     if verdict.state == "done":
         return verdict
     pods = client.list("v1", "Pod", namespace, rollout.selector(workload))
-    return rollout.judge(workload, pods, client.list("v1", "Event", namespace))
+    return rollout.judge(workload, pods, client.list("v1", "Event", namespace), client.list("v1", "Node"))
 
 
 def main() -> None:
@@ -147,9 +150,11 @@ def main() -> None:
         client = kube.connect(asked["kubeconfig"])
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
-    sentence = wait(client, **{key: asked[key] for key in asked if key != "kubeconfig"})
-    if sentence:
-        module.fail_json(msg=sentence)
+    verdict = wait(client, **{key: asked[key] for key in asked if key != "kubeconfig"})
+    if verdict.state != "done":
+        module.fail_json(msg=verdict.sentence)
+    if verdict.warning:
+        module.warn(verdict.warning)
     module.exit_json(changed=False, waited=round(time.monotonic() - begin))
 
 

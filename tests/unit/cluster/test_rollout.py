@@ -232,3 +232,46 @@ def test_hazard_the_device_comes_seconds_after_its_plugin() -> None:
     assert rollout.judge_nodes([has, down], "squat.ai/fuse").state == "done"
     verdict = rollout.judge_nodes([has, none, down], "squat.ai/fuse")
     assert verdict.state == "waiting" and "node none does not offer squat.ai/fuse" in verdict.sentence
+
+
+READY, DOWN = (
+    {"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": status}]}}
+    for name, status in (("node-1", "True"), ("node-3", "Unknown"))
+)
+
+
+def on(node: str, name: str, revision: str = "new", **status: Any) -> Object:
+    return {**pod(name, revision, **status), "spec": {"nodeName": node}}
+
+
+@pytest.mark.parametrize(
+    ("status", "away", "state"),
+    [
+        ({"updatedNumberScheduled": 3, "numberAvailable": 2}, "new", "done"),
+        ({"updatedNumberScheduled": 2, "numberAvailable": 2}, "old", "done"),
+        ({"updatedNumberScheduled": 2, "numberAvailable": 2}, "new", "waiting"),
+        ({"updatedNumberScheduled": 3, "numberAvailable": 1}, "new", "waiting"),
+        # Without a toleration the node's taint has taken it from the wanted ones already.
+        (
+            {"desiredNumberScheduled": 2, "numberMisscheduled": 1, "updatedNumberScheduled": 2, "numberAvailable": 1},
+            "new",
+            "waiting",
+        ),
+    ],
+)
+def test_a_daemon_set_does_not_wait_for_a_node_that_is_not_ready_and_says_so(
+    status: Object, away: str, state: str
+) -> None:
+    given = workload("DaemonSet", **{"desiredNumberScheduled": 3, "currentNumberScheduled": 3, **status})
+    pods = [on("node-1", "x-a"), on("node-1", "x-b"), on("node-3", "x-c", away)]
+    verdict = rollout.judge(given, pods, [], [READY, DOWN])
+    assert verdict.state == state
+    assert ("on node node-3, which is not Ready" in verdict.warning) == (state == "done")
+
+
+def test_a_stateful_sets_pod_on_a_node_that_is_not_ready_is_named_and_not_waited_for_to_the_end() -> None:
+    given = workload(**{**FULL, "readyReplicas": 2})
+    verdict = rollout.judge(given, [on("node-1", "x-0"), on("node-3", "x-2")], [], [READY, DOWN])
+    assert (verdict.state, verdict.patience) == ("failed", 60)
+    assert "pod x-2 is on node node-3, which is not Ready" in verdict.sentence
+    assert rollout.judge(workload(**FULL), [], [], [READY, DOWN]).state == "done"

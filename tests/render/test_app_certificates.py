@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from evaluating import evaluate
 from rendering import Object, Rendered, Run, check_across, check_schema, from_templates, run_role
 from test_app import ALL, GATHERED, OPERATOR, plan
 from test_cert_manager import PINNED, RUN, check
@@ -30,7 +31,8 @@ def secret(source: str) -> Object:
 
 
 ACME: dict[str, Any] = {"app_tls": "acme"}
-UPSTREAM: dict[str, Any] = {"app_tls": "upstream", "traefik_trusted_proxies": ["192.0.2.1"]}
+PROXY: dict[str, Any] = {"app_tls": "upstream", "traefik_trusted_proxies": ["192.0.2.1"]}
+UPSTREAM: dict[str, Any] = {**PROXY, "app_edge_address": "192.0.2.11"}
 # variant: variables, whether HSTS goes out, whether this role writes the Secret
 VARIANTS: dict[str, tuple[dict[str, Any], bool, bool]] = {
     "acme_first": (ACME, False, False),
@@ -72,6 +74,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], bool, bool]] = {
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "operator": ({"app_tls": "operator"}, "app_tls is operator, and no certificate is given"),
     "upstream": ({"app_tls": "upstream"}, "traefik_trusted_proxies is empty"),
+    "upstream_without_an_address": (PROXY, "app_edge_address is empty, since the inventory has no group k3s_server"),
 }
 
 
@@ -164,3 +167,18 @@ def test_only_traefik_reaches_the_pod_that_answers_a_challenge(certificates: Run
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
     assert BAD[name][1] in run.failures[f"bad_{name}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ({}, DOMAIN),
+        (PROXY, "192.0.2.11"),
+        ({**PROXY, "hostvars": {"node-1": {}}}, "node-1"),
+        ({**PROXY, "groups": {}}, ""),
+        ({**PROXY, "k3s_server_group": "first", "groups": {"first": ["node-1"]}}, "192.0.2.11"),
+    ],
+)
+def test_the_site_is_not_looked_at_through_the_proxy_in_front(given: dict[str, Any], address: str) -> None:
+    inventory = {"groups": {"k3s_server": ["node-1"]}, "hostvars": {"node-1": {"ansible_host": "192.0.2.11"}}}
+    assert evaluate("app", "app_edge_address", **{"app_domain": DOMAIN, **inventory, **given}) == address

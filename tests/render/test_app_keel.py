@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
+import yaml
 from evaluating import evaluate
 from rendering import ROOT, Rendered, Run, check_schema, run_role
 from test_app import ALL, GATHERED, plan
@@ -148,3 +150,16 @@ def test_what_the_application_takes_for_granted_are_the_other_roles_defaults() -
     assert evaluate("keel", "keel_approvals") == 0 and "keel_approvals | default(0)" in text
     assert f"keel_poll_schedule | default('{evaluate('keel', 'keel_poll_schedule')}')" in text
     assert evaluate("storage", "storage_enabled") is False and "storage_enabled | default(false)" in text
+
+
+def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
+    role = ROOT / "roles/app"
+    named = re.findall(r"image: {{ (\w+) }}", (role / "templates/statefulset-abaci-app.yml.j2").read_text())
+    pulls = evaluate("app", "__app_pulls", app_image="a:1", app_guard_image="b:1")
+    assert sorted(set(named)) == sorted(pull["variable"] for pull in pulls)
+    assert {pull["variable"]: pull["image"] for pull in pulls} == {"app_image": "a:1", "app_guard_image": "b:1"}
+    tasks = yaml.safe_load((role / "tasks/statefulset.yml").read_text())
+    names = [task["name"] for task in tasks]
+    (pull,) = (task for task in tasks if "abaci.infra.image_pull_check" in task)
+    assert pull["loop"] == "{{ __app_pulls }}" and pull["when"] == "__app_pods_change"
+    assert names.index(pull["name"]) < names.index("statefulset | Apply the StatefulSet")

@@ -235,6 +235,20 @@ def inventory(bed: Plan, folder: pathlib.Path, settings: Mapping[str, object]) -
     }
 
 
+def next_steps(name: str, settings: Mapping[str, object]) -> str:
+    """Where the site of a bed is and what to do with it, from the inventory's settings, for a shell in the clone."""
+    port, kubeconfig = settings["app_https_port"], os.path.relpath(str(settings["k3s_kubeconfig"]), ROOT)
+    site, folder = f"{DOMAIN}:{port}", f".bed/{name}"
+    used = inventory_folder(name).relative_to(ROOT)
+    return (
+        f"Site: https://{site}/\n"
+        f"Kubeconfig: {kubeconfig}\n"
+        f"  curl --cacert {folder}/ca.pem --connect-to {site}:127.0.0.1:{port} https://{site}/\n"
+        f"  .venv/bin/kubectl --kubeconfig {kubeconfig} -n abaci get pods\n"
+        f"  .venv/bin/ansible-playbook -i {used} site.yml"
+    )
+
+
 def mirrors(registry: str) -> dict[str, object]:
     """The content of registries.yaml that sends production image names to the bed's registry."""
     endpoint = {"endpoint": [f"http://{registry}:5000"]}
@@ -684,11 +698,13 @@ def cert_manager_settings(bed: Plan, folder: pathlib.Path) -> dict[str, object]:
     }
 
 
+def inventory_folder(name: str) -> pathlib.Path:
+    return ROOT / "inventories/local" if name == "local" else folder_of(name) / "inventory"
+
+
 def write_inventory(bed: Plan, folder: pathlib.Path, release: str | None) -> pathlib.Path:
-    if bed.name == "local":
-        target = ROOT / "inventories/local"
-    else:
-        target = folder / "inventory"
+    target = inventory_folder(bed.name)
+    if bed.name != "local":
         target.mkdir(exist_ok=True)
         link = target / "group_vars"
         if not link.is_symlink():
@@ -765,6 +781,9 @@ def down(name: str) -> None:
 def status(name: str) -> None:
     rows = docker(*("ps", "-a", "--filter", f"label={LABEL}={name}", "--format", "{{.Names}}\t{{.Status}}\t{{.Ports}}"))
     print(rows or f"There is no bed {name!r}.")
+    written = inventory_folder(name) / "hosts.yml"
+    if rows and written.exists():
+        print(next_steps(name, json.loads(written.read_text().split("\n", 1)[1])["all"]["vars"]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

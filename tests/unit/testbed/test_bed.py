@@ -145,3 +145,25 @@ def test_the_acme_server_asks_at_the_ports_of_the_internet_and_blocks_no_name_lo
 
 def test_images_of_every_registry_that_the_manifests_name_come_from_the_beds() -> None:
     assert set(bed.mirrors("192.0.2.9")["mirrors"]) == {"docker.io", "ghcr.io", "quay.io"}  # type: ignore[call-overload]
+
+
+def test_status_ends_with_the_site_its_kubeconfig_and_the_readmes_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (bed.ROOT / "README.md").read_text()
+    monkeypatch.setattr(bed, "ROOT", tmp_path)
+    monkeypatch.setattr(bed, "docker", lambda *words: "abaci-local-server-0\tUp 2 minutes")
+    (tmp_path / "inventories/local").mkdir(parents=True)
+    settings = {"app_https_port": 8443, "k3s_kubeconfig": str(tmp_path / "inventories/local/kubeconfig")}
+    written = "# Written by testbed/bed.py; JSON is YAML.\n" + json.dumps({"all": {"vars": settings}})
+    (tmp_path / "inventories/local/hosts.yml").write_text(written)
+    bed.status("local")
+    row, site, kubeconfig, *commands = capsys.readouterr().out.splitlines()
+    assert (row[:11], site) == ("abaci-local", "Site: https://abaci.localhost:8443/")
+    assert kubeconfig == "Kubeconfig: inventories/local/kubeconfig"
+    curl, kubectl, playbook = (command.strip() for command in commands)
+    assert curl in readme and playbook in readme
+    assert kubectl == ".venv/bin/kubectl --kubeconfig inventories/local/kubeconfig -n abaci get pods"
+    monkeypatch.setattr(bed, "docker", lambda *words: "")
+    bed.status("local")
+    assert capsys.readouterr().out == "There is no bed 'local'.\n"

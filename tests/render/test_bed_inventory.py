@@ -21,7 +21,7 @@ def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() ->
     for file in sorted(folder.glob("*.yml")):
         variables |= yaml.safe_load(file.read_text())
     variables |= bed.k3s_settings("v1.36.4+k3s1")
-    probe = {
+    probe: dict[str, Any] = {
         "arch": "amd64",
         "installed_version": "",
         "binary_sha256": "",

@@ -62,7 +62,7 @@ up: build ## Empty nodes to a running site: NODES=3 SUITE=trixie K3S=
 	@$(SUDO) $(BED) status --name local
 
 .PHONY: down
-down: venv ## Remove all that `make up` made and nothing else
+down: prepare venv ## Remove all that `make up` made and nothing else
 	@$(SUDO) $(BED) down --name local
 
 .PHONY: lint

@@ -278,4 +278,5 @@ def test_the_vault_example_holds_every_secret_that_the_sample_asks_for() -> None
     asked = {
         name for path in (sample / "group_vars").rglob("*.yml") for name in re.findall(r"\bvault_\w+", path.read_text())
     }
-    assert asked == set(load(sample / "group_vars/all/vault.yml.example"))
+    example = (sample / "group_vars/all/vault.yml.example").read_text()
+    assert asked == set(re.findall(r"^(?:# )?(vault_\w+):", example, re.MULTILINE))

@@ -1,0 +1,40 @@
+"""The sample inventory, with every example in it that reads the vault, and the vault's example copied as it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible_collections.abaci.infra.plugins.module_utils.values import secret_values
+from evaluating import evaluate
+from rendering import ROOT
+
+SAMPLE = ROOT / "inventories/sample/group_vars/all"
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for path in [*SAMPLE.glob("*.yml"), SAMPLE / "vault.yml.example"]:
+        copy = tmp_path / path.name
+        copy.write_text(re.sub(r"^# (?=(?!vault_)\w+: .*vault_)", "", path.read_text(), flags=re.MULTILINE))
+        known |= DataLoader().load_from_file(str(copy), trusted_as_template=True) or {}
+    return known
+
+
+def test_redis_keeps_its_password(sample: dict[str, Any]) -> None:
+    tasks = DataLoader().load_from_file(str(ROOT / "roles/redis/tasks/present.yml"), trusted_as_template=True)
+    (wishes,) = [task["abaci.infra.secret_values"]["wishes"] for task in tasks if "abaci.infra.secret_values" in task]
+    assert evaluate("redis", "wishes", **sample, wishes=wishes) == {"password": None}, "made once, then kept"
+    mine = {**sample, "vault_redis_password": "geheim"}
+    assert evaluate("redis", "wishes", **mine, wishes=wishes) == {"password": "geheim"}
+
+
+def test_the_applications_secrets_are_made_and_the_image_is_pulled_without_a_token(sample: dict[str, Any]) -> None:
+    wished = evaluate("app", "app_secrets", **sample)
+    assert wished == {"AUTH_SECRET": ""} and len(secret_values(wished, None)["AUTH_SECRET"]) > 32
+    assert evaluate("app", "app_registry_token", **sample) == ""
+    assert evaluate("app", "__app_pull_secrets", **sample) == []

@@ -52,8 +52,9 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         node_selector: {str: str}    of the pods; default none
         tolerations: [dict]          of the pods; default none
         privileged: bool             app_privileged; default false
-        user_namespace: bool         app_user_namespace; default true
+        user_namespace: bool|null    app_user_namespace; default null
         volumes: [dict]              app_volumes; default none
+        local_claims: [str]          claims in them that are on the hosts themselves; default none
         service_name, storage_size, storage_class, claim_template, pod_management_policy: str
                                      what the rendered StatefulSet says; compared where given
 
@@ -146,6 +147,7 @@ _WISHES = {
     "privileged",
     "user_namespace",
     "volumes",
+    "local_claims",
     "service_name",
     "storage_size",
     "storage_class",

@@ -35,17 +35,27 @@ class Isolation:
 def decide(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> Isolation:
     """Choose for all pods of the StatefulSet at once: a pod that cannot be mapped never starts.
 
-    ``wishes``: privileged: bool (app_privileged), user_namespace: bool (app_user_namespace), volumes: [Volume]
-    (app_volumes), node_selector and tolerations of the pods.
+    ``wishes``: privileged: bool (app_privileged), user_namespace: bool or null (app_user_namespace; null: nobody said),
+    volumes: [Volume] (app_volumes), local_claims: [str] (claims in them that are on the hosts themselves),
+    node_selector and tolerations of the pods.
     """
     if wishes.get("privileged"):
         return Isolation("privileged", "app_privileged is true")
-    if not wishes.get("user_namespace", True):
+    wished = wishes.get("user_namespace")
+    if wished is False:
         return Isolation("device-plugin", "app_user_namespace is false")
     for volume in wishes.get("volumes") or []:
         kind = next((kind for kind in NETWORK_VOLUMES if kind in volume), None)
         if kind:
             return Isolation("device-plugin", f"the volume {volume['name']} is {kind}, which cannot be id-mapped")
+        # What many pods write to at once is NFS nearly always, whatever its class is called.
+        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if claim and wished is None and claim not in (wishes.get("local_claims") or []):
+            return Isolation(
+                "device-plugin",
+                f"the claim {claim} may be on NFS, which cannot be id-mapped (where it is not, set app_user_namespace: "
+                "true)",
+            )
     if state["api"]["error"]:
         return Isolation("user-namespace", "no node could be asked yet whether it has what that needs")
     minor = state["api"]["minor"]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.abaci.infra.plugins.module_utils import isolation
+from evaluating import evaluate
 from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, containers, run_role
 
 GATHERED: dict[str, Any] = {
@@ -718,6 +720,23 @@ def test_a_route_comes_after_the_middlewares_that_it_names(rendered: Rendered) -
     last = max(index for index, kind in enumerate(kinds) if kind == "Middleware")
     assert all(index > last for index, kind in enumerate(kinds) if kind in ("Ingress", "IngressRoute"))
     assert kinds[0] == "Namespace"
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [
+        ({}, "user-namespace"),
+        ({"storage_enabled": True}, "device-plugin"),
+        ({"storage_enabled": True, "storage_kind": "class"}, "device-plugin"),
+        ({"storage_enabled": True, "storage_kind": "class", "app_user_namespace": True}, "user-namespace"),
+        ({"storage_enabled": True, "storage_kind": "host_path"}, "user-namespace"),
+        ({"storage_enabled": True, "storage_kind": "host_path", "app_user_namespace": "false"}, "device-plugin"),
+    ],
+)
+def test_pods_with_shared_files_that_may_be_on_nfs_get_no_user_namespace(given: dict[str, Any], mode: str) -> None:
+    """Linux cannot id-map NFS: such a pod never starts."""
+    wishes = evaluate("app", "__app_wishes", **given)
+    assert isolation.decide({"api": {"error": "no node was asked"}}, wishes).mode == mode
 
 
 def test_absent_keeps_what_belongs_to_the_data() -> None:

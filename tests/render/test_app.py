@@ -739,6 +739,14 @@ def test_pods_with_shared_files_that_may_be_on_nfs_get_no_user_namespace(given: 
     assert isolation.decide({"api": {"error": "no node was asked"}}, wishes).mode == mode
 
 
+@pytest.mark.parametrize("given", [{}, {"app_tls": "acme"}, {"app_tls": "upstream"}, {"app_registry_token": "t0ken"}])
+def test_absent_takes_no_secret_and_leaves_litefs_guarded_until_its_pods_are_gone(given: dict[str, Any]) -> None:
+    """Another's certificate may be in the Secret, and LiteFS asks nobody for a password."""
+    kinds = [item["kind"] for item in evaluate("app", "__app_removed", **given)]
+    assert "Secret" not in kinds
+    assert kinds.count("NetworkPolicy") == 3 and kinds.index("NetworkPolicy") > kinds.index("StatefulSet")
+
+
 def test_absent_keeps_what_belongs_to_the_data() -> None:
     template = (ROOT / "roles/app/templates/removed.yml.j2").read_text()
     for kept in ("identity", "PersistentVolume", "Namespace", "app_secret_name"):

@@ -21,5 +21,6 @@ def evaluate(role: str, name: str, **variables: Any) -> Any:
     for file in (folder / "defaults" / "main.yml", folder / "vars" / "main.yml"):
         if file.exists():
             known |= loader.load_from_file(str(file), trusted_as_template=True) or {}
-    known |= {**variables, "role_path": str(folder), "ansible_search_path": [str(folder)], "ansible_check_mode": False}
+    known |= {"ansible_check_mode": False, **variables}
+    known |= {"role_path": str(folder), "ansible_search_path": [str(folder)]}
     return Templar(loader=loader, variables=known).template(known[name])

@@ -164,6 +164,24 @@ def test_only_traefik_reaches_the_pod_that_answers_a_challenge(certificates: Run
     assert peer["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "traefik"}}
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (ACME, True),
+        ({**ACME, "cert_manager_enabled": True}, True),
+        ({**ACME, "ansible_check_mode": True}, True),
+        ({**ACME, "ansible_check_mode": True, "cert_manager_enabled": True}, False),
+        ({**ACME, "__app_certificate_found": {"api_found": True, "resources": []}}, False),
+        ({**ACME, "__app_certificate_found": {"skipped": True}}, False),
+        (UPSTREAM, False),
+        ({}, False),
+    ],
+)
+def test_acme_without_cert_manager_is_found_before_anything_is_applied(given: dict[str, Any], missing: bool) -> None:
+    known = {"__app_certificate_found": {"api_found": False, "resources": []}, **given}
+    assert evaluate("app", "__app_cert_manager_missing", **known) is missing
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
     assert BAD[name][1] in run.failures[f"bad_{name}"]

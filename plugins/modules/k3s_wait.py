@@ -24,6 +24,10 @@ options:
     description: Version of k3s that the nodes have to run; empty accepts any.
     type: str
     default: ""
+  kubeconfig:
+    description: Path of the server's own kubeconfig on this host.
+    type: path
+    default: /etc/rancher/k3s/k3s.yaml
   timeout:
     description: Seconds for all of it.
     type: int
@@ -88,23 +92,23 @@ def started(unit: str) -> float:
         return 0.0
 
 
-def kubectl(*argv: str) -> tuple[int, str, str]:
-    return run("/usr/local/bin/k3s", "kubectl", "--kubeconfig=/etc/rancher/k3s/k3s.yaml", *argv)
+def kubectl(kubeconfig: str, *argv: str) -> tuple[int, str, str]:
+    return run("/usr/local/bin/k3s", "kubectl", f"--kubeconfig={kubeconfig}", *argv)
 
 
-def missing(unit: str, nodes: dict[str, Any], version: str) -> str:
+def missing(unit: str, nodes: dict[str, Any], version: str, kubeconfig: str) -> str:
     """Return what is not there yet; empty when all is."""
     state = show(unit)
     if state.get("ActiveState") != "active":
         return f"the service is {state.get('ActiveState', 'unknown')} ({state.get('SubState', 'unknown')})"
     if unit != "k3s":
         return ""
-    code, out, err = kubectl("get", "--raw=/readyz")
+    code, out, err = kubectl(kubeconfig, "get", "--raw=/readyz")
     if code != 0:
         return f"the API is not ready ({(err or out)[:200]})"
     if not nodes:
         return ""
-    code, out, err = kubectl("get", "nodes", "--output=json")
+    code, out, err = kubectl(kubeconfig, "get", "nodes", "--output=json")
     if code != 0:
         return f"the API does not list the nodes ({err[:200]})"
     waiting = k3s.nodes_not_ready(json.loads(out)["items"], {name: float(at) for name, at in nodes.items()}, version)
@@ -117,6 +121,7 @@ def main() -> None:
             "unit": {"type": "str", "choices": ["k3s", "k3s-agent"], "required": True},
             "nodes": {"type": "dict", "default": {}},
             "version": {"type": "str", "default": ""},
+            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
@@ -128,7 +133,7 @@ def main() -> None:
     begin = time.monotonic()
     restarts = int(show(unit).get("NRestarts") or 0)
     while True:
-        waiting = missing(unit, module.params["nodes"], module.params["version"])
+        waiting = missing(unit, module.params["nodes"], module.params["version"], module.params["kubeconfig"])
         if not waiting:
             module.exit_json(**result, started=started(unit))
         waited = time.monotonic() - begin

@@ -7,7 +7,7 @@ import pathlib
 import struct
 
 import pytest
-from ansible_collections.abaci.infra.plugins.modules import fuse_probe, host_probe, k3s_probe
+from ansible_collections.abaci.infra.plugins.modules import fuse_probe, host_probe, k3s_probe, k3s_wait
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,18 @@ def test_a_changed_a_new_and_a_removed_input_are_stale(tmp_path: pathlib.Path, m
     assert k3s_probe.stale_inputs("k3s") == sorted(map(str, (changed, new, removed)))
     # A k3s that was not started by our unit left no stamp: nothing is known to be stale.
     assert k3s_probe.stale_inputs("k3s-agent") == []
+
+
+def test_the_server_is_asked_with_the_kubeconfig_that_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        asked.append(argv)
+        return 0, "ActiveState=active" if argv[0] == "systemctl" else '{"items": []}', ""
+
+    monkeypatch.setattr(k3s_wait, "run", run)
+    assert k3s_wait.missing("k3s", {"node": 0}, "", "/root/own.yaml") == "node: the node has not registered"
+    assert [argv[2] for argv in asked[1:]] == ["--kubeconfig=/root/own.yaml"] * 2
 
 
 def request(opcode: int, body: bytes = b"") -> bytes:

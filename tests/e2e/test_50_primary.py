@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from sitebed import ROOT, Bed, background, until
 from writer import Writer, read_ledger
 
@@ -97,6 +99,16 @@ def run_runbook(bed: Bed, section: str, work: Path) -> str:
     return result.stdout
 
 
+def refused(bed: Bed) -> str:
+    """What the guard of pod 0 said."""
+    pod = bed.get("pod", "abaci-app-0", "-n", "abaci")
+    for status in pod["status"].get("initContainerStatuses", []):
+        for state in (status.get("state", {}), status.get("lastState", {})):
+            if message := state.get("terminated", {}).get("message", ""):
+                return str(message)
+    return ""
+
+
 def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbook_brings_it_back(
     bed: Bed, tmp_path: Path
 ) -> None:
@@ -108,15 +120,7 @@ def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbo
     bed.kubectl("delete", "pvc", "litefs-data-abaci-app-0", "-n", "abaci", "--wait=false")
     bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
 
-    def refused() -> str:
-        pod = bed.get("pod", "abaci-app-0", "-n", "abaci")
-        for status in pod["status"].get("initContainerStatuses", []):
-            for state in (status.get("state", {}), status.get("lastState", {})):
-                if message := state.get("terminated", {}).get("message", ""):
-                    return str(message)
-        return ""
-
-    message = until(refused, 120, "pod-0 refuses")
+    message = until(lambda: refused(bed), 120, "pod-0 refuses")
     assert "docs/runbooks/primary-refused.md" in message, message
     old = bed.get("pv", volume)
     assert old["spec"]["persistentVolumeReclaimPolicy"] == "Retain" and old["status"]["phase"] == "Released"
@@ -139,5 +143,44 @@ def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbo
     assert bed.get("pvc", "litefs-data-abaci-app-0", "-n", "abaci")["spec"]["volumeName"] == volume
     until(lambda: bed.edge("POST", "/api/records", b'{"body": "again"}').status == 201, 60, "writes again")
     until(lambda: connected(bed, "abaci-app-1") and connected(bed, "abaci-app-2"), 30, "replicas connected")
+    healed = bed.playbook("--tags", "app")
+    assert healed.rc == 0 and healed.total("changed") == 0, healed.output[-4000:]
+
+
+def remove_kept_volumes(bed: Bed) -> None:
+    for volume in bed.get("pv")["items"]:
+        name, claim = volume["metadata"]["name"], volume["spec"].get("claimRef", {}).get("name")
+        if volume["status"]["phase"] == "Released" and claim == "litefs-data-abaci-app-0":
+            bed.kubectl("patch", "pv", name, "-p", '{"spec": {"persistentVolumeReclaimPolicy": "Delete"}}')
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("section", ["Second", "Third"])
+def test_hazard_the_kept_volume_is_gone_too_and_the_runbook_brings_the_site_back(
+    bed: Bed, tmp_path: Path, section: str
+) -> None:
+    rows = bed.rows("abaci-app-0", "select count(*), sum(id) from records")
+    at = position(bed, "abaci-app-0")
+    until(lambda: position(bed, "abaci-app-1") == position(bed, "abaci-app-2") == at, 15, "replicas at the position")
+    bed.in_pod("abaci-app-1", "litefs", "export", "-name", "sqlite.db", "/tmp/export.db")
+    file = bed.in_pod("abaci-app-1", "python3", "-m", "base64", "-e", "/tmp/export.db")
+    bed.in_pod("abaci-app-1", "rm", "/tmp/export.db")
+    (tmp_path / "export.db").write_bytes(base64.b64decode(file))
+
+    bed.kubectl("delete", "pvc", "litefs-data-abaci-app-0", "-n", "abaci", "--wait=false")
+    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
+    until(lambda: refused(bed), 120, "pod-0 refuses")
+    remove_kept_volumes(bed)
+
+    run_runbook(bed, section, tmp_path)
+    for pod in ("abaci-app-0", "abaci-app-1", "abaci-app-2"):
+        until(
+            lambda name=pod: bed.rows(name, "select count(*), sum(id) from records") == rows, 120, f"all rows on {pod}"
+        )
+    volume = bed.get("pvc", "litefs-data-abaci-app-0", "-n", "abaci")["spec"]["volumeName"]
+    assert bed.get("pv", volume)["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+    until(lambda: bed.edge("POST", "/api/records", b'{"body": "again"}').status == 201, 60, "writes again")
+    until(lambda: connected(bed, "abaci-app-1") and connected(bed, "abaci-app-2"), 30, "replicas connected")
+    remove_kept_volumes(bed)
     healed = bed.playbook("--tags", "app")
     assert healed.rc == 0 and healed.total("changed") == 0, healed.output[-4000:]

@@ -72,6 +72,17 @@ GOOD: dict[str, dict[str, Any]] = {
     "kept_operators": living({"abaci.infra/certificate": "operator", "abaci.infra/domains": "other.localhost"}),
     "kept_unknown": living(None),
     "names_changed": living({"abaci.infra/certificate": "self-signed", "abaci.infra/domains": "old.localhost"}),
+    "not_wanted": {**given("abaci.localhost"), "app_tls": "self_signed"},
+    "not_wanted_again": {
+        **given("abaci.localhost"),
+        **living({"abaci.infra/certificate": "self-signed", "abaci.infra/domains": "abaci.localhost"}),
+        "app_tls": "self_signed",
+    },
+    "not_wanted_any_more": {
+        **given("abaci.localhost"),
+        **living({"abaci.infra/certificate": "operator", "abaci.infra/domains": "abaci.localhost"}),
+        "app_tls": "self_signed",
+    },
     "operator_again": {**given("abaci.localhost"), **living({"abaci.infra/certificate": "self-signed"})},
 }
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -120,6 +131,9 @@ def test_one_that_visitors_could_not_use_is_refused(run: Run, name: str) -> None
         ("wildcard", "operator", True, True),
         ("operator_again", "operator", True, True),
         ("made", "self-signed", False, True),
+        ("not_wanted", "self-signed", False, True),
+        ("not_wanted_again", "self-signed", False, False),
+        ("not_wanted_any_more", "self-signed", False, True),
         ("names_changed", "self-signed", False, True),
         ("kept_ours", "self-signed", False, False),
         ("kept_operators", "operator", True, False),
@@ -130,6 +144,11 @@ def test_source_hsts_and_what_is_applied(run: Run, name: str, source: str, hsts:
     found = outcome(run, name)
     assert (found["source"], found["hsts"]) == (source, hsts)
     assert ("secret-abaci-tls.yml.j2" in found["secrets"]) == applied
+
+
+def test_the_operators_certificate_is_not_served_as_self_signed(run: Run) -> None:
+    for name in ("not_wanted", "not_wanted_any_more"):
+        assert outcome(run, name)["certificate"] != GOOD[name]["app_tls_certificate"]
 
 
 def test_the_one_that_is_made_is_for_all_names(run: Run) -> None:

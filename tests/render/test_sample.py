@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.abaci.infra.plugins.module_utils.values import secret_values
 from evaluating import evaluate
@@ -31,6 +32,11 @@ def test_redis_keeps_its_password(sample: dict[str, Any]) -> None:
     assert evaluate("redis", "wishes", **sample, wishes=wishes) == {"password": None}, "made once, then kept"
     mine = {**sample, "vault_redis_password": "geheim"}
     assert evaluate("redis", "wishes", **mine, wishes=wishes) == {"password": "geheim"}
+
+
+def test_the_hosts_of_nfs_keep_the_packages_that_the_role_asks_for() -> None:
+    (line,) = re.findall(r"^# (host_packages: .*)$", (SAMPLE / "storage.yml").read_text(), re.MULTILINE)
+    assert yaml.safe_load(line)["host_packages"] == [*evaluate("host", "host_packages"), "nfs-common"]
 
 
 def test_the_applications_secrets_are_made_and_the_image_is_pulled_without_a_token(sample: dict[str, Any]) -> None:

@@ -76,6 +76,16 @@ def test_scale(bed: Bed, tmp_path: Path) -> None:
     each_boundary(bed, "scale", down, lambda: same_rows(bed, rows), tmp_path)
 
 
+def test_backup(bed: Bed, tmp_path: Path) -> None:
+    def whole() -> None:
+        made = op.manifests(tmp_path)
+        assert made and all(one["verified"] for one in made)
+        for one in made:
+            assert (tmp_path / one["file"]).stat().st_size == one["stored_size"]
+
+    each_boundary(bed, "backup", tuple, whole, tmp_path)
+
+
 def test_replica_reset(bed: Bed, tmp_path: Path) -> None:
     rows = op.rows(bed, 0)
 

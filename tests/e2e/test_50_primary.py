@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from operating import guard_says
 from sitebed import ROOT, Bed, background, until
 from writer import Writer, read_ledger
 
@@ -99,16 +100,6 @@ def run_runbook(bed: Bed, section: str, work: Path) -> str:
     return result.stdout
 
 
-def refused(bed: Bed) -> str:
-    """What the guard of pod 0 said."""
-    pod = bed.get("pod", "abaci-app-0", "-n", "abaci")
-    for status in pod["status"].get("initContainerStatuses", []):
-        for state in (status.get("state", {}), status.get("lastState", {})):
-            if message := state.get("terminated", {}).get("message", ""):
-                return str(message)
-    return ""
-
-
 def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbook_brings_it_back(
     bed: Bed, tmp_path: Path
 ) -> None:
@@ -120,7 +111,7 @@ def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbo
     bed.kubectl("delete", "pvc", "litefs-data-abaci-app-0", "-n", "abaci", "--wait=false")
     bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
 
-    message = until(lambda: refused(bed), 120, "pod-0 refuses")
+    message = until(lambda: guard_says(bed, 0), 120, "pod-0 refuses")
     assert "docs/runbooks/primary-refused.md" in message, message
     old = bed.get("pv", volume)
     assert old["spec"]["persistentVolumeReclaimPolicy"] == "Retain" and old["status"]["phase"] == "Released"
@@ -169,7 +160,7 @@ def test_hazard_the_kept_volume_is_gone_too_and_the_runbook_brings_the_site_back
 
     bed.kubectl("delete", "pvc", "litefs-data-abaci-app-0", "-n", "abaci", "--wait=false")
     bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
-    until(lambda: refused(bed), 120, "pod-0 refuses")
+    until(lambda: guard_says(bed, 0), 120, "pod-0 refuses")
     remove_kept_volumes(bed)
 
     run_runbook(bed, section, tmp_path)

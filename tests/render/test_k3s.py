@@ -37,7 +37,7 @@ def test_server_and_agent_agree_where_the_servers_kubeconfig_is(tmp_path: Path) 
     play = [{"hosts": "all", "gather_facts": False, "connection": "local", "tasks": tasks}]
     (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups, "vars": report}}))
-    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"]
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "hosts.yml", "play.yml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     for number, (_, wanted) in enumerate(CLUSTERS):

@@ -18,7 +18,7 @@ ARRIVED = {
 }
 
 
-class Site(act.Site):
+class Site(act.Site):  # type: ignore[misc]
     """A site that looks like ``before`` until somebody waited, and like ``after`` from then on."""
 
     deleted: list[str]

@@ -45,6 +45,11 @@ options:
     type: list
     elements: str
     default: []
+  decrypt_command:
+    description: As for M(abaci.infra.litefs_backup).
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds for one volume.
     type: int
@@ -101,12 +106,13 @@ def main() -> None:
             "directory": {"type": "path"},
             "reason": {"type": "str", "default": "rescue"},
             "encrypt_command": arguments.COMMAND,
+            "decrypt_command": arguments.COMMAND,
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
     options = module.params
-    encrypt = arguments.command(module, "encrypt_command")
+    encrypt, decrypt = (arguments.command(module, option) for option in ("encrypt_command", "decrypt_command"))
     if module.check_mode:
         module.exit_json(changed=False, volumes={}, said=[], manifests=[])
     if options["ordinals"] and not options["directory"]:
@@ -136,6 +142,7 @@ def main() -> None:
                     directory,
                     reason=options["reason"],
                     encrypt=encrypt,
+                    decrypt=decrypt,
                     timeout=options["timeout"],
                     pull_secrets=pull_secrets,
                 )

@@ -181,6 +181,7 @@ def save(
     *,
     reason: str,
     encrypt: Sequence[str] = (),
+    decrypt: Sequence[str] = (),
     timeout: float = 600,
     pull_secrets: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -240,6 +241,7 @@ def save(
                 "rescued_at": now(),
             },
             encrypt,
+            decrypt,
         )
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from rendering import ROOT
-
-init_plugin_loader()
 
 
 def evaluate(role: str, name: str, **variables: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from . import situation as sit
 OPERATIONS = ("scale", "replica_reset", "promote", "restore")
 NEEDS = ("look", "export", "rescue")
 EXPORTS_OF_A_POD = 3
+POLL = 2.0
 WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim")
 
 
@@ -99,6 +101,7 @@ def step(
     Raises Refused, act.NotDone, kube.KubeError.
     """
     waited: list[tuple[str, int | None]] = []
+    patience = time.monotonic() + min(seconds, 120)
     while True:
         document = site.look()
         memo = lock.memo_of(_my_lease(site, holder), operation, wishes, now())
@@ -107,6 +110,10 @@ def step(
         _renew(site, holder, memo)
         found = decide(operation, document, wishes, exports, volumes, file, memo)
         if found["refusal"]:
+            # A rolling update, also one that only now gets to the primary, restarts it within seconds.
+            if operation != "promote" and _restarts(document) and time.monotonic() < patience:
+                time.sleep(POLL)
+                continue
             raise Refused(found)
         waits = list(itertools.takewhile(lambda one: one["do"] in WAITS, found["steps"]))
         first = [one for one in waits if (one["do"], one.get("ordinal")) not in waited]
@@ -139,6 +146,11 @@ def step(
         answer["did"] += [one["say"], *([proof] if proof else [])]
         acted = answer["changed"] = True
     return answer
+
+
+def _restarts(document: Mapping[str, Any]) -> bool:
+    """Whether no primary runs because the StatefulSet is being rolled out."""
+    return sit.rolling(document) and not litefs.primaries(document)
 
 
 def said(found: Mapping[str, Any]) -> list[str]:

@@ -75,6 +75,19 @@ def test_hazard_the_primary_that_died_during_a_wait_stops_the_next_act() -> None
     assert living.deleted == []
 
 
+def test_a_primary_that_a_rolling_update_restarts_during_a_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the node of a replica comes back after a promote: only then does the update get to the primary."""
+    restarts = arriving({0: gone(), 1: make.node()})
+    restarts["statefulset"] |= {"current_revision": "r1", "update_revision": "r2"}
+    living = Site(arriving({}), restarts, lambda _lease: None)
+
+    def sleep(_seconds: float) -> None:
+        living.documents = [arriving({1: make.node()})]
+
+    monkeypatch.setattr(runner.time, "sleep", sleep)
+    assert step(living)["changed"] and living.deleted == ["litefs-data-abaci-app-2"]
+
+
 def test_hazard_the_lock_that_was_taken_over_during_a_wait_stops_the_next_act() -> None:
     def taken_over(lease: dict[str, Any]) -> None:
         lease["spec"]["holderIdentity"] = "bob@desk/7"

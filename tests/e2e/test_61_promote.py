@@ -134,3 +134,6 @@ def test_8_4_the_primarys_node_loses_its_power_and_comes_back(bed: Bed, backups:
     assert run.rc == 0, run.output[-4000:]
     assert op.agree(bed, seconds=120)[0] == place[0]
     assert op.record(bed)["primaryOrdinal"] == "0" and "heldOrdinals" not in op.record(bed)
+    # With the node back, the rolling update that it had held up goes on.
+    bed.kubectl("rollout", "status", "sts/abaci-app", "-n", "abaci", "--timeout=240s", timeout=260)
+    op.agree(bed, seconds=120)

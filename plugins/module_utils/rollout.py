@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from .wording import said
@@ -72,8 +73,9 @@ def judge(workload: Object, pods: list[Object], events: list[Object], nodes: lis
     return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
 
 
-def is_ready(node: Object) -> bool:
-    conditions = (node.get("status") or {}).get("conditions") or []
+def is_ready(obj: Mapping[str, Any]) -> bool:
+    """Whether a node or a pod says that it is Ready."""
+    conditions = (obj.get("status") or {}).get("conditions") or []
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
@@ -108,7 +110,8 @@ def _missing(workload: Object, pods: list[Object], away: list[Object]) -> str:
             return "no node matches its node selector and tolerations"
         # A pod that does not tolerate the taint of such a node is counted there, and not among the wanted ones.
         without = max(0, len(away) - status.get("numberMisscheduled", 0))
-        old = len([pod for pod in away if pod not in _current(workload, pods)])
+        current = _current(workload, pods)
+        old = len([pod for pod in away if pod not in current])
         there, updated = status.get("currentNumberScheduled", 0) - without, status.get("updatedNumberScheduled", 0)
         ready, to_update = status.get("numberAvailable", 0), wanted - min(without, old)
         wanted -= without
@@ -208,7 +211,7 @@ def _hint(pods: list[Object], events: list[Object]) -> str:
     """What is last known about a pod that is not ready, as the end of a sentence."""
     for pod in pods:
         status = pod.get("status") or {}
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or []):
+        if is_ready(pod):
             continue
         containers = (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or [])
         states = [(c["name"], (c.get("state") or {}).get("waiting") or {}) for c in containers]

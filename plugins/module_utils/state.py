@@ -70,7 +70,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import litefs
+from . import litefs, rollout
 
 SCHEMA = 1
 WISHED_REPLICAS = "abaci.infra/wished-replicas"
@@ -391,10 +391,7 @@ def _node(item: Object, kubelets: Mapping[str, list[str] | str]) -> dict[str, An
     allowed = kubelets.get(name, "its kubelet was not asked")
     return {
         "name": name,
-        "ready": any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in status.get("conditions") or []
-        ),
+        "ready": rollout.is_ready(item),
         "schedulable": not spec.get("unschedulable", False),
         "labels": dict(item["metadata"].get("labels") or {}),
         "taints": [

@@ -54,7 +54,6 @@ EXAMPLES = r"""
 RETURN = r"""
 """
 
-import hashlib
 import os
 import tempfile
 from http.client import HTTPException
@@ -64,15 +63,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
 
 BLOCK = 1 << 20
-
-
-def sha256(path: str) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits, or an empty string where there is none."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 def secrets(value: str) -> set[str]:
@@ -96,7 +86,7 @@ def download(module: AnsibleModule, url: str, timeout: int, wanted: str) -> str:
                 file.write(block)
     except (OSError, HTTPException) as exc:
         module.fail_json(msg=f"the download broke off: {exc}")
-    if (found := sha256(path)) != wanted:
+    if (found := module.sha256(path)) != wanted:
         module.fail_json(msg=f"it has the SHA-256 {found}")
     return path
 
@@ -119,7 +109,7 @@ def main() -> None:
     module.no_log_values.clear()
     module.no_log_values.update(*(secrets(value) for value in environment.values()))
     dest = asked["dest"]
-    changed = sha256(dest) != asked["sha256"]
+    changed = module.sha256(dest) != asked["sha256"]
     if changed and not module.check_mode:
         os.environ.update(environment)
         module.atomic_move(download(module, asked["url"], asked["timeout"], asked["sha256"]), dest)

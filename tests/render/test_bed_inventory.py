@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import k3s
 from evaluating import evaluate
+from probed import BARE
 from rendering import ROOT
 
 sys.path.insert(0, str(ROOT / "testbed"))
@@ -21,16 +22,7 @@ def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() ->
     for file in sorted(folder.glob("*.yml")):
         variables |= yaml.safe_load(file.read_text())
     variables |= bed.k3s_settings("v1.36.4+k3s1")
-    probe: dict[str, Any] = {
-        "arch": "amd64",
-        "installed_version": "",
-        "binary_sha256": "",
-        "images_sha256": "",
-        "units": [],
-        "ca_hash": "",
-        "token_matches": None,
-    }
-    wishes = evaluate("k3s", "__k3s_wishes", __k3s_probe={"probe": probe}, **variables)
-    reports = [{"name": "server-0", "probe": probe, "wishes": wishes, "folder": {}}]
+    wishes = evaluate("k3s", "__k3s_wishes", __k3s_probe={"probe": BARE}, **variables)
+    reports = [{"name": "server-0", "probe": BARE, "wishes": wishes, "folder": {}}]
     assert (wishes["version"], wishes["source"]) == ("v1.36.4+k3s1", "release")
     assert k3s.cluster_mistakes(reports, ["server-0"], [], "k3s_server") == []

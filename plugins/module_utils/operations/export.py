@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -153,7 +152,7 @@ def store(
         **manifest,
         "file": target.name,
         "stored_size": temporary.stat().st_size,
-        "stored_sha256": _sha256(temporary) if encrypt else manifest["sha256"],
+        "stored_sha256": sqlitefile.sha256(temporary) if encrypt else manifest["sha256"],
         "encrypted": bool(encrypt),
         "read_back": bool(decrypt) or not encrypt,
         "verified": True,
@@ -181,7 +180,7 @@ def _encrypt(path: Path, target: Path, command: Sequence[str]) -> None:
 
 def _read_back(path: Path, target: Path, command: Sequence[str], sha256: str) -> None:
     problem = _through(command, path, target)
-    if problem is None and _sha256(target) != sha256:
+    if problem is None and sqlitefile.sha256(target) != sha256:
         problem = "it gives back another content"
     if problem:
         raise Failed(
@@ -211,11 +210,6 @@ def _through(command: Sequence[str], source: Path, target: Path) -> str | None:
     return "it ended before it had read everything" if early else None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
     """What a file to restore is: {path (of the plain file), verified, problem, ...}; never raises for a bad file.
 
@@ -238,7 +232,7 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
         if not decrypt:
             return {**answer, "problem": "it is encrypted: set restore_decrypt_command"}
         try:
-            if "stored_sha256" in manifest and _sha256(path) != manifest["stored_sha256"]:
+            if "stored_sha256" in manifest and sqlitefile.sha256(path) != manifest["stored_sha256"]:
                 return {**answer, "problem": "its stored_sha256 is not the one in its manifest: it was changed"}
             plain = work / stem
             problem = _through(decrypt, path, plain)

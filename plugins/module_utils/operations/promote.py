@@ -190,7 +190,7 @@ def _rest(
         pod = sit.pod_of(state, ordinal)
         if pod is None or sit.held_back(pod) or pod["unschedulable"]:
             continue
-        off = bool(pod["node"]) and _away(state, pod["node"])
+        off = bool(pod["node"]) and sit.away(state, pod["node"])
         if off and wishes.get("node_off") != pod["node"] and ordinal not in _numbers(wishes.get("without")):
             steps.append({"refusal": _switch_off(pod["name"], pod["node"])})
             continue
@@ -271,7 +271,7 @@ def _successor(state: sit.State, top: list[sit.Pod], wish: object) -> tuple[sit.
 def _not_off(state: sit.State, record: identity.Record, node_off: object) -> str | None:
     """Why the old primary cannot be taken for stopped."""
     name, node = sit.pod_name(state, record.primary_ordinal), _last_node(state, record.primary_ordinal)
-    if not node or not _away(state, node):
+    if not node or not sit.away(state, node):
         if node_off and node_off != node:
             return f"promote_node_off is {node_off}, but the old primary is not on that node: leave the variable out."
         return None
@@ -294,13 +294,8 @@ def _last_node(state: sit.State, ordinal: int) -> str | None:
     return str(volume["node"]) if volume is not None and volume["node"] else None
 
 
-def _away(state: sit.State, name: str) -> bool:
-    node = next((item for item in state["nodes"] if item["name"] == name), None)
-    return node is None or not node["ready"]
-
-
 def _cause(state: sit.State, old: sit.Pod | None) -> str:
-    if old is None or (old["node"] and _away(state, old["node"])):
+    if old is None or (old["node"] and sit.away(state, old["node"])):
         return "8.4"
     return sit.sign(old) or "8.2"
 

@@ -95,12 +95,12 @@ def step(
 ) -> dict[str, Any]:
     """Do the next act, and wait until it has its effect.
 
-    Returns {done, changed, did: [sentence], needs: null|export|look|rescue|render, quiet (of render),
-    plan}. With ``needs`` nothing was
-    done yet: the caller has to make exports, look into volumes or render the configuration, and come again.
+    Returns {done, changed, did: [sentence], needs: null|export|look|rescue|render, quiet (of render), plan}. With
+    ``needs`` nothing was done yet: the caller has to make exports, look into volumes or render the configuration, and
+    come again.
     Raises Refused, act.NotDone, kube.KubeError.
     """
-    waited: list[tuple[str, int | None]] = []
+    waited: list[Mapping[str, Any]] = []
     patience = time.monotonic() + min(seconds, 120)
     while True:
         document = site.look()
@@ -116,13 +116,13 @@ def step(
                 continue
             raise Refused(found)
         waits = list(itertools.takewhile(lambda one: one["do"] in WAITS, found["steps"]))
-        first = [one for one in waits if (one["do"], one.get("ordinal")) not in waited]
+        first = [one for one in waits if one not in waited]
         if not first or len(waits) == len(found["steps"]) or _need(found):
             break
         # What this was decided on may be minutes old after a wait, and so may the lock: an act needs a new look.
         for one in first:
             _wait(site, one, document, seconds)
-            waited.append((one["do"], one.get("ordinal")))
+        waited += first
     answer: dict[str, Any] = {"done": False, "changed": False, "did": [], "needs": None, "quiet": False, "plan": found}
     need = _need(found)
     if need == "export":
@@ -135,7 +135,7 @@ def step(
     acted = False
     for one in found["steps"]:
         if one["do"] in WAITS:
-            if (one["do"], one.get("ordinal")) not in waited or acted:
+            if acted or one not in waited:
                 _wait(site, one, document, seconds)
             continue
         if acted:

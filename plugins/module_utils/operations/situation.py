@@ -282,6 +282,12 @@ def rolling(state: State) -> bool:
     )
 
 
+def away(state: State, name: str) -> bool:
+    """Whether a node does not answer the API, or is no part of the cluster any more."""
+    node = next((item for item in state["nodes"] if item["name"] == name), None)
+    return node is None or not node["ready"]
+
+
 def sign(pod: Pod) -> str | None:
     """The cause that the pod's own words name."""
     text = f"{pod['waiting']['message'] or ''} {pod['init']['message'] or ''}"
@@ -312,8 +318,7 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
     start = f"No running primary holds the recorded cluster {cluster_id} ({who})"
     if pod is None:
         return Problem(f"{start}; there is no pod {name}: delete nothing, bring it back first (see {RUNBOOK}).", "8.4")
-    node = next((item for item in state["nodes"] if item["name"] == pod["node"]), None)
-    if pod["node"] and (node is None or not node["ready"]):
+    if pod["node"] and away(state, pod["node"]):
         return Problem(
             f"{start}; {name} is on node {pod['node']}, which is not ready: delete nothing; bring the node back, or "
             f"move the role with {identity.PROMOTE}.",

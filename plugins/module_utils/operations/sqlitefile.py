@@ -72,9 +72,13 @@ def verify(path: Path) -> dict[str, Any]:
     if problem:
         raise BadFile(f"fails its integrity check: {problem}")
     own, imported = checksum.both(path, facts["page_size"])
+    return {**facts, "checksum": own, "imported_checksum": imported, "sha256": sha256(path)}
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {**facts, "checksum": own, "imported_checksum": imported, "sha256": digest}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def integrity(path: Path) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import k3s
+from probed import BARE
 
 ROLE = pathlib.Path(__file__).parents[3] / "roles/k3s"
 SUM = "0123456789abcdef" * 4
@@ -146,16 +147,7 @@ def test_the_certificate_names_what_clients_use_and_no_loopback() -> None:
 def node(name: str, wishes: dict[str, Any] | None = None, **probe: Any) -> dict[str, Any]:
     return {
         "name": name,
-        "probe": {
-            "arch": "amd64",
-            "installed_version": "",
-            "binary_sha256": "",
-            "images_sha256": "",
-            "units": [],
-            "ca_hash": "",
-            "token_matches": None,
-            **probe,
-        },
+        "probe": {**BARE, **probe},
         "wishes": {
             "version": "v1.36.4+k3s1",
             "source": "release",

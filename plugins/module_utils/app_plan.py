@@ -164,17 +164,8 @@ def _whole(wishes: Mapping[str, Any], key: str) -> tuple[int, list[str]]:
 
 
 def _present(state: Mapping[str, Any]) -> dict[str, str]:
-    record = state["record"]
-    if record is None:
-        return {}
-    keys = {
-        "state": "state",
-        "cluster_id": "clusterID",
-        "primary_ordinal": "primaryOrdinal",
-        "wished_primary_ordinal": "wishedPrimaryOrdinal",
-        "held_ordinals": "heldOrdinals",
-    }
-    return {there: record[here] for here, there in keys.items() if record[here]}
+    """The record as it stands; hold is the template's."""
+    return {key: value for key, value in (state["record"] or {"raw": {}})["raw"].items() if key != "hold"}
 
 
 def _replicas(state: Mapping[str, Any], wish: int, ordinal: int) -> tuple[int, str | None, list[str]]:

@@ -8,7 +8,7 @@ over the state document (see state.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from . import litefs
@@ -16,17 +16,23 @@ from . import litefs
 RESTORE = "playbooks/restore.yml"
 RUNBOOK = "docs/runbooks/primary-refused.md"
 PROMOTE = "playbooks/promote.yml"
+# The keys of the record that site.yml decides; hold is its own as well (see roles/app/tasks/retain.yml).
+DECIDED = frozenset({"state", "clusterID", "primaryOrdinal", "wishedPrimaryOrdinal", "hold"})
 
 
 @dataclass(frozen=True)
 class Record:
-    """The record, read. ``wished_ordinal`` is app_primary_ordinal of the last apply, None where it was not kept."""
+    """The record, read. ``wished_ordinal`` is app_primary_ordinal of the last apply, None where it was not kept.
+
+    ``carried`` are the keys that site.yml does not decide, as they stand there: who holds which pod back, what an
+    operation remembers, the low-water mark.
+    """
 
     state: Literal["bootstrap", "recorded"]
     cluster_id: str | None
     primary_ordinal: int
     wished_ordinal: int | None
-    held_ordinals: str = ""  # old primaries that are held back after a promote; only playbooks/promote.yml changes it
+    carried: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ def parse(state: Mapping[str, Any]) -> Record | None:
         )
     cluster_id = raw["cluster_id"] if raw["state"] == "recorded" else None
     wished = _ordinal(raw["wished_primary_ordinal"])
-    return Record(raw["state"], cluster_id, ordinal, wished, raw["held_ordinals"])
+    carried = {key: value for key, value in raw["raw"].items() if key not in DECIDED}
+    return Record(raw["state"], cluster_id, ordinal, wished, carried)
 
 
 def decide(state: Mapping[str, Any], wished_ordinal: int) -> Decision:
@@ -250,14 +257,12 @@ def _write(
     """The decision to have the record say this; its data is None where it does so already."""
     if record is not None and ordinal != wished:
         notes = [*notes, f"The primary has ordinal {ordinal}, as recorded; app_primary_ordinal ({wished}) is not used."]
-    data = {"state": state, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
+    # An apply that left heldOrdinals out would let the old primary start; what an operation keeps there is as dear.
+    carried = dict(record.carried) if record else {}
+    data = carried | {"state": state, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
     if cluster_id:
         data["clusterID"] = cluster_id
-    held = record.held_ordinals if record else ""
-    if held:
-        # An apply that left the key out would let the old primary start.
-        data["heldOrdinals"] = held
-    same = record == Record(state, cluster_id, ordinal, wished, held)
+    same = record == Record(state, cluster_id, ordinal, wished, carried)
     return Decision(ordinal, None if same else data, notes=tuple(notes))
 
 

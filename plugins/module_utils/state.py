@@ -27,6 +27,7 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
     record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
       state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, wished_primary_ordinal: str
       held_ordinals: str              old primaries that are held back, comma separated; see operations/promote.py
+      raw: {str: str}                 the ConfigMap's whole data
       uid: str, resource_version: str
     pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
       name: str, ordinal: int, uid: str, node: str|null, ip: str|null, phase: str, ready: bool, deleting: bool
@@ -246,6 +247,7 @@ def _record(item: Object | None) -> dict[str, Any] | None:
         "primary_ordinal": data.get("primaryOrdinal", ""),
         "wished_primary_ordinal": data.get("wishedPrimaryOrdinal", ""),
         "held_ordinals": data.get("heldOrdinals", ""),
+        "raw": dict(data),
         "uid": item["metadata"].get("uid"),
         "resource_version": item["metadata"].get("resourceVersion"),
     }

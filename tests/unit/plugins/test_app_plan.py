@@ -147,6 +147,27 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
 }
 
 
+KEPT = {
+    "heldOrdinals": "2",
+    "lowWaterTXID": "000000000000002a",
+    "lowWaterTime": "2026-01-01T00:00:00Z",
+    "journalMode": "wal",
+    "progress": '{"imported": "abc"}',
+    "of a later version": "x",
+}
+
+
+def test_what_site_yml_does_not_decide_stays_in_the_record_when_it_is_written() -> None:
+    """Also what this version does not know; hold is written by the template alone."""
+    there = record("recorded", A, 1, 0)
+    there["data"] |= KEPT | {"hold": "true"}
+    site = {0: node(), 1: node(primary=True)}
+    written = decided(living(site, record=there), primary_ordinal=1)["record"]
+    assert written == {"action": "update", "data": data("recorded", A, 1, 1) | KEPT}
+    untouched = decided(living(site, record=there))["record"]
+    assert untouched == {"action": "none", "data": data("recorded", A, 1, 0) | KEPT}
+
+
 @pytest.mark.parametrize("case", ACT)
 def test_the_record_is_written(case: str) -> None:
     state, wished, action, expected = ACT[case]

@@ -199,6 +199,7 @@ def test_a_record_is_carried_as_it_stands() -> None:
         "primary_ordinal": "2",
         "wished_primary_ordinal": "0",
         "held_ordinals": "",
+        "raw": {"state": "recorded", "clusterID": A, "primaryOrdinal": "2", "wishedPrimaryOrdinal": "0"},
         "uid": "r",
         "resource_version": "7",
     }

@@ -68,7 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: refusal, cause (a section of the reference on LiteFS), steps, notes, and what the operation adds.
+  description: refusal, cause (a section of docs/failure-modes.md), steps, notes, and what the operation adds.
   returned: always
   type: dict
 said:

@@ -104,7 +104,7 @@ def claims(bed: Bed) -> dict[str, str]:
 
 
 def mismatch(bed: Bed, *ordinals: int) -> None:
-    """Give these replicas' volumes another cluster's id, as volumes of an earlier cluster have (litefs.md 8.1 C)."""
+    """Give these replicas' volumes another cluster's id, as volumes of an earlier cluster have."""
     for ordinal in ordinals:
         bed.in_pod(f"abaci-app-{ordinal}", "sh", "-c", f"printf '{OTHER}\\n' >{DATA}/clusterid")
     names = [f"abaci-app-{ordinal}" for ordinal in ordinals]

@@ -1,4 +1,4 @@
-"""Replicas come, go and are re-seeded, and no copy is lost on the way (litefs.md 8.1, 8.7)."""
+"""Replicas come, go and are re-seeded, and no copy is lost on the way."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_two_operators_cannot_act_at_once(bed: Bed, backups: Path) -> None:
     assert taken.rc == 0, taken.output[-3000:]
 
 
-def test_8_1_c_the_seeds_case_both_replicas_mismatched_in_one_command(bed: Bed, backups: Path) -> None:
+def test_the_seeds_case_both_replicas_mismatched_in_one_command(bed: Bed, backups: Path) -> None:
     op.post(bed, 20, "before the reset")
     rows, primary = op.rows(bed, 0), bed.get("pod", "abaci-app-0", "-n", "abaci")["metadata"]["uid"]
     op.mismatch(bed, 1, 2)
@@ -100,7 +100,7 @@ def test_8_1_c_the_seeds_case_both_replicas_mismatched_in_one_command(bed: Bed, 
     assert events == [("begun", "replica_reset", ""), ("ended", "replica_reset", "done")]
 
 
-def test_8_1_a_refused_while_the_guard_holds_pod_0_and_while_it_has_a_new_identity(bed: Bed, backups: Path) -> None:
+def test_refused_while_the_guard_holds_pod_0_and_while_it_has_a_new_identity(bed: Bed, backups: Path) -> None:
     """The seed's recipe would delete the last good copies here."""
     place = op.agree(bed)
     lost = op.lose_volume(bed, 0)

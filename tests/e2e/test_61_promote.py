@@ -1,4 +1,4 @@
-"""The primary's volume is gone: the role moves to the best replica, with at most the stated tail missing (8.2, 8.4)."""
+"""The primary's volume is gone: the role moves to the best replica, with at most the stated tail missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_healthy_primary_is_not_replaced(bed: Bed, backups: Path) -> None:
     refused(operate(bed, "promote", backups=backups), "there is nothing to promote")
 
 
-def test_8_2_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_the_site_back(
+def test_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_the_site_back(
     bed: Bed, backups: Path, lost_volumes: list[str]
 ) -> None:
     op.post(bed, 30, "before the loss")
@@ -79,7 +79,7 @@ def test_8_2_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_bring
 def test_an_old_primary_that_returns_is_held_until_its_database_is_exported(
     bed: Bed, backups: Path, lost_volumes: list[str]
 ) -> None:
-    """As a replica, its unreplicated tail would be thrown away by a snapshot without a word (litefs.md section 3)."""
+    """As a replica, its unreplicated tail would be thrown away by a snapshot without a word."""
     from test_60_scale_and_reset import give_back
 
     lost = lost_volumes[-1]
@@ -107,7 +107,7 @@ def node_of(bed: Bed, ordinal: int) -> str:
     return str(bed.get("pod", f"abaci-app-{ordinal}", "-n", "abaci")["spec"]["nodeName"])
 
 
-def test_8_4_the_primarys_node_loses_its_power_and_comes_back(bed: Bed, backups: Path) -> None:
+def test_the_primarys_node_loses_its_power_and_comes_back(bed: Bed, backups: Path) -> None:
     """Ordinal 0 is primary again afterwards, as the other tests expect it."""
     primary = int(op.record(bed)["primaryOrdinal"])
     node, replicas = node_of(bed, primary), tuple({0, 1, 2} - {primary})

@@ -1,4 +1,4 @@
-"""Backups that prove themselves, and the way back from them (litefs.md 8.12, 8.2 3b)."""
+"""Backups that prove themselves, and the way back from them."""
 
 from __future__ import annotations
 

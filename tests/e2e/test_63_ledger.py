@@ -30,7 +30,7 @@ def restart_primary(bed: Bed) -> None:
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_planned_operations_lose_no_acknowledged_write(bed: Bed, tmp_path: Path, mode: str) -> None:
-    """delete comes first: the way back from wal would end every replica (litefs.md 0.10)."""
+    """delete comes first: the way back from wal would end every replica."""
     if mode == "wal":
         run = bed.playbook("--tags", "app", "-e", '{"app_env": {"JOURNAL_MODE": "wal"}}')
         assert run.rc == 0, run.output[-3000:]

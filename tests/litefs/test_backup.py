@@ -1,4 +1,4 @@
-"""Backups of the real LiteFS: what is taken for one, and what is not (litefs.md 8.12)."""
+"""Backups of the real LiteFS: what is taken for one, and what is not."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_hazard_a_sound_file_of_another_position_is_no_backup(
 
 
 def test_a_mismatched_replica_is_exported_while_it_waits(cluster: Cluster, tmp_path: Path) -> None:
-    """litefs.md section 8, rule zero: GET /export works on a node that is stuck in a mismatch."""
+    """GET /export works on a node that is stuck in a mismatch."""
     replica = cluster.replicas[0]
     replica.stop()
     identity = replica.data / "clusterid"

@@ -329,7 +329,7 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
         lambda pod: pod.record("bootstrap").holds(OURS, ltx(7)).peer(LISTENER, Peer(OURS, txid=txid(8))),
         "would roll every replica back",
     ),
-    "held back: an old primary that returns after a promote (8.2: its tail is only here)": (
+    "held back: an old primary that returns after a promote (its tail is only here)": (
         lambda pod: hold(pod.record(ordinal="1").holds(OURS, ltx(9)), "0"),
         "is held back: ordinal 1 is the primary now",
     ),

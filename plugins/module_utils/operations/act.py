@@ -157,7 +157,7 @@ class Site:
                 return document
             if time.monotonic() >= deadline:
                 seen = next((seen for pod in document.get("pods", []) if (seen := sit.sign(pod))), None)
-                hint = f" What was seen is described in section {seen} of the reference on LiteFS." if seen else ""
+                hint = f" What was seen: {sit.GUIDE}#{seen}." if seen else ""
                 raise NotDone(f"Did not {what} within {seconds:g} s: {problems[0]}{hint}")
             time.sleep(1.0)
 
@@ -250,7 +250,7 @@ class Site:
                 if pod is not None and pod["litefs"]["cluster_id"] not in (None, target["cluster_id"]):
                     raise NotDone(
                         f"{name} holds the cluster {pod['litefs']['cluster_id']}, not the primary's "
-                        f"{target['cluster_id']}: its volume is of another cluster (litefs.md 8.1 C). Re-seed it: "
+                        f"{target['cluster_id']}: its volume is of another cluster. Re-seed it: "
                         f"playbooks/replica_reset.yml -e '{{\"replica_reset_targets\": [{ordinal}]}}'."
                     )
                 position = litefs.Position.parse(target["txid"], target["checksum"])

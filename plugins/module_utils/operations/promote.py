@@ -31,7 +31,7 @@ def decide(
     wishes = wishes or {}
     now = now or str(state["gathered_at"])
 
-    def refuse(sentence: str, cause: str | None = None, **more: Any) -> dict[str, Any]:
+    def refuse(sentence: str, cause: sit.Cause | None = None, **more: Any) -> dict[str, Any]:
         return sit.plan(
             f"Nothing was promoted. {sentence}",
             cause=cause,
@@ -57,7 +57,7 @@ def decide(
         return refuse(
             f"Pods {litefs.names(leaders)} each say that they are primary: stop the wrong one first (see "
             f"{sit.RUNBOOK}).",
-            "8.5",
+            "two-primaries",
         )
     old = sit.pod_of(state, record.primary_ordinal)
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
@@ -69,7 +69,7 @@ def decide(
         return refuse(
             f"{leaders[0]['name']} says that it is primary, of the cluster {leaders[0]['litefs']['cluster_id']}, and "
             f"is neither the recorded primary nor of the recorded cluster {record.cluster_id}: see {sit.RUNBOOK}.",
-            "8.5",
+            "two-primaries",
         )
     candidates = [pod for pod in sit.holders(state, record.cluster_id) if pod["ordinal"] != record.primary_ordinal]
     if not candidates:
@@ -77,7 +77,7 @@ def decide(
             f"No replica that answers holds the recorded cluster {record.cluster_id} with the database "
             f"{state['database']}: bring back the primary's kept volume ({sit.RUNBOOK}), or restore a backup with "
             "playbooks/restore.yml.",
-            "8.2",
+            "no-copy-left",
         )
     top = sit.best(state, candidates)
     checksums = {state_position.checksum for pod in top if (state_position := litefs.position(pod, state["database"]))}
@@ -86,18 +86,18 @@ def decide(
             f"{litefs.names(top)} are at the same TXID {sit.txid(state, top[0]):016x} with different checksums, so "
             "they are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), stop the one that is "
             "wrong, and run again.",
-            "8.5",
+            "two-primaries",
         )
     if old in sit.holders(state, record.cluster_id) and sit.txid(state, old) > sit.txid(state, top[0]):
         return refuse(
             f"{old['name']} answers, though not as primary, and holds TXID {sit.txid(state, old):016x}, more than "
             f"{litefs.names(top)} at {sit.txid(state, top[0]):016x}: restart it (kubectl delete pod {old['name']}), or "
             f"see {sit.RUNBOOK}.",
-            "8.6",
+            "older-volume",
         )
     silent = _silent(state, record, wishes)
     if silent:
-        return refuse(silent, "8.4")
+        return refuse(silent, "replica-away")
     successor, problem = _successor(state, top, wishes.get("successor"))
     if problem or successor is None:
         return refuse(problem or "")
@@ -105,7 +105,7 @@ def decide(
     loss = {"after_txid": figure, "pod": successor["name"], "seconds": _lag(successor)}
     problem = _not_off(state, record, wishes.get("node_off"))
     if problem:
-        return refuse(problem, "8.4", successor=successor["ordinal"], loss=loss)
+        return refuse(problem, "primary-node-gone", successor=successor["ordinal"], loss=loss)
     if str(wishes.get("accept") or "").lower() != figure:
         given = f" (promote_accept_loss_after is {wishes['accept']})" if wishes.get("accept") else ""
         since = f", which heard from the old primary {loss['seconds']} s ago" if loss["seconds"] is not None else ""
@@ -136,7 +136,7 @@ def decide(
     rest = _rest(state, record, successor["ordinal"], given_up, wishes, fresh=True)
     problem = next((one["refusal"] for one in rest if "refusal" in one), None)
     if problem:
-        return refuse(problem, "8.4", successor=successor["ordinal"], loss=loss)
+        return refuse(problem, "primary-node-gone", successor=successor["ordinal"], loss=loss)
     steps += rest
     return sit.plan(None, steps, cause=_cause(state, old), successor=successor["ordinal"], export=export, loss=loss)
 
@@ -294,10 +294,10 @@ def _last_node(state: sit.State, ordinal: int) -> str | None:
     return str(volume["node"]) if volume is not None and volume["node"] else None
 
 
-def _cause(state: sit.State, old: sit.Pod | None) -> str:
+def _cause(state: sit.State, old: sit.Pod | None) -> sit.Cause:
     if old is None or (old["node"] and sit.away(state, old["node"])):
-        return "8.4"
-    return sit.sign(old) or "8.2"
+        return "primary-node-gone"
+    return sit.sign(old) or "primary-volume-empty"
 
 
 def _lag(pod: sit.Pod) -> float | None:

@@ -37,7 +37,7 @@ def decide(
     if isinstance(found, sit.Problem):
         return sit.plan(f"Nothing was reset. {found.sentence}", cause=found.cause, targets=[], export=[], rescue=[])
 
-    def refuse(sentence: str, cause: str | None = None) -> dict[str, Any]:
+    def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
         return sit.plan(f"Nothing was reset. {sentence}", cause=cause, targets=[], export=[], rescue=[])
 
     leader = found.leader
@@ -57,7 +57,7 @@ def decide(
             f"The primary {leader['name']} is at TXID {found.position.txid:016x}, behind {top['name']} at "
             f"{sit.txid(state, top):016x}: the replica has transactions that the primary lost, so export it "
             f"(playbooks/backup.yml -e backup_pod={top['name']}) and see {sit.RUNBOOK} before anything is replaced.",
-            "8.6",
+            "older-volume",
         )
     notes = [
         f"{pod['name']} does not answer ({pod['litefs']['error']}), so its position is not known; its volume stays."
@@ -75,7 +75,7 @@ def decide(
         steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
     pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
     foreign = [pod for pod in pods if _mismatched(found, pod)]
-    cause = "8.1C" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
+    cause = "replica-of-another-cluster" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
     rescue = [
         ordinal
         for ordinal in sorted(touched)

@@ -38,7 +38,7 @@ def decide(
     wishes = wishes or {}
     now = now or str(state["gathered_at"])
 
-    def refuse(sentence: str, cause: str | None = None) -> dict[str, Any]:
+    def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
         return sit.plan(f"Nothing was restored. {sentence}", cause=cause, export=[], look=[], way=None)
 
     if file.get("problem") or file.get("verified") is not True:
@@ -85,7 +85,7 @@ def decide(
         return sit.plan(None, [], [note], look=look, export=[], way="lost")
     problem = _unreadable(record.cluster_id, {key: held for key, held in seen.items() if key not in given_up})
     if problem:
-        return refuse(problem, "8.2")
+        return refuse(problem, "no-copy-left")
     holding = {key: held["txid"] or "" for key, held in seen.items() if held["cluster_id"] == record.cluster_id}
     if holding:
         # Not the first that comes: an older one, of a replica that was scaled away, would roll the site back.
@@ -96,7 +96,7 @@ def decide(
             f"{among}; {file.get('path')} was taken at TXID {file.get('txid') or 'unknown'}. Bring the primary back on "
             f"that volume ({sit.RUNBOOK}) and restore into the site that runs then; only volumes that are behind the "
             "backup may be removed instead, by their names.",
-            "8.2",
+            "no-copy-left",
         )
     problem = _unconfirmed(file, record.cluster_id, wishes)
     if problem:
@@ -104,7 +104,7 @@ def decide(
     claim = sit.claim_of(state, record.primary_ordinal)
     place = seen.get((claim or {}).get("volume") or "")
     if place is not None and (unlike := _unlike(file, place)):
-        return refuse(_other_shape(state, file, place, unlike, record.primary_ordinal), "8.12")
+        return refuse(_other_shape(state, file, place, unlike, record.primary_ordinal), "file-does-not-fit")
     export = [
         one["name"]
         for one in litefs.reachable(state)
@@ -124,7 +124,7 @@ def decide(
         ),
     )
     # What other clusters left behind is overwritten where the volume in question is of the same one.
-    return sit.plan(None, steps, notes, "8.2", export=export, look=[], way="lost")
+    return sit.plan(None, steps, notes, "no-copy-left", export=export, look=[], way="lost")
 
 
 def _running(
@@ -161,7 +161,7 @@ def _running(
             f"{litefs.names(better)} has transactions that the primary {leader['name']} (TXID "
             f"{found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
             f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
-            "8.6",
+            "older-volume",
         )
     problem = _unconfirmed(file, found.cluster_id, wishes)
     if problem:
@@ -177,7 +177,7 @@ def _running(
         return refuse(  # type: ignore[no-any-return]
             f"{file.get('path')} has {_SHAPE[unlike]} {file.get(unlike)} and the living database "
             f"{present.get(unlike)}; LiteFS does not survive the difference: {cure}, and restore that.",
-            "8.12",
+            "file-does-not-fit",
         )
     notes = [
         f"{pod['name']} does not follow the primary and will not get the restored data: playbooks/replica_reset.yml."
@@ -231,12 +231,14 @@ def _lost(
         elif unlike := _unlike(file, made):
             return sit.plan(
                 f"Nothing was restored. {_other_shape(state, file, made, unlike, ordinal)}",
-                cause="8.12",
+                cause="file-does-not-fit",
                 export=[],
                 look=[],
                 way="lost",
             )
-    return sit.plan(None, _lost_steps(state, file, ordinal, leader), cause="8.2", export=export, look=[], way="lost")
+    return sit.plan(
+        None, _lost_steps(state, file, ordinal, leader), cause="no-copy-left", export=export, look=[], way="lost"
+    )
 
 
 def _lost_steps(

@@ -30,7 +30,7 @@ def decide(
     now = now or str(state["gathered_at"])
     wish = sit.whole(replicas)
 
-    def refuse(sentence: str, cause: str | None = None) -> dict[str, Any]:
+    def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
         return sit.plan(f"Nothing was scaled. {sentence}", cause=cause, export=[], look=[])
 
     if wish is None:
@@ -57,7 +57,7 @@ def decide(
             f"{litefs.names(better)} has transactions that the primary {found.leader['name']} "
             f"(TXID {found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
             f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
-            "8.6",
+            "older-volume",
         )
     if wish != current and sit.rolling(state):
         return refuse(
@@ -73,10 +73,10 @@ def decide(
         look = sit.unseen((claim["volume"] for claim in kept), volumes)
         refused = _newer(found, kept, volumes or {})
         if refused:
-            return refuse(refused, "8.6")
+            return refuse(refused, "older-volume")
         refused, said = _up(state, found, current, wish, steps)
         if refused:
-            return refuse(refused, "8.1C")
+            return refuse(refused, "replica-of-another-cluster")
         notes += said
     elif wish < current:
         if remove_volumes:

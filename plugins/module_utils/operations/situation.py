@@ -5,12 +5,7 @@ A step is plain data: ``do`` (what kind of act), its arguments, and ``say`` (one
 again, on a fresh document, before each step: what is done already is not in the steps any more, so a run that died is
 continued by running it again.
 
-``cause`` names the section of the reference on LiteFS that describes what is wrong:
-    8.1A  the primary's volume is new, empty, foreign or older: the replicas hold the data
-    8.1B  the primary lost only its cluster id: its data is whole
-    8.1C  a replica's volume belongs to another cluster: the primary holds the data
-    8.3   a disk is full          8.4   the primary's node is gone        8.5   two primaries
-    8.6   a volume is older       8.9   a replica cannot apply            8.10  the primary's database is locked
+``cause`` names the section of docs/failure-modes.md that describes what is wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +14,7 @@ import datetime
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .. import identity, litefs
 
@@ -35,10 +30,28 @@ FRESH_SECONDS = 900  # how old an export may be that stands for the data before 
 # Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.
 ANY_TXID = 1
 
-_SIGNS = (
-    (r"no space left|disk (is )?full", "8.3"),
-    (r"post-apply checksum|applying ltx", "8.9"),
-    (r"panic in handler|index out of range", "8.10"),
+# Each is a section of docs/failure-modes.md.
+Cause = Literal[
+    "primary-volume-empty",
+    "cluster-id-missing",
+    "older-volume",
+    "no-copy-left",
+    "primary-node-gone",
+    "two-primaries",
+    "replica-of-another-cluster",
+    "replica-away",
+    "replica-cannot-apply",
+    "database-locked",
+    "disk-full",
+    "file-does-not-fit",
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+GUIDE = "docs/failure-modes.md"
+
+_SIGNS: tuple[tuple[str, Cause], ...] = (
+    (r"no space left|disk (is )?full", "disk-full"),
+    (r"post-apply checksum|applying ltx", "replica-cannot-apply"),
+    (r"panic in handler|index out of range", "database-locked"),
 )
 
 
@@ -57,14 +70,14 @@ class Problem:
     """Why there is no such situation."""
 
     sentence: str
-    cause: str | None = None
+    cause: Cause | None = None
 
 
 def plan(
     refusal: str | None = None,
     steps: Iterable[Mapping[str, Any]] = (),
     notes: Iterable[str] = (),
-    cause: str | None = None,
+    cause: Cause | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """A plan as plain data; a refused one has no steps."""
@@ -124,7 +137,7 @@ def look(state: State) -> Situation | Problem:
         return Problem(
             f"Pods {litefs.names(leaders)} each say that they are primary (split brain): stop all writes, export both "
             f"(playbooks/backup.yml -e backup_pod=NAME) and see {RUNBOOK}; one of them will lose what only it has.",
-            "8.5",
+            "two-primaries",
         )
     if not leaders:
         return _no_primary(state, record)
@@ -136,14 +149,14 @@ def look(state: State) -> Situation | Problem:
         return Problem(
             f"{leader['name']} is primary, but {identity.name_of(state)} says that ordinal {record.primary_ordinal} "
             "is: let playbooks/promote.yml finish, or correct the record.",
-            "8.5",
+            "two-primaries",
         )
     where = litefs.position(leader, state["database"])
     if where is None or not where.known:
         return Problem(
             f"The primary {leader['name']} does not have the database {state['database']}: check app_database, and "
             f"restore it with playbooks/restore.yml if it was removed.",
-            "8.1A" if holders(state, record.cluster_id, leader) else None,
+            "primary-volume-empty" if holders(state, record.cluster_id, leader) else None,
         )
     return Situation(record.cluster_id, leader, where, record)
 
@@ -288,7 +301,7 @@ def away(state: State, name: str) -> bool:
     return node is None or not node["ready"]
 
 
-def sign(pod: Pod) -> str | None:
+def sign(pod: Pod) -> Cause | None:
     """The cause that the pod's own words name."""
     text = f"{pod['waiting']['message'] or ''} {pod['init']['message'] or ''}"
     return next((cause for pattern, cause in _SIGNS if re.search(pattern, text, re.IGNORECASE)), None)
@@ -317,23 +330,26 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
     who = _who_holds(state, cluster_id)
     start = f"No running primary holds the recorded cluster {cluster_id} ({who})"
     if pod is None:
-        return Problem(f"{start}; there is no pod {name}: delete nothing, bring it back first (see {RUNBOOK}).", "8.4")
+        return Problem(
+            f"{start}; there is no pod {name}: delete nothing, bring it back first (see {RUNBOOK}).",
+            "primary-node-gone",
+        )
     if pod["node"] and away(state, pod["node"]):
         return Problem(
             f"{start}; {name} is on node {pod['node']}, which is not ready: delete nothing; bring the node back, or "
             f"move the role with {identity.PROMOTE}.",
-            "8.4",
+            "primary-node-gone",
         )
     # Without the guard's own advice: here there is more to say.
     said = (pod["init"]["message"] or "").partition(" Nothing was changed.")[0]
     if pod["init"]["state"] in ("failed", "waiting", "running") and said:
         cause = _cause_of_refusal(said)
         hint = {
-            "8.1B": f"its database is there and only its cluster id is missing, so write {cluster_id} back into the "
-            f"file clusterid of its volume as {RUNBOOK} shows",
-            "8.6": f"its volume is an older copy: use the kept volume, or {identity.PROMOTE}",
-            "8.1A": f"its volume is new, empty or foreign and the replicas are what is left: delete nothing, and use "
-            f"its kept volume ({RUNBOOK}) or {identity.PROMOTE}",
+            "cluster-id-missing": "its database is there and only its cluster id is missing, so write "
+            f"{cluster_id} back into the file clusterid of its volume as {RUNBOOK} shows",
+            "older-volume": f"its volume is an older copy: use the kept volume, or {identity.PROMOTE}",
+            "primary-volume-empty": "its volume is new, empty or foreign and the replicas are what is left: delete "
+            f"nothing, and use its kept volume ({RUNBOOK}) or {identity.PROMOTE}",
         }[cause]
         return Problem(f"{start}; {name} is held by the guard ({said.rstrip('.')}): {hint}.", cause)
     cause_seen = sign(pod)
@@ -345,13 +361,13 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
     )
 
 
-def _cause_of_refusal(message: str) -> str:
+def _cause_of_refusal(message: str) -> Cause:
     """The cause behind the guard's words (roles/app/files/guard.sh)."""
     if "holds no cluster id" in message:
-        return "8.1B"
+        return "cluster-id-missing"
     if "ends at TXID" in message:
-        return "8.6"
-    return "8.1A"
+        return "older-volume"
+    return "primary-volume-empty"
 
 
 def _other_primary(state: State, record: identity.Record, leader: Pod) -> Problem:
@@ -371,11 +387,11 @@ def _other_primary(state: State, record: identity.Record, leader: Pod) -> Proble
         return Problem(
             f"{start}; it has the very position and checksum of {litefs.names(twins)}, so it lost only its cluster id: "
             f"stop it, write {cluster_id} into its volume's file clusterid and start it ({RUNBOOK}).",
-            "8.1B",
+            "cluster-id-missing",
         )
     return Problem(
         f"{start}; its volume is new, empty or foreign and the replicas hold the last good copies: export it "
         f"(playbooks/backup.yml -e backup_pod={leader['name']}), delete only its pod so that the guard holds it, and "
         f"see {RUNBOOK} or {identity.PROMOTE}.",
-        "8.1A",
+        "primary-volume-empty",
     )

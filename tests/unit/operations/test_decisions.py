@@ -9,6 +9,7 @@ import cases
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.operations import promote, reset, restore, scale
+from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, guarded, site
 
 Case = tuple[str, dict[str, Any], Any, str | None, list[str]]
@@ -42,7 +43,7 @@ RESET: list[Case] = [
     ("nothing is mismatched", site(), "mismatched", None, []),
     ("a list names a healthy one", site(), [1, 2], None, []),
     (
-        "8.9: a replica that cannot apply",
+        "a replica that cannot apply",
         site({2: gone()}),
         [2],
         None,
@@ -69,24 +70,48 @@ RESET: list[Case] = [
         None,
         ["delete_pod 1"],
     ),
-    ("0.3: pod-0 is held by the guard", guarded(), "mismatched", r"8.1A No running primary holds .* volume is new", []),
-    ("pod-0 is held, nothing is mismatched", guarded(), [1], "8.1A No running primary holds", []),
+    (
+        "pod-0 is held by the guard",
+        guarded(),
+        "mismatched",
+        r"primary-volume-empty No running primary holds .* volume is new",
+        [],
+    ),
+    ("pod-0 is held, nothing is mismatched", guarded(), [1], "primary-volume-empty No running primary holds", []),
     (
         "pod-0 is held and the replicas are named",
         guarded(answers={1: alone(5, B), 2: alone(5, B)}),
         [1, 2],
-        "8.1A No running primary holds",
+        "primary-volume-empty No running primary holds",
         [],
     ),
-    ("8.1 B: only the id is missing on the held volume", guarded(cases.NO_ID), [1], "8.1B .*only its cluster id", []),
-    ("8.6: the held volume is older", guarded(cases.OLDER), [1], "8.6 .*older copy", []),
-    ("0.2: an empty primary runs under a new id", FOREIGN_PRIMARY, "mismatched", "8.1A .*reset no replica", []),
-    ("an empty primary runs, replicas named", FOREIGN_PRIMARY, [1, 2], "8.1A .*last good copies", []),
-    ("8.1 B: the primary runs, only its id is new", LOST_ID_ONLY, "mismatched", "8.1B .*lost only its cluster id", []),
-    ("8.6: a replica is ahead of the primary", REPLICA_AHEAD, [1], "8.6 .*behind abaci-app-1", []),
-    ("a replica is ahead, the other is named", REPLICA_AHEAD, [2], "8.6 .*behind abaci-app-1", []),
-    ("8.5: two primaries", TWO_PRIMARIES, [2], "8.5 .*split brain", []),
-    ("8.4: the primary's node is gone", dead_node(), [1], "8.4 .*node node-0, which is not ready", []),
+    (
+        "only the id is missing on the held volume",
+        guarded(cases.NO_ID),
+        [1],
+        "cluster-id-missing .*only its cluster id",
+        [],
+    ),
+    ("the held volume is older", guarded(cases.OLDER), [1], "older-volume .*older copy", []),
+    (
+        "an empty primary runs under a new id",
+        FOREIGN_PRIMARY,
+        "mismatched",
+        "primary-volume-empty .*reset no replica",
+        [],
+    ),
+    ("an empty primary runs, replicas named", FOREIGN_PRIMARY, [1, 2], "primary-volume-empty .*last good copies", []),
+    (
+        "the primary runs, only its id is new",
+        LOST_ID_ONLY,
+        "mismatched",
+        "cluster-id-missing .*lost only its cluster id",
+        [],
+    ),
+    ("a replica is ahead of the primary", REPLICA_AHEAD, [1], "older-volume .*behind abaci-app-1", []),
+    ("a replica is ahead, the other is named", REPLICA_AHEAD, [2], "older-volume .*behind abaci-app-1", []),
+    ("two primaries", TWO_PRIMARIES, [2], "two-primaries .*split brain", []),
+    ("the primary's node is gone", dead_node(), [1], "primary-node-gone .*node node-0, which is not ready", []),
     ("the primary is named", SEED, [0], "abaci-app-0 is the primary", []),
     ("the primary is among those named", SEED, [0, 1, 2], "abaci-app-0 is the primary", []),
     (
@@ -122,7 +147,7 @@ RESET: list[Case] = [
         "the primary has no database",
         site({0: make.node(primary=True, database=None), 1: make.node(B)}),
         "mismatched",
-        "8.1A .*does not have the database",
+        "primary-volume-empty .*does not have the database",
         [],
     ),
     (
@@ -137,7 +162,7 @@ RESET: list[Case] = [
 
 def check(plan: Mapping[str, Any], refusal: str | None, steps: list[str]) -> None:
     if refusal is not None:
-        cause, _, words = refusal.partition(" ") if refusal[:2] in ("8.",) else ("", "", refusal)
+        cause, _, words = refusal.partition(" ") if refusal.split()[0] in sit.CAUSES else ("", "", refusal)
         assert plan["refusal"], f"it would act: {plan['steps']}"
         assert plan["steps"] == []
         pattern = words if cause else refusal
@@ -279,14 +304,21 @@ SCALE: list[tuple[str, dict[str, Any], Any, bool, str | None, list[str]]] = [
         "the primary is abaci-app-2",
         [],
     ),
-    ("0.3: up while the guard holds pod-0", guarded(), 5, False, "8.1A No running primary", []),
-    ("down while the guard holds pod-0", guarded(), 1, False, "8.1A No running primary", []),
-    ("down while an empty primary runs", FOREIGN_PRIMARY, 1, False, "8.1A .*delete nothing", []),
-    ("down would stop the best copy", site({2: make.node(txid=9)}), 2, False, "8.6 .*does not have", []),
-    ("8.5: two primaries", TWO_PRIMARIES, 1, False, "8.5 split brain", []),
+    ("up while the guard holds pod-0", guarded(), 5, False, "primary-volume-empty No running primary", []),
+    ("down while the guard holds pod-0", guarded(), 1, False, "primary-volume-empty No running primary", []),
+    ("down while an empty primary runs", FOREIGN_PRIMARY, 1, False, "primary-volume-empty .*delete nothing", []),
+    ("down would stop the best copy", site({2: make.node(txid=9)}), 2, False, "older-volume .*does not have", []),
+    ("two primaries", TWO_PRIMARIES, 1, False, "two-primaries split brain", []),
     ("Keel is rolling it out", ROLLING, 4, False, "is being rolled out", []),
     ("rolling, and nothing to do", ROLLING, 3, False, None, []),
-    ("up while a replica is mismatched", site({2: make.node(B)}), 4, False, "8.1C replica_reset", []),
+    (
+        "up while a replica is mismatched",
+        site({2: make.node(B)}),
+        4,
+        False,
+        "replica-of-another-cluster replica_reset",
+        [],
+    ),
     ("down takes a mismatched replica away and keeps its volume", site({2: make.node(B)}), 2, False, None, ["scale"]),
     ("down with its volume", site(), 2, True, None, ["scale", "delete_claim 2", "remove_volume"]),
     ("down with the volume of a mismatched one", site({2: make.node(B)}), 2, True, "not the recorded", []),
@@ -336,7 +368,7 @@ def test_scale_up_proves_each_replica_before_the_next() -> None:
     ]
 
 
-def test_hazard_8_6_a_kept_volume_that_is_newer_than_the_primary_is_not_started() -> None:
+def test_hazard_a_kept_volume_that_is_newer_than_the_primary_is_not_started() -> None:
     state = site(pods=[make.pod(0)], statefulset=make.statefulset(replicas=1))
     assert scale.decide(state, 2, now=NOW)["look"] == ["pvc-1"]
 
@@ -379,9 +411,15 @@ FIGURE = f"{5:016x}"
 FORCED = dead_node(pods=[cases.homeless(0), make.pod(1), make.pod(2)])
 ACCEPT = {"accept": FIGURE}
 PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]] = [
-    ("the volume is lost, the figure is asked for", guarded(), {}, f"8.2 promote_accept_loss_after={FIGURE}", []),
-    ("a wrong figure", guarded(), {"accept": f"{4:016x}"}, "8.2 is 0000000000000004", []),
-    ("yes is no figure", guarded(), {"accept": "yes"}, "8.2 promote_accept_loss_after=", []),
+    (
+        "the volume is lost, the figure is asked for",
+        guarded(),
+        {},
+        f"primary-volume-empty promote_accept_loss_after={FIGURE}",
+        [],
+    ),
+    ("a wrong figure", guarded(), {"accept": f"{4:016x}"}, "primary-volume-empty is 0000000000000004", []),
+    ("yes is no figure", guarded(), {"accept": "yes"}, "primary-volume-empty promote_accept_loss_after=", []),
     (
         "the volume is lost and the loss accepted",
         guarded(),
@@ -411,19 +449,37 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         ["record", "stop 0", "render 2", "restart 2", "restart 1"],
     ),
     ("a healthy primary", site(), ACCEPT, "nothing to promote", []),
-    ("two primaries", TWO_PRIMARIES, ACCEPT, "8.5 each say", []),
-    ("8.4: the node is away and nobody said that it is off", dead_node(), ACCEPT, "8.4 promote_node_off=node-0", []),
-    ("another node was named", dead_node(), {**ACCEPT, "node_off": "node-1"}, "8.4 promote_node_off=node-0", []),
+    ("two primaries", TWO_PRIMARIES, ACCEPT, "two-primaries each say", []),
     (
-        "8.4: the node is off",
+        "the node is away and nobody said that it is off",
+        dead_node(),
+        ACCEPT,
+        "primary-node-gone promote_node_off=node-0",
+        [],
+    ),
+    (
+        "another node was named",
+        dead_node(),
+        {**ACCEPT, "node_off": "node-1"},
+        "primary-node-gone promote_node_off=node-0",
+        [],
+    ),
+    (
+        "the node is off",
         dead_node(),
         {**ACCEPT, "node_off": "node-0"},
         None,
         ["record", "stop 0", "render 1", "restart 1", "restart 2"],
     ),
-    ("8.4: its pod was deleted by force, so it may still run", FORCED, ACCEPT, "8.4 promote_node_off=node-0", []),
     (
-        "8.4: deleted by force, and the node is off",
+        "its pod was deleted by force, so it may still run",
+        FORCED,
+        ACCEPT,
+        "primary-node-gone promote_node_off=node-0",
+        [],
+    ),
+    (
+        "deleted by force, and the node is off",
         FORCED,
         {**ACCEPT, "node_off": "node-0"},
         None,
@@ -433,26 +489,38 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         "a replica has no pod, and its volume may have more",
         guarded(pods=[make.held(0, cases.LOST), make.pod(1)]),
         ACCEPT,
-        "8.4 abaci-app-2 is not there while its claim is",
+        "replica-away abaci-app-2 is not there while its claim is",
         [],
     ),
     (
         "the recorded primary answers, as no primary, and has the most",
         site({0: alone(9), 1: alone(5), 2: alone(5)}),
         ACCEPT,
-        "8.6 abaci-app-0 answers, though not as primary",
+        "older-volume abaci-app-0 answers, though not as primary",
         [],
     ),
-    ("a node is named that is up", guarded(), {**ACCEPT, "node_off": "node-1"}, "8.4 leave the variable out", []),
+    (
+        "a node is named that is up",
+        guarded(),
+        {**ACCEPT, "node_off": "node-1"},
+        "primary-node-gone leave the variable out",
+        [],
+    ),
     (
         "no replica holds the recorded cluster",
         guarded(answers={1: alone(5, B), 2: alone(5, B)}),
         ACCEPT,
-        "8.2 kept volume",
+        "no-copy-left kept volume",
         [],
     ),
-    ("no replica answers", guarded(answers={1: gone(), 2: gone()}), ACCEPT, "8.2 restore.yml", []),
-    ("one replica does not answer and may have more", guarded(answers={2: gone()}), ACCEPT, "8.4 may have more", []),
+    ("no replica answers", guarded(answers={1: gone(), 2: gone()}), ACCEPT, "no-copy-left restore.yml", []),
+    (
+        "one replica does not answer and may have more",
+        guarded(answers={2: gone()}),
+        ACCEPT,
+        "replica-away may have more",
+        [],
+    ),
     (
         "it is given up",
         guarded(answers={2: gone()}),
@@ -461,14 +529,14 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         ["record", "stop 0", "stop 2", "render 1", "restart 1"],
     ),
     (
-        "8.5: two histories at one TXID",
+        "two histories at one TXID",
         guarded(answers={2: alone(5, checksum="bad0000000000005")}),
         ACCEPT,
-        "8.5 two histories",
+        "two-primaries two histories",
         [],
     ),
     (
-        "8.2: an empty primary runs; it is stopped and the guard holds it",
+        "an empty primary runs; it is stopped and the guard holds it",
         FOREIGN_PRIMARY,
         ACCEPT,
         None,
@@ -481,7 +549,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         "a stranger says that it is primary",
         site({0: gone(), 1: make.node(B, primary=True), 2: alone(5)}),
         ACCEPT,
-        "8.5 neither the recorded primary",
+        "two-primaries neither the recorded primary",
         [],
     ),
 ]
@@ -585,51 +653,59 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
     ("another cluster's backup, confirmed", site(), file(cluster_id=B), {"into": A}, None, None, ["import"]),
     ("a plain file is not confirmed", site(), file(cluster_id=None), {}, None, "has no manifest", []),
     ("a plain file, confirmed", site(), file(cluster_id=None), {"into": A}, None, None, ["import"]),
-    ("8.12: another page size", site(), file(page_size=1024), {}, None, "8.12 page size 1024", []),
-    ("8.12: another journal mode", site(), file(journal_mode="delete"), {}, None, "8.12 journal mode delete", []),
+    ("another page size", site(), file(page_size=1024), {}, None, "file-does-not-fit page size 1024", []),
+    (
+        "another journal mode",
+        site(),
+        file(journal_mode="delete"),
+        {},
+        None,
+        "file-does-not-fit journal mode delete",
+        [],
+    ),
     ("a file that is not sound", site(), file(verified=False, problem="it is broken"), {}, None, "it is broken", []),
     ("a file that nobody checked", site(), file(verified=None), {}, None, "not verified", []),
-    ("a replica is ahead", REPLICA_AHEAD, file(), {}, None, "8.6 does not have", []),
-    ("8.5: two primaries", TWO_PRIMARIES, file(), {}, None, "8.5 split brain", []),
+    ("a replica is ahead", REPLICA_AHEAD, file(), {}, None, "older-volume does not have", []),
+    ("two primaries", TWO_PRIMARIES, file(), {}, None, "two-primaries split brain", []),
     (
         "an empty primary runs while replicas hold the data",
         FOREIGN_PRIMARY,
         file(),
         {},
         None,
-        "8.1A delete nothing",
+        "primary-volume-empty delete nothing",
         [],
     ),
     (
-        "0.2: the guard holds pod-0, a replica has the data",
+        "the guard holds pod-0, a replica has the data",
         guarded(),
         file(),
         {},
         NEWER,
-        "8.1A restore into the site that runs then",
+        "primary-volume-empty restore into the site that runs then",
         [],
     ),
     ("no copy left, volumes unseen: a look comes first", ALL_FOREIGN, file(), {}, {}, None, []),
     (
-        "8.1 B: no copy left, but a volume has a database that lost its id",
+        "no copy left, but a volume has a database that lost its id",
         ALL_FOREIGN,
         file(),
         {},
         {**NEWER, "pvc-0": held(None, "64")},
-        "8.2 Volume pvc-0 holds a database up to TXID 64 without a cluster id",
+        "no-copy-left Volume pvc-0 holds a database up to TXID 64 without a cluster id",
         [],
     ),
     (
-        "8.12: no copy left, and pod-0's own volume has another page size",
+        "no copy left, and pod-0's own volume has another page size",
         ALL_FOREIGN,
         file(),
         {},
         {**NEWER, "pvc-0": held(B, "1", page_size=1024, journal_mode="wal")},
-        "8.12 page size 4096 and the database on the volume of abaci-app-0 1024; .*delete pvc litefs-data-abaci-app-0",
+        "file-does-not-fit page size 4096 and the database on the volume of abaci-app-0 1024; .*delete pvc litefs-data-",
         [],
     ),
     (
-        "8.12: the record says restore, and what pod 0 serves has another journal mode",
+        "the record says restore, and what pod 0 serves has another journal mode",
         site(
             {0: make.node(B, txid=5, primary=True), 1: gone(), 2: gone()},
             record=make.record("restore", A),
@@ -638,7 +714,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(journal_mode="delete"),
         {},
         None,
-        "8.12 journal mode delete",
+        "file-does-not-fit journal mode delete",
         [],
     ),
     (
@@ -647,7 +723,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(),
         {},
         {**NEWER, "pvc-2": held(A, "20")},
-        f"8.2 Volume pvc-2 holds the recorded cluster {A} up to TXID 20; /backups/one.sqlite was taken",
+        f"no-copy-left Volume pvc-2 holds the recorded cluster {A} up to TXID 20; /backups/one.sqlite was taken",
         [],
     ),
     (
@@ -656,7 +732,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(),
         {},
         {**NEWER, "pvc-1": held(A, "1f"), "pvc-2": held(A, "20")},
-        f"8.2 Volume pvc-2 holds the recorded cluster {A} up to TXID 20, the newest of 2;",
+        f"no-copy-left Volume pvc-2 holds the recorded cluster {A} up to TXID 20, the newest of 2;",
         [],
     ),
     (
@@ -665,7 +741,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(),
         {},
         {**NEWER, "pvc-2": BLIND},
-        "8.2 volume pvc-2 on node node-2 cannot be read",
+        "no-copy-left volume pvc-2 on node node-2 cannot be read",
         [],
     ),
     (
@@ -678,7 +754,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
     ),
     (
-        "8.2 3b: no copy is left, proven",
+        "no copy is left, proven",
         ALL_FOREIGN,
         file(),
         {},
@@ -693,7 +769,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(),
         {},
         NEWER,
-        "8.4 not held",
+        "primary-node-gone not held",
         [],
     ),
     ("no record", NO_RECORD, file(), {}, None, "no ConfigMap", []),

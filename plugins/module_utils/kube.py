@@ -8,6 +8,8 @@ Safe to use from several threads at once.
 from __future__ import annotations
 
 import contextlib
+import datetime
+import email.utils
 import http.client
 import io
 import json
@@ -72,6 +74,7 @@ class Client:
         self.server: str = self._configuration.host.rstrip("/")
         self._kinds: dict[str, dict[str, Object]] = {}
         self._lock = threading.Lock()
+        self._told: tuple[datetime.datetime, float] | None = None  # the server's time, and when it said so
 
     # --- objects ---------------------------------------------------------------------------------------------
 
@@ -190,6 +193,22 @@ class Client:
         """Return the body of GET ``path`` as it comes, e.g. /version or /api/v1/nodes/<name>/proxy/configz."""
         return self._request("GET", path)
 
+    def server_time(self) -> str:
+        """The API server's time now (RFC 3339, UTC): what its last answer said, and what passed since.
+
+        The one clock by which leases, exports and backups of several controllers are compared. Asks where nothing was
+        answered yet; KubeError where the API does not answer, or does not say its time.
+        """
+        if self._told is None:
+            self.raw("/version")
+        if self._told is None:
+            raise KubeError(
+                f"The API server {self.server} does not say what time it is: its answers have no header Date."
+            )
+        said, at = self._told
+        moment = said + datetime.timedelta(seconds=time.monotonic() - at)
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
     # --- pods ------------------------------------------------------------------------------------------------
 
     def portforward_get(
@@ -268,7 +287,14 @@ class Client:
         body: Object | None = None,
         content_type: str = "application/json",
     ) -> Any:
-        return json.loads(self._request(method, path, query, body, content_type))
+        content = self._request(method, path, query, body, content_type)
+        try:
+            return json.loads(content)
+        except ValueError as exc:
+            raise KubeError(
+                f"The API server {self.server} answered {method} {path} with something else than JSON, or with half of "
+                f"it ({one_line(exc)}): run again."
+            ) from exc
 
     def _auth_headers(self) -> dict[str, str]:
         settings = self._configuration.auth_settings().values()
@@ -291,21 +317,31 @@ class Client:
             headers["Content-Type"] = content_type
             data = json.dumps(body).encode()
         try:
-            answer = self._pool.request(
-                method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=self.timeout), retries=False
-            )
+            status, date, content = self._send(method, url, data, headers)
         except urllib3.exceptions.HTTPError as exc:
             raise KubeError(
                 f"The API server {self.server} does not answer ({one_line(exc)}): check that the cluster runs and "
                 f"that the kubeconfig {self.kubeconfig} names the right address."
             ) from exc
-        content: bytes = answer.data
-        if answer.status >= 400:
+        with contextlib.suppress(ValueError):
+            self._told = email.utils.parsedate_to_datetime(date or ""), time.monotonic()
+        if status >= 400:
             raise KubeError(
-                f"The API server {self.server} answered {answer.status} to {method} {path}: {_reason(content)}.",
-                answer.status,
+                f"The API server {self.server} answered {status} to {method} {path}: {_reason(content)}.",
+                status,
             )
         return content
+
+    def _send(
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, str | None, bytes]:
+        """One request on the wire: status, header Date and body. Raises urllib3's HTTPError where nothing came."""
+        import urllib3
+
+        answer = self._pool.request(
+            method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=self.timeout), retries=False
+        )
+        return answer.status, answer.headers.get("Date"), answer.data
 
 
 @contextlib.contextmanager

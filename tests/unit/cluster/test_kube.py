@@ -117,6 +117,26 @@ def client(api: Api, tmp_path: Path) -> Any:
     return kube.connect(kubeconfig(tmp_path, f"http://127.0.0.1:{api.server_address[1]}"), timeout=5)
 
 
+def test_the_time_is_that_of_the_servers_last_answer(api: Api, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.answers["GET /version"] = (200, {})
+    for year in (2019, 2031):
+        date = f"Tue, 01 Jan {year} 12:00:00 GMT"
+        monkeypatch.setattr(Handler, "date_time_string", lambda *_arguments, date=date: date)
+        client.raw("/version")
+        assert client.server_time().startswith(f"{year}-01-01T12:00:0")
+    monkeypatch.setattr(Handler, "date_time_string", lambda *_arguments: "half past two")
+    client._told = None
+    with pytest.raises(kube.KubeError, match="does not say what time it is"):
+        client.server_time()
+
+
+def test_half_an_answer_is_a_sentence(api: Api, client: Any) -> None:
+    api.answers["GET /api/v1/namespaces/abaci/pods/p"] = (200, b'{"kind": "Po')
+    with pytest.raises(kube.KubeError, match="half of it") as caught:
+        client.get("v1", "Pod", "p", "abaci")
+    assert caught.value.status is None
+
+
 def test_get_returns_the_object_or_none(api: Api, client: Any) -> None:
     api.answers["GET /api/v1/namespaces/abaci/pods/p"] = (200, {"kind": "Pod"})
     assert client.get("v1", "Pod", "p", "abaci") == {"kind": "Pod"}

@@ -24,7 +24,7 @@ OWNED_KEYS = {
 }
 VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)\+k3s(\d+)")
 TOKEN = re.compile(r"K10([0-9a-f]{64})::(.+)", re.DOTALL)
-REMOVE = "systemctl disable --now k3s k3s-agent; rm -rf /etc/rancher /var/lib/rancher"
+RUNBOOK = "docs/runbooks/server-lost.md"
 # The binary says armhf where the lists say arm.
 ARCHITECTURES = {"amd64": "", "arm64": "-arm64", "arm": "-armhf"}
 
@@ -100,7 +100,8 @@ def upgrade_mistake(installed: str, wanted: str, allowed: bool) -> str:
         old, new = parse_version(installed), parse_version(wanted)
     except ValueError:
         return (
-            f"{installed} is installed, which is no release of k3s; remove it first ({REMOVE}), or leave this host out."
+            f"{installed} is installed, which is no release of k3s, so nothing says what may follow it; leave this "
+            "host out of the inventory."
         )
     if new < old:
         return (
@@ -218,8 +219,8 @@ def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report])
     if other in probe["units"]:
         role = "server" if report["name"] in servers else "agent"
         found.append(
-            f"the service {other} is installed, but the inventory says {role}; put the host back into its group, "
-            f"or remove k3s there first ({REMOVE})."
+            f"the service {other} is installed, but the inventory says {role}; put the host back into its group, or "
+            f"put its k3s aside first. {_kept(probe)}"
         )
     # An agent behind a server that has the wanted version already is an upgrade that was interrupted: it goes on.
     server = by_name.get(servers[0]) if servers else None
@@ -271,7 +272,7 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
             "remove k3s_token from the inventory (the cluster keeps its own), or correct it."
         )
     for agent in agents:
-        foreign = foreign_mistake(agent["name"], agent["probe"]["ca_hash"], server["name"], probe["ca_hash"])
+        foreign = foreign_mistake(agent["name"], agent["probe"], server["name"], probe["ca_hash"])
         if foreign:
             found.append(foreign)
     if not probe["ca_hash"] and server["wishes"]["token_is_long"]:
@@ -282,18 +283,31 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
     return found
 
 
-def foreign_mistake(agent: str, agent_hash: str, server: str, server_hash: str) -> str:
+def foreign_mistake(agent: str, probe: Mapping[str, Any], server: str, server_hash: str) -> str:
     """Return why an agent may not join the server's cluster: it belongs to one with another CA. Empty hash: none."""
-    if not agent_hash or agent_hash == server_hash:
+    if not probe["ca_hash"] or probe["ca_hash"] == server_hash:
         return ""
     if not server_hash:
         return (
             f"{agent} belongs to a cluster, but {server} has none, and a second one must not be founded; check that "
-            f"{server} is the right host and its data directory is there, or remove k3s from {agent} first ({REMOVE})."
+            f"{server} is the right host and its data directory is mounted. Where its disk is lost, bring the cluster "
+            f"back with playbooks/cluster_restore.yml, or without a backup of it by {RUNBOOK}. {_kept(probe)}"
         )
     return (
-        f"{agent} holds the token of another cluster than the one on {server}; remove k3s there first ({REMOVE}), "
-        "or take the host out of this inventory."
+        f"{agent} belongs to another cluster than the one on {server}; take the host out of this inventory, or put its "
+        f"k3s aside first. {_kept(probe)}"
+    )
+
+
+def _kept(probe: Mapping[str, Any]) -> str:
+    """What the host still holds, and where it is written how to copy it away. No command: it would be pasted unread."""
+    names = probe["volumes"]
+    if not names:
+        return f"It holds no volumes in {probe['storage']}; {RUNBOOK} says how to put k3s aside."
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"It holds {len(names)} volume{'' if len(names) == 1 else 's'} in {probe['storage']} ({shown}), which may be "
+        f"the last copies of a database: {RUNBOOK} says how to copy them away, and how to put k3s aside without them."
     )
 
 

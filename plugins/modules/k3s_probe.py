@@ -14,6 +14,10 @@ options:
     description: k3s's data directory.
     type: path
     default: /var/lib/rancher/k3s
+  storage_dir:
+    description: Where local-path keeps the volumes; empty is C(storage) in O(data_dir).
+    type: path
+    default: ""
   token:
     description: Token of the inventory, to compare with the living cluster's; empty compares nothing.
     type: str
@@ -106,16 +110,26 @@ def link(name: str) -> str:
     return "other" if os.path.lexists(path) else "absent"
 
 
+def folders(path: str) -> list[str]:
+    """Return the names of the folders in a folder, in order; none where there is none."""
+    try:
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
+            "storage_dir": {"type": "path", "default": ""},
             "token": {"type": "str", "default": "", "no_log": True},
             "links": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     data_dir, token = module.params["data_dir"], module.params["token"]
+    storage = module.params["storage_dir"] or f"{data_dir}/storage"
     arch = MACHINES.get(platform.machine(), platform.machine())
     units = [unit for unit in UNITS if os.path.exists(f"/etc/systemd/system/{unit}.service")]
     living = read(f"{data_dir}/server/token")
@@ -134,6 +148,8 @@ def main() -> None:
             "stale_inputs": sorted({path for unit in units for path in stale_inputs(unit)}),
             "ca_hash": k3s.ca_hash(living) or ("" if "k3s" in units else joined),
             "token_matches": k3s.same_token(token, living) if token and living else None,
+            "storage": storage,
+            "volumes": folders(storage),
             "links": {name: link(name) for name in module.params["links"]},
         },
     )

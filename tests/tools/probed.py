@@ -13,4 +13,6 @@ BARE: dict[str, Any] = {
     "units": [],
     "ca_hash": "",
     "token_matches": None,
+    "storage": "/var/lib/rancher/k3s/storage",
+    "volumes": [],
 }

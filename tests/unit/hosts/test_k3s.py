@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -196,7 +197,53 @@ def test_a_second_cluster_is_never_founded_while_agents_hold_one() -> None:
 
 def test_an_agent_of_another_cluster_is_refused() -> None:
     found = judge(node("server-0", ca_hash=HASH_A), node("agent-1", ca_hash=HASH_B))
-    assert len(found) == 1 and "agent-1 holds the token of another cluster" in found[0]
+    assert len(found) == 1 and "agent-1 belongs to another cluster" in found[0]
+
+
+VOLUMES = ["pvc-1_abaci_litefs-data-abaci-app-0", "pvc-2_abaci_litefs-data-abaci-app-1", "pvc-3_abaci_redis", "pvc-4"]
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        [node("server-0"), node("agent-1", ca_hash=HASH_A, volumes=VOLUMES)],
+        [node("server-0", ca_hash=HASH_A), node("agent-1", ca_hash=HASH_B, volumes=VOLUMES)],
+        [node("server-0", units=["k3s-agent"], volumes=VOLUMES)],
+        [node("server-0"), node("agent-1", units=["k3s"], volumes=VOLUMES)],
+    ],
+)
+def test_a_host_that_holds_volumes_is_refused_with_their_names_and_the_way_to_save_them(
+    reports: list[dict[str, Any]],
+) -> None:
+    (found,) = judge(*reports)
+    for words in (
+        "4 volumes in /var/lib/rancher/k3s/storage",
+        VOLUMES[0],
+        "and 1 more",
+        "docs/runbooks/server-lost.md",
+    ):
+        assert words in found, found
+
+
+def test_a_server_that_lost_its_disk_is_refused_with_both_ways_back() -> None:
+    (found,) = judge(node("server-0"), node("agent-1", ca_hash=HASH_A))
+    assert "playbooks/cluster_restore.yml" in found and "docs/runbooks/server-lost.md" in found
+    assert (pathlib.Path(__file__).parents[3] / "playbooks/cluster_restore.yml").is_file()
+
+
+def test_no_sentence_of_ours_names_a_command_that_removes_a_folder() -> None:
+    """What a refusal or a page names is pasted, and the folder may hold the last copy of a database."""
+    root = pathlib.Path(__file__).parents[3]
+    files = [root / "README.md", root / "site.yml"]
+    files += [
+        path for part in ("docs", "plugins", "roles", "playbooks", "inventories") for path in (root / part).rglob("*")
+    ]
+    text = {
+        path: path.read_text(errors="replace") for path in files if path.suffix in (".py", ".yml", ".md", ".sh", ".j2")
+    }
+    assert len(text) > 200
+    removing = re.compile(r"rm +-[a-zA-Z]*[rR]|k3s-(agent-)?uninstall")
+    assert [path.name for path in text if removing.search(text[path])] == []
 
 
 def test_the_token_of_another_cluster_is_refused_with_the_variable() -> None:

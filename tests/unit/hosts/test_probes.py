@@ -88,3 +88,11 @@ def test_the_root_is_a_directory_with_the_mark() -> None:
 def test_everything_else_is_refused_as_not_implemented() -> None:
     reply, _version = fuse_probe.answer(request(99))
     assert struct.unpack("=IiQ", reply) == (16, fuse_probe.ENOSYS, 77)
+
+
+def test_the_probe_of_k3s_names_the_volumes_of_a_host(tmp_path: pathlib.Path) -> None:
+    for name in ("pvc-2", "pvc-1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    assert k3s_probe.folders(str(tmp_path)) == ["pvc-1", "pvc-2"]
+    assert k3s_probe.folders(str(tmp_path / "absent")) == []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import kube, litefs
-from . import backup, retention, sqlitefile, transfer
+from . import backup, keeping, retention, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
 from .runner import now
 
-# However well a database is compressed before it is encrypted, it is no smaller.
-LEAST_ENCRYPTED = 64
-
-
-class Failed(Exception):
-    """No backup was made; the message says why."""
+Failed = keeping.Failed
 
 
 def export(
@@ -131,83 +124,10 @@ def _log(site: Site, pod: str, seconds: int) -> str:
 def store(
     path: Path, directory: Path, manifest: Mapping[str, Any], encrypt: Sequence[str] = (), decrypt: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Put a verified file under its name, its manifest last: what has no manifest is no backup.
-
-    The manifest's size and sha256 are the database's, stored_size and stored_sha256 those of the file as it lies there.
-    read_back: the stored file was seen to hold the database; of an encrypted one only ``decrypt`` can show that.
-    """
+    """Put a verified database under its name, its manifest last; see keeping.put()."""
     stamp = now()[:19] + "Z"
     stem = backup.stem(str(manifest["database"]), stamp, str(manifest["pod"]), str(manifest["txid"]))
-    target = directory / (f"{stem}.sqlite" + (".encrypted" if encrypt else ""))
-    temporary = path.with_name("out")
-    if encrypt:
-        _encrypt(path, temporary, encrypt)
-        if decrypt:
-            _read_back(temporary, path.with_name("back"), decrypt, str(manifest["sha256"]))
-    else:
-        path.rename(temporary)
-    whole = {
-        "schema": retention.SCHEMA,
-        "time": stamp,
-        **manifest,
-        "file": target.name,
-        "stored_size": temporary.stat().st_size,
-        "stored_sha256": sqlitefile.sha256(temporary) if encrypt else manifest["sha256"],
-        "encrypted": bool(encrypt),
-        "read_back": bool(decrypt) or not encrypt,
-        "verified": True,
-    }
-    temporary.chmod(0o600)
-    _sync(temporary)
-    temporary.rename(target)
-    note = path.with_name("manifest")
-    note.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
-    note.chmod(0o600)
-    _sync(note)
-    note.rename(directory / (stem + retention.SUFFIX))
-    _sync(directory)
-    return {**whole, "path": str(target), "manifest": str(directory / (stem + retention.SUFFIX))}
-
-
-def _encrypt(path: Path, target: Path, command: Sequence[str]) -> None:
-    problem = _through(command, path, target)
-    size = target.stat().st_size
-    if problem is None and size < LEAST_ENCRYPTED:
-        problem = f"it wrote {size} bytes, which hold no database"
-    if problem:
-        raise Failed(f"backup_encrypt_command ({command[0]}) failed ({problem}).")
-
-
-def _read_back(path: Path, target: Path, command: Sequence[str], sha256: str) -> None:
-    problem = _through(command, path, target)
-    if problem is None and sqlitefile.sha256(target) != sha256:
-        problem = "it gives back another content"
-    if problem:
-        raise Failed(
-            f"backup_decrypt_command ({command[0]}) does not give the database back from what backup_encrypt_command "
-            f"wrote ({problem}): no backup was made."
-        )
-    target.unlink()
-
-
-def _through(command: Sequence[str], source: Path, target: Path) -> str | None:
-    """Run a command with one file as its input and another as its output; why it failed, None where it did not."""
-    early = False
-    with source.open("rb") as given, target.open("wb") as made, tempfile.TemporaryFile() as errors:
-        try:
-            # Through a pipe: of a file nobody sees whether the command read it to its end.
-            with subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=made, stderr=errors) as process:
-                assert process.stdin is not None
-                shutil.copyfileobj(given, process.stdin)
-        except BrokenPipeError:
-            early = True
-        except OSError as exc:
-            return str(exc.strerror or exc)
-        errors.seek(0)
-        said = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-    if process.returncode:
-        return "".join(said) or f"exit status {process.returncode}"
-    return "it ended before it had read everything" if early else None
+    return keeping.put(path, directory, stem, ".sqlite", {"time": stamp, **manifest}, encrypt, decrypt)
 
 
 def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
@@ -235,7 +155,7 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
             if "stored_sha256" in manifest and sqlitefile.sha256(path) != manifest["stored_sha256"]:
                 return {**answer, "problem": "its stored_sha256 is not the one in its manifest: it was changed"}
             plain = work / stem
-            problem = _through(decrypt, path, plain)
+            problem = keeping.through(decrypt, path, plain)
         except OSError as exc:
             problem = str(exc)
         if problem:
@@ -294,11 +214,3 @@ def _folder(directory: Path) -> Path:
     if not directory.is_dir():
         raise Failed(f"There is no directory {directory} on the controller.")
     return directory
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,130 @@
+"""Putting a verified file away: perhaps encrypted and read back, its manifest last. Standard library only.
+
+The scheduled copy of the cluster's datastore runs this file on a host, where nothing else of the collection is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import retention
+
+# However well a database is compressed before it is encrypted, it is no smaller.
+LEAST_ENCRYPTED = 64
+
+
+class Failed(Exception):
+    """No backup was made; the message says why."""
+
+
+def put(
+    path: Path,
+    directory: Path,
+    stem: str,
+    ending: str,
+    manifest: Mapping[str, Any],
+    encrypt: Sequence[str] = (),
+    decrypt: Sequence[str] = (),
+    *,
+    variables: str = "backup",
+) -> dict[str, Any]:
+    """Put a verified file under its name, its manifest last: what has no manifest is no backup.
+
+    ``path`` stands in a folder of its own on the file system of ``directory``, and is moved. The manifest's size and
+    sha256 are the content's, stored_size and stored_sha256 those of the file as it lies there. read_back: the stored
+    file was seen to hold the content; of an encrypted one only ``decrypt`` can show that. ``variables``: how the names
+    of the operator's variables begin.
+
+    Returns the manifest with ``path`` and ``manifest``. Raises Failed and OSError.
+    """
+    target = directory / (stem + ending + (".encrypted" if encrypt else ""))
+    temporary = path.with_name("out")
+    if encrypt:
+        _encrypt(path, temporary, encrypt, variables)
+        if decrypt:
+            _read_back(temporary, path.with_name("back"), decrypt, str(manifest["sha256"]), variables)
+    else:
+        path.rename(temporary)
+    whole = {
+        "schema": retention.SCHEMA,
+        **manifest,
+        "file": target.name,
+        "stored_size": temporary.stat().st_size,
+        "stored_sha256": sha256(temporary) if encrypt else manifest["sha256"],
+        "encrypted": bool(encrypt),
+        "read_back": bool(decrypt) or not encrypt,
+        "verified": True,
+    }
+    temporary.chmod(0o600)
+    _sync(temporary)
+    temporary.rename(target)
+    note = path.with_name("manifest")
+    note.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
+    note.chmod(0o600)
+    _sync(note)
+    note.rename(directory / (stem + retention.SUFFIX))
+    _sync(directory)
+    return {**whole, "path": str(target), "manifest": str(directory / (stem + retention.SUFFIX))}
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def through(command: Sequence[str], source: Path, target: Path) -> str | None:
+    """Run a command with one file as its input and another as its output; why it failed, None where it did not."""
+    early = False
+    with source.open("rb") as given, target.open("wb") as made, tempfile.TemporaryFile() as errors:
+        try:
+            # Through a pipe: of a file nobody sees whether the command read it to its end.
+            with subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=made, stderr=errors) as process:
+                assert process.stdin is not None
+                shutil.copyfileobj(given, process.stdin)
+        except BrokenPipeError:
+            early = True
+        except OSError as exc:
+            return str(exc.strerror or exc)
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+    if process.returncode:
+        return "".join(said) or f"exit status {process.returncode}"
+    return "it ended before it had read everything" if early else None
+
+
+def _encrypt(path: Path, target: Path, command: Sequence[str], variables: str) -> None:
+    problem = through(command, path, target)
+    size = target.stat().st_size
+    if problem is None and size < LEAST_ENCRYPTED:
+        problem = f"it wrote {size} bytes, which hold no database"
+    if problem:
+        raise Failed(f"{variables}_encrypt_command ({command[0]}) failed ({problem}).")
+
+
+def _read_back(path: Path, target: Path, command: Sequence[str], digest: str, variables: str) -> None:
+    problem = through(command, path, target)
+    if problem is None and sha256(target) != digest:
+        problem = "it gives back another content"
+    if problem:
+        raise Failed(
+            f"{variables}_decrypt_command ({command[0]}) does not give the database back from what "
+            f"{variables}_encrypt_command wrote ({problem}): no backup was made."
+        )
+    target.unlink()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

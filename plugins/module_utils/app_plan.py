@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from . import identity, isolation
+from . import identity, isolation, litefs
 from .placement import may_run
 
 # Sysctls that every kubelet allows (Kubernetes 1.32 and later): a pod may ask for them anywhere.
@@ -64,6 +64,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         replicas: int                for the StatefulSet, never left out
         wished_replicas: int         for its annotation abaci.infra/wished-replicas
         primary_ordinal: int         in force: for lease, candidate, Services and guard
+        held: [int]                  ordinals that the record holds back: nobody waits for their pods
         first_start: bool            no trace of the application's data exists
         record: {action: none|create|update, data: {str: str}}    the ConfigMap's whole data
         retain: {admission_policy: bool (the API has what makes volumes Retain at creation),
@@ -102,7 +103,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
     notes += said
     chosen = isolation.decide(state, wishes)
     notes.append(_ISOLATION_SAYS[chosen.mode].format(reason=chosen.reason))
-    notes += kept_volumes(state)
+    notes += held_back(state) + order_of_rollouts(state, decision.ordinal, replicas) + kept_volumes(state)
 
     minor = state["api"]["minor"]
     return {
@@ -111,6 +112,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         "replicas": replicas,
         "wished_replicas": wished_replicas,
         "primary_ordinal": decision.ordinal,
+        "held": litefs.held(state),
         "first_start": identity.nothing_exists(state),
         "record": {
             "action": "none" if decision.data is None else "update" if state["record"] else "create",
@@ -273,6 +275,29 @@ def allows(allowed: Iterable[str], name: str) -> bool:
         if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
             return True
     return False
+
+
+def held_back(state: Mapping[str, Any]) -> list[str]:
+    """A sentence for each ordinal that the record holds back."""
+    name = state["statefulset"]["name"]
+    return [
+        f"{name}-{ordinal} is held back since the primary's role was moved away, so nobody waits for it: "
+        f"playbooks/replica_reset.yml -e '{{\"replica_reset_targets\": [{ordinal}]}}' exports its database and "
+        "makes it a replica."
+        for ordinal in litefs.held(state)
+    ]
+
+
+def order_of_rollouts(state: Mapping[str, Any], ordinal: int, replicas: int) -> list[str]:
+    """What a primary that has not ordinal 0 means for rolling updates, as a sentence or none."""
+    if not ordinal or not state["statefulset"]["exists"]:
+        return []
+    name = state["statefulset"]["name"]
+    after = "begins with it" if ordinal == replicas - 1 else f"restarts it before {name}-0"
+    return [
+        f"The primary is {name}-{ordinal}, and a rolling update goes from the highest ordinal down, so it {after}: to "
+        f"have replicas first again, move the role back ({identity.PROMOTE} -e promote_to=0)."
+    ]
 
 
 def kept_volumes(state: Mapping[str, Any]) -> list[str]:

@@ -241,6 +241,11 @@ def primary_position(state: Mapping[str, Any], database: str) -> dict[str, str] 
     }
 
 
+def held(state: Mapping[str, Any]) -> list[int]:
+    """Ordinals that the record holds back: old primaries, and copies given up, that nobody has exported yet."""
+    return sorted({int(word) for word in re.findall(r"\d+", str((state["record"] or {}).get("held_ordinals") or ""))})
+
+
 def divergent(state: Mapping[str, Any], database: str) -> list[tuple[str, str, str]]:
     """Pairs of pods of one cluster with the same TXID and another checksum: (pod, pod, txid)."""
     seen: dict[tuple[str, int], tuple[str, str]] = {}
@@ -259,14 +264,16 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     """Whether every replica has reached the position that the primary had when it was asked.
 
     ``at_position`` is from primary_position(). Returns {"done": bool, "problems": [one sentence per pod that is not
-    there]}. Every ordinal below the StatefulSet's replica count has to be there, of the same cluster, at or past the
-    TXID; checksums must agree with the position asked for and between any two pods at one TXID.
+    there]}. Every ordinal below the StatefulSet's replica count that the record does not hold back has to be there, of
+    the same cluster, at or past the TXID; checksums must agree with the position asked for and between any two pods at
+    one TXID.
     """
     target = Position.parse(at_position["txid"], at_position["checksum"])
     cluster = at_position["cluster_id"]
     pods = {pod["name"]: pod for pod in state["pods"]}
     name = state["statefulset"]["name"]
-    expected = [f"{name}-{ordinal}" for ordinal in range(state["statefulset"]["replicas"] or 0)]
+    back = held(state)
+    expected = [f"{name}-{ordinal}" for ordinal in range(state["statefulset"]["replicas"] or 0) if ordinal not in back]
     problems: list[str] = []
     if not expected:
         exists = "wants no pod" if state["statefulset"]["exists"] else "does not exist"

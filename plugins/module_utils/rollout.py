@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from .wording import said
@@ -31,18 +31,30 @@ class Verdict:
     warning: str = ""
 
 
-def judge(workload: Object, pods: list[Object], events: list[Object], nodes: list[Object] | None = None) -> Verdict:
+def judge(
+    workload: Object,
+    pods: list[Object],
+    events: list[Object],
+    nodes: list[Object] | None = None,
+    without: Collection[int] = (),
+) -> Verdict:
     """Judge a StatefulSet, Deployment or DaemonSet.
 
     ``pods`` are those its selector matches, ``events`` those of its namespace. Done is what the spec asks for:
     with a StatefulSet's partition the pods below it may stay as they are, with OnDelete all may. A DaemonSet does not
-    wait for nodes that are not ready: their pods come with them.
+    wait for nodes that are not ready: their pods come with them. A StatefulSet does not wait for the pods whose
+    ordinals are ``without``; those of lower ordinals, which its controller does not update before them, may be old.
     """
     name = f"{workload['kind']} {workload['metadata']['namespace']}/{workload['metadata']['name']}"
     gone = {node["metadata"]["name"] for node in nodes or [] if not is_ready(node)}
     away = [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") in gone]
     is_daemon = workload["kind"] == "DaemonSet"
     missing = _missing(workload, pods, away if is_daemon else [])
+    if missing and without and pods:
+        pods, away = ([pod for pod in some if _ordinal(pod) not in without] for some in (pods, away))
+        missing, warning = _missing_without(workload, pods, without)
+        if not missing:
+            return Verdict("done", f"{name} is rolled out.", warning=warning)
     if not missing:
         names = ", ".join(sorted({pod["spec"]["nodeName"] for pod in away})) if is_daemon else ""
         warning = f"{name} was not waited for on node {names}, which is not Ready." if names else ""
@@ -132,6 +144,41 @@ def _missing(workload: Object, pods: list[Object], away: list[Object]) -> str:
     if ready < wanted:
         return f"{ready} of {wanted} pods are ready"
     return ""
+
+
+def _missing_without(workload: Object, pods: list[Object], without: Collection[int]) -> tuple[str, str]:
+    """(what keeps a StatefulSet from being done where nobody waits for these ordinals, what that leaves undone)."""
+    spec, status = workload["spec"], workload.get("status") or {}
+    if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
+        return "its controller has not looked at the change yet", ""
+    start = (spec.get("ordinals") or {}).get("start", 0)
+    wanted = [ordinal for ordinal in range(start, start + _wanted(workload)) if ordinal not in without]
+    strategy = spec.get("updateStrategy") or {}
+    partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
+    alive = {_ordinal(pod): pod for pod in pods if not pod["metadata"].get("deletionTimestamp")}
+    current = _current(workload, pods)
+    old = [
+        ordinal
+        for ordinal in wanted
+        if alive.get(ordinal) not in current and ordinal >= partition and strategy.get("type") != "OnDelete"
+    ]
+    # The controller goes from the highest ordinal down, and not past a pod that is not ready.
+    behind = [ordinal for ordinal in old if ordinal in alive and ordinal < max(without)]
+    ready = [ordinal for ordinal in wanted if ordinal in alive and is_ready(alive[ordinal])]
+    if len(ready) < len(wanted):
+        return f"{len(ready)} of {len(wanted)} pods are ready", ""
+    if left := len(set(old) - set(behind)):
+        return f"{len(wanted) - left} of {len(wanted)} pods have the new template", ""
+    base = workload["metadata"]["name"]
+    names = ", ".join(f"{base}-{ordinal}" for ordinal in behind)
+    stand = ", ".join(f"{base}-{ordinal}" for ordinal in sorted(without) if ordinal > min(behind, default=0))
+    return "", f"{names} keep the template they have until {stand} is ready." if behind else ""
+
+
+def _ordinal(pod: Object) -> int:
+    """The ordinal of a StatefulSet's pod, -1 where its name has none."""
+    digits = str(pod["metadata"]["name"]).rsplit("-", 1)[-1]
+    return int(digits) if digits.isdecimal() else -1
 
 
 def _wanted(workload: Object) -> int:

@@ -40,6 +40,13 @@ options:
       - For device plugins, whose nodes offer it some seconds after the pods are ready.
     type: str
     default: ""
+  without:
+    description:
+      - Ordinals of a StatefulSet's pods that are not waited for, such as those that the identity record holds back.
+      - Pods of lower ordinals, which are updated after them only, may keep their template; a warning names those.
+    type: list
+    elements: int
+    default: []
   timeout:
     description: Seconds to wait at most.
     type: int
@@ -69,6 +76,7 @@ waited:
 
 import dataclasses
 import time
+from collections.abc import Collection
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -85,13 +93,14 @@ def wait(
     annotations: dict[str, str],
     timeout: int,
     node_resource: str = "",
+    without: Collection[int] = (),
 ) -> rollout.Verdict:
     """Return ``done`` once the workload is rolled out, or the last verdict, whose sentence says why it is not."""
     deadline = time.monotonic() + timeout
     failing_since: float | None = None
     while True:
         try:
-            verdict = _look(client, kind, name, namespace, annotations)
+            verdict = _look(client, kind, name, namespace, annotations, without)
             if verdict.state == "done" and node_resource:
                 offered = rollout.judge_nodes(client.list("v1", "Node"), node_resource)
                 verdict = dataclasses.replace(offered, warning=verdict.warning)
@@ -111,7 +120,14 @@ def wait(
         time.sleep(POLL)
 
 
-def _look(client: kube.Client, kind: str, name: str, namespace: str, annotations: dict[str, str]) -> rollout.Verdict:
+def _look(
+    client: kube.Client,
+    kind: str,
+    name: str,
+    namespace: str,
+    annotations: dict[str, str],
+    without: Collection[int] = (),
+) -> rollout.Verdict:
     workload = client.get("apps/v1", kind, name, namespace)
     if workload is None:
         return rollout.Verdict("waiting", f"There is no {kind} {namespace}/{name}.")
@@ -126,7 +142,7 @@ def _look(client: kube.Client, kind: str, name: str, namespace: str, annotations
     if verdict.state == "done":
         return verdict
     pods = client.list("v1", "Pod", namespace, rollout.selector(workload))
-    return rollout.judge(workload, pods, client.list("v1", "Event", namespace), client.list("v1", "Node"))
+    return rollout.judge(workload, pods, client.list("v1", "Event", namespace), client.list("v1", "Node"), without)
 
 
 def main() -> None:
@@ -138,6 +154,7 @@ def main() -> None:
             "namespace": {"type": "str", "required": True},
             "annotations": {"type": "dict", "default": {}},
             "node_resource": {"type": "str", "default": ""},
+            "without": {"type": "list", "elements": "int", "default": []},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,

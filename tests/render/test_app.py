@@ -751,3 +751,22 @@ def test_absent_keeps_what_belongs_to_the_data() -> None:
     template = (ROOT / "roles/app/templates/removed.yml.j2").read_text()
     for kept in ("identity", "PersistentVolume", "Namespace", "app_secret_name"):
         assert kept not in template
+
+
+def test_volumes_are_kept_before_anything_is_applied_and_the_record_is_written_before_the_replicas_are_waited_for() -> (
+    None
+):
+    """A node that cannot run its pod, and a claim that is deleted meanwhile, cost neither record nor volume."""
+    role = ROOT / "roles/app/tasks"
+    block = next(task["block"] for task in yaml.safe_load((role / "main.yml").read_text()) if "block" in task)
+    names = [task["name"] for task in block]
+    assert names.index("Keep the data of volumes whose claim is deleted") < names.index("Objects")
+    tasks = yaml.safe_load((role / "statefulset.yml").read_text())
+    first, last = tasks[-2:]
+    assert "'bootstrap'" in first["when"]
+    wait, identity = first["block"]
+    assert wait["abaci.infra.rollout_wait"]["without"] == (
+        "{{ range(__app_plan.replicas) | difference([__app_plan.primary_ordinal]) }}"
+    )
+    assert identity["ansible.builtin.include_tasks"] == "identity.yml"
+    assert last["abaci.infra.rollout_wait"]["without"] == "{{ __app_plan.held }}"

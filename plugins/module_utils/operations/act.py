@@ -215,6 +215,16 @@ class Site:
 
         return self.wait(seconds, missing, f"give {self.name}-{ordinal} a new claim")
 
+    def wait_guard(self, ordinal: int, seconds: float) -> dict[str, Any]:
+        """Wait until the guard of this ordinal's pod has looked at the volume and holds it, or has let it start."""
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            pod = sit.pod_of(document, ordinal)
+            looked = pod is not None and not pod["deleting"] and pod["init"]["state"] in ("failed", "done")
+            return [] if looked else [self._why(pod, ordinal)]
+
+        return self.wait(seconds, missing, f"have the guard look at the volume of {self.name}-{ordinal}")
+
     def wait_follows(self, ordinal: int, primary: int, uid: str | None, seconds: float) -> dict[str, Any]:
         """Wait until this pod was replaced and follows the primary."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import kube
+from ..rollout import is_ready
 from . import export, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
@@ -87,6 +88,9 @@ def opened(
     """The name of a pod that serves the volume's files. Raises CannotLook. The pod is gone afterwards."""
     if not volume["path"] or not volume["node"]:
         raise CannotLook(f"volume {volume['name']} is no directory of a node, so it can only be read through a claim")
+    node = site.api.get("v1", "Node", volume["node"])
+    if node is None or not is_ready(node):
+        raise CannotLook(f"volume {volume['name']} is on node {volume['node']}, which does not answer")
     pod = manifest(site, volume, image, pull_secrets)
     name = pod["metadata"]["name"]
     site.api.delete("v1", "Pod", name, site.namespace, grace_period_seconds=0)  # of a run that died

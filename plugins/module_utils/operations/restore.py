@@ -69,10 +69,16 @@ def decide(
             found.cause,
         )
     pod = sit.pod_of(state, record.primary_ordinal)
-    if pod is None or pod["init"]["state"] != "failed":
+    if not _stopped(state, pod, record.primary_ordinal):
+        gone = (
+            f" Where node {pod['node']} is gone for good: make sure that it is off, take it out of the cluster "
+            f"(kubectl delete node {pod['node']}), and run this again, which then looks into every volume."
+            if pod is not None and pod["node"] and sit.away(state, pod["node"])
+            else ""
+        )
         return refuse(
             f"No primary runs, and {name} is not held by the guard either, so nothing proves that its volume is lost: "
-            f"{found.sentence}",
+            f"{found.sentence}{gone}",
             found.cause,
         )
     silent = [one for one in state["pods"] if not one["litefs"]["reachable"] and one is not pod]
@@ -83,7 +89,7 @@ def decide(
     if look:
         note = "What is done then depends on what they hold."
         return sit.plan(None, [], [note], look=look, export=[], way="lost")
-    problem = _unreadable(record.cluster_id, {key: held for key, held in seen.items() if key not in given_up})
+    problem = _unreadable(state, record.cluster_id, {key: held for key, held in seen.items() if key not in given_up})
     if problem:
         return refuse(problem, "no-copy-left")
     holding = {key: held["txid"] or "" for key, held in seen.items() if held["cluster_id"] == record.cluster_id}
@@ -111,8 +117,8 @@ def decide(
         if sit.txid(state, one)
         and sit.fresh_export(exports, state["database"], one["litefs"]["cluster_id"], sit.txid(state, one), now) is None
     ]
-    notes = [f"{one['name']} does not answer; its volume was looked into." for one in silent]
-    steps = _lost_steps(
+    notes = [f"{one['name']} does not answer; its volume was looked into, or given up." for one in silent]
+    steps = _new_volume(state, record.primary_ordinal, pod) + _lost_steps(
         state,
         file,
         record.primary_ordinal,
@@ -300,14 +306,56 @@ def _restored(state: sit.State, pod: sit.Pod | None, file: Mapping[str, Any]) ->
     return where is not None and where.checksum == file.get("imported_checksum")
 
 
-def _unreadable(cluster_id: str, seen: sit.Seen) -> str | None:
+def _stopped(state: sit.State, pod: sit.Pod | None, ordinal: int) -> bool:
+    """Whether LiteFS does not run in the primary's pod, so that its volume is all that is left to ask."""
+    if pod is None:
+        return ordinal < (state["statefulset"]["replicas"] or 0)
+    if pod["unschedulable"]:
+        return True
+    guarded = pod["init"]["state"] in ("failed", "waiting", "running")
+    return guarded and not pod["deleting"] and not (pod["node"] and sit.away(state, pod["node"]))
+
+
+def _new_volume(state: sit.State, ordinal: int, pod: sit.Pod | None) -> list[dict[str, Any]]:
+    """What brings the primary's pod to its guard: a new claim, where the volume of the present one was given up."""
+    name, claim = sit.pod_name(state, ordinal), sit.claim_of(state, ordinal)
+    volume = sit.volume_of(state, claim)
+    steps: list[dict[str, Any]] = []
+    if claim is not None and volume is not None and volume["node"] and sit.away(state, volume["node"]):
+        if volume["reclaim_policy"] != "Retain":
+            steps.append(sit.step("retain", f"keep volume {volume['name']} when its claim goes", volume=volume["name"]))
+        if not claim["deleting"]:
+            steps.append(
+                sit.step(
+                    "delete_claim",
+                    f"delete claim {claim['name']}; volume {volume['name']} is kept",
+                    claim=claim["name"],
+                    uid=claim["uid"],
+                    ordinal=ordinal,
+                )
+            )
+        if pod is not None:
+            say = f"delete pod {name}, which comes back with a new volume"
+            steps.append(sit.step("delete_pod", say, pod=name, uid=pod["uid"], ordinal=ordinal))
+        steps.append(
+            sit.step("wait_claim", f"wait for the new claim of {name}", ordinal=ordinal, uid=claim["uid"], pod=name)
+        )
+    if steps or pod is None or pod["init"]["state"] != "failed":
+        say = f"wait until the guard holds {name} on its new volume"
+        steps.append(sit.step("wait_guard", say, ordinal=ordinal, pod=name))
+    return steps
+
+
+def _unreadable(state: sit.State, cluster_id: str, seen: sit.Seen) -> str | None:
     """Why some volume may hold the recorded cluster though nothing says so."""
+    nodes = {volume["name"]: volume["node"] for volume in state["volumes"]}
     for name, held in seen.items():
         end = f'or give it up with -e \'{{"restore_without": ["{name}"]}}\''
         if held["problem"]:
+            off = "make sure that its node is off and " if nodes.get(name) and sit.away(state, nodes[name]) else ""
             return (
                 f"{held['problem'].rstrip('.')}, and it may hold the recorded cluster {cluster_id}: bring its node "
-                f"back, {end}."
+                f"back, {end.replace('or give', f'or {off}give')}."
             )
         if held["txid"] and not held["cluster_id"]:
             return (

@@ -17,7 +17,7 @@ OPERATIONS = ("scale", "replica_reset", "promote", "restore")
 NEEDS = ("look", "export", "rescue")
 EXPORTS_OF_A_POD = 3
 POLL = 2.0
-WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim")
+WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim", "wait_guard")
 
 
 class Refused(Exception):
@@ -203,6 +203,8 @@ def _wait(site: act.Site, one: Mapping[str, Any], document: Mapping[str, Any], s
         site.wait_pod(one["ordinal"], seconds)
     elif one["do"] == "wait_claim":
         site.wait_claim(one["ordinal"], one["uid"], seconds)
+    elif one["do"] == "wait_guard":
+        site.wait_guard(one["ordinal"], seconds)
     elif one["do"] == "wait_gone":
         site.wait_gone(one["ordinal"], seconds)
     elif one["do"] == "wait_followers":

@@ -25,6 +25,7 @@ Pod = Mapping[str, Any]
 Seen = Mapping[str, Mapping[str, Any]]
 
 RUNBOOK = identity.RUNBOOK
+held = litefs.held
 IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
 FRESH_SECONDS = 900  # how old an export may be that stands for the data before a destructive step
 # Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.
@@ -265,12 +266,6 @@ def volume_of(state: State, claim: Mapping[str, Any] | None) -> Mapping[str, Any
 def unseen(volumes: Iterable[str], seen: Seen | None) -> list[str]:
     """Those that nobody tried to look into yet."""
     return [name for name in volumes if name not in (seen or {})]
-
-
-def held(state: State) -> list[int]:
-    """Ordinals that the record holds back: old primaries whose database has not been exported yet."""
-    raw = (state["record"] or {}).get("held_ordinals") or ""
-    return sorted({int(word) for word in re.findall(r"\d+", str(raw))})
 
 
 def held_back(pod: Pod) -> bool:

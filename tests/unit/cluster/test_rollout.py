@@ -275,3 +275,37 @@ def test_a_stateful_sets_pod_on_a_node_that_is_not_ready_is_named_and_not_waited
     assert (verdict.state, verdict.patience) == ("failed", 60)
     assert "pod x-2 is on node node-3, which is not Ready" in verdict.sentence
     assert rollout.judge(workload(**FULL), [], [], [READY, DOWN]).state == "done"
+
+
+UP = {"conditions": [{"type": "Ready", "status": "True"}]}
+REFUSED = {"initContainerStatuses": [GUARD]}
+
+
+@pytest.mark.parametrize(
+    ("pods", "without", "state", "words"),
+    [
+        ([pod("x-0", **REFUSED), pod("x-1", **UP), pod("x-2", **UP)], [0], "done", ""),
+        ([pod("x-0", **REFUSED), pod("x-1", **UP), pod("x-2", **UP)], [], "failed", "guard of pod x-0 refuses"),
+        ([pod("x-0", **REFUSED), pod("x-1", "old", **UP), pod("x-2", **UP)], [0], "waiting", "1 of 2 pods have"),
+        ([pod("x-0", **REFUSED), pod("x-1"), pod("x-2", **UP)], [0], "waiting", "1 of 2 pods are ready"),
+        ([pod("x-0", **REFUSED), pod("x-2", **UP)], [0], "waiting", "1 of 2 pods are ready"),
+        (
+            [pod("x-0", "old", **UP), pod("x-1", "old", **UP), pod("x-2", **REFUSED)],
+            [2],
+            "done",
+            "x-0, x-1 keep the template they have until x-2 is ready.",
+        ),
+        ([pod("x-0", containerStatuses=[PULL]), pod("x-1", **REFUSED), pod("x-2", **UP)], [1], "failed", "x-0"),
+        ([pod("x-0", **UP), pod("x-1", containerStatuses=[PULL]), pod("x-2")], [1, 2], "done", ""),
+    ],
+    ids=["held", "not held", "old", "not ready", "no pod", "held above", "another's trouble", "the first only"],
+)
+def test_pods_that_are_held_back_are_not_waited_for(
+    pods: list[Object], without: list[int], state: str, words: str
+) -> None:
+    ready = sum(pod["status"] == UP for pod in pods)
+    given = workload(replicas=3, updatedReplicas=3, readyReplicas=ready, updateRevision="new")
+    verdict = rollout.judge(given, pods, [], [], without)
+    assert verdict.state == state and words in verdict.sentence + verdict.warning, verdict
+    changed = workload(generation=3, replicas=3, updatedReplicas=3, readyReplicas=ready, updateRevision="new")
+    assert rollout.judge(changed, pods, [], [], without).state != "done"

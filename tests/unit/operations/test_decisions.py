@@ -637,6 +637,25 @@ BLIND = held(None, problem="volume pvc-2 on node node-2 cannot be read (it did n
 NEWER = {"pvc-0": held(None), "pvc-1": held(B, "30"), "pvc-2": held(B)}
 ALL_FOREIGN = guarded(answers={1: alone(5, B), 2: alone(5, B)})
 RESTORING = site({0: gone(), 1: alone(5, B), 2: alone(5, B)}, record=make.record("restore", A), rendered_quiet=True)
+LOST_STEPS = ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"]
+LAST_NODE_GONE = site(
+    {0: gone()},
+    pods=[cases.homeless(0)],
+    claims=[make.claim(0)],
+    volumes=[make.volume(0)],
+    statefulset=make.statefulset(replicas=1),
+    nodes=[make.kube_node("node-1"), make.kube_node("node-2")],
+)
+LAST_NODE_GONE["pods"][0]["unschedulable"] = "0/2 nodes are available: 2 node(s) had volume node affinity conflict."
+NEW_CLAIM = site(
+    {0: gone()},
+    pods=[make.pod(0, initContainerStatuses=[{"name": "guard", "restartCount": 0, "state": {"running": {}}}])],
+    claims=[make.claim(0, uid="new") | {"spec": {**make.claim(0)["spec"], "volumeName": "pvc-new"}}],
+    volumes=[make.volume(0), make.volume(1, name="pvc-new", claim_uid="new")],
+    statefulset=make.statefulset(replicas=1),
+    nodes=[make.kube_node("node-1")],
+)
+NEW_CLAIM["pods"][0]["node"] = "node-1"
 RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, str | None, list[str]]] = [
     ("a backup of this cluster", site(), file(), {}, None, None, ["import"]),
     ("its content is there already", site(), file(imported_checksum=f"c0ffee{5:010x}"), {}, None, None, []),
@@ -701,7 +720,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(),
         {},
         {**NEWER, "pvc-0": held(B, "1", page_size=1024, journal_mode="wal")},
-        "file-does-not-fit page size 4096 and the database on the volume of abaci-app-0 1024; .*delete pvc litefs-data-",
+        "file-does-not-fit page size 4096 and the database on the volume of abaci-app-0 1024; .*delete pvc litefs-data",
         [],
     ),
     (
@@ -769,8 +788,35 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         file(),
         {},
         NEWER,
-        "primary-node-gone not held",
+        "primary-node-gone not held.*kubectl delete node node-0",
         [],
+    ),
+    (
+        "the last copy's node is gone for good, and its volume is not given up",
+        LAST_NODE_GONE,
+        file(),
+        {},
+        {"pvc-0": held(None, problem="volume pvc-0 is on node node-0, which does not answer.")},
+        r"no-copy-left pvc-0 is on node node-0.*make sure that its node is off and give it up with .*\"pvc-0\"",
+        [],
+    ),
+    (
+        "the last copy's node is gone for good, and its volume is given up",
+        LAST_NODE_GONE,
+        file(),
+        {"without": ["pvc-0"]},
+        {},
+        None,
+        ["delete_claim 0", "delete_pod 0", *LOST_STEPS],
+    ),
+    (
+        "its claim is new, and its guard has not looked yet",
+        NEW_CLAIM,
+        file(),
+        {"without": ["pvc-0"]},
+        {"pvc-new": held(None)},
+        None,
+        LOST_STEPS,
     ),
     ("no record", NO_RECORD, file(), {}, None, "no ConfigMap", []),
     ("bootstrap", BOOTSTRAP, file(), {}, None, "says bootstrap", []),

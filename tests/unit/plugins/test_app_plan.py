@@ -526,6 +526,22 @@ def test_a_node_that_cannot_be_asked_is_a_note_and_no_refusal() -> None:
 # --- volumes and the rest ----------------------------------------------------------------------------------------
 
 
+def test_an_ordinal_that_is_held_back_is_named_with_the_way_out() -> None:
+    plan = decided(living({0: GONE, 1: node(primary=True)}, record=record("recorded", A, ordinal=1, held="0")))
+    assert plan["refusal"] is None and plan["held"] == [0]
+    assert any("abaci-app-0 is held back" in note and '"replica_reset_targets": [0]' in note for note in plan["notes"])
+
+
+@pytest.mark.parametrize(
+    ("ordinal", "words"), [(0, None), (1, "restarts it before abaci-app-0"), (2, "begins with it")]
+)
+def test_where_rolling_updates_do_not_end_with_the_primary_it_is_said(ordinal: int, words: str | None) -> None:
+    answers = {n: node(primary=n == ordinal) for n in range(3)}
+    notes = decided(living(answers, record=record("recorded", A, ordinal=ordinal)))["notes"]
+    said = [note for note in notes if "rolling update" in note]
+    assert [words in note and "promote_to=0" in note for note in said] == ([True] if words else [])
+
+
 def test_kept_volumes_are_listed() -> None:
     state = living(volumes=[volume(0), volume(2, "older", "Released", name="pvc-old")])
     notes = decided(state)["notes"]

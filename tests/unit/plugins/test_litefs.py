@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import litefs
 from ansible_collections.abaci.infra.plugins.module_utils.litefs import Position
-from factory_objects import DATABASE, A, B, info_body, living, metrics_body, node, pod, statefulset, vars_body
+from factory_objects import DATABASE, A, B, info_body, living, metrics_body, node, pod, record, statefulset, vars_body
+
+GONE = litefs.unreachable("its container is not running")
 
 
 def at(txid: int, checksum: str = "aaaaaaaaaaaaaaaa") -> Position:
@@ -199,6 +201,14 @@ def test_replicated_names_the_pod_that_is_not_there(state: dict[str, Any], words
     else:
         assert not verdict["done"]
         assert re.search(words, verdict["problems"][0])
+
+
+def test_what_the_record_holds_back_need_not_be_replicated() -> None:
+    state = living({2: GONE})
+    assert not litefs.replicated(state, TARGET, DATABASE)["done"]
+    held = living({2: GONE}, record=record("recorded", A, held="2"))
+    assert litefs.replicated(held, TARGET, DATABASE) == {"done": True, "problems": []}
+    assert not litefs.replicated(living({1: GONE}, record=record("recorded", A, held="2")), TARGET, DATABASE)["done"]
 
 
 def test_nothing_is_replicated_where_no_replica_is_wanted() -> None:

@@ -29,6 +29,7 @@ def render(primary_ordinal: int, **changes: Any) -> str:
     template = environment.from_string((ROLE / "templates" / "litefs.yml.j2").read_text())
     plan = {"primary_ordinal": primary_ordinal}
     computed = {"__app_plan": plan, "__app_headless": HEADLESS, "app_backup_before_migration": False}
+    computed |= {"app_replica_read_only": False}
     return template.render(defaults() | computed | changes)
 
 
@@ -44,6 +45,9 @@ def on_this_machine(node: Node, primary_ordinal: int) -> str:
         app_database=DATABASE,
         app_command=f"python3 {APP}/server.py",
         app_migrate_command=f"python3 {APP}/migrate.py",
+        app_replica_read_only=True,
+        __app_read_only_command=f"sh {ROLE}/files/read_only_replica.sh ${{POD_NAME == 'abaci-app-{primary_ordinal}'}}"
+        f" {node.mount} {node.data}",
     )
     address = f"http://{node.primary.name}.{HEADLESS}:{node.api}"
     assert text.count(address) == 1
@@ -67,6 +71,8 @@ def test_litefs_accepts_it_and_exactly_the_recorded_ordinal_is_primary(cluster: 
         assert node.info()["isPrimary"] is (node is cluster.primary)
     assert "schema of" in cluster.primary.log()
     assert all("schema of" not in node.log() for node in cluster.replicas)
+    for node in cluster.nodes:
+        assert (f"{node.mount} is read-only" in node.log()) is (node is not cluster.primary)
 
 
 def test_a_write_a_read_and_a_get_that_writes_go_where_the_design_says(cluster: Cluster) -> None:

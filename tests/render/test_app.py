@@ -600,7 +600,12 @@ def test_other_names_ports_and_ordinal(other: Rendered) -> None:
     assert config["proxy"]["addr"] == ":4080"
     assert config["proxy"]["target"] == "localhost:4000"
     assert config["proxy"]["db"] == "shop.sqlite3"
-    assert config["exec"] == [{"cmd": "env LITEFS_CANDIDATE=true sh -c 'exec ./shop \"two words\"'"}]
+    assert config["exec"] == [
+        {"cmd": "sh /etc/litefs/read-only-replica.sh true /litefs /var/lib/litefs"},
+        {"cmd": "env LITEFS_CANDIDATE=true sh -c 'exec ./shop \"two words\"'"},
+    ]
+    replica = expand(litefs_text(other), "shop-1")["exec"][0]
+    assert replica == {"cmd": "sh /etc/litefs/read-only-replica.sh false /litefs /var/lib/litefs"}
     assert env(other)["DATABASE_URL"] == "/litefs/shop.sqlite3"
     assert pod(other)["imagePullSecrets"] == [{"name": "registry-login"}]
     assert pod(other)["nodeSelector"] == {"disk": "fast"}

@@ -246,6 +246,37 @@ def held(state: Mapping[str, Any]) -> list[int]:
     return sorted({int(word) for word in re.findall(r"\d+", str((state["record"] or {}).get("held_ordinals") or ""))})
 
 
+def away(state: Mapping[str, Any], name: str) -> bool:
+    """Whether a node does not answer the API, or is no part of the cluster any more."""
+    node = next((item for item in state["nodes"] if item["name"] == name), None)
+    return node is None or not node["ready"]
+
+
+def last_node(state: Mapping[str, Any], ordinal: int) -> str | None:
+    """The node of an ordinal's pod; of its volume where no node has it: a pod deleted by force may still run."""
+    pod = next((pod for pod in state["pods"] if pod["ordinal"] == ordinal), None)
+    if pod is not None and pod["node"]:
+        return str(pod["node"])
+    volumes = {claim["volume"] for claim in state["claims"] if claim["ordinal"] == ordinal}
+    return next((volume["node"] for volume in state["volumes"] if volume["name"] in volumes), None)
+
+
+def absent(state: Mapping[str, Any]) -> dict[int, str]:
+    """Ordinals that cannot run because their node, or that of their volume, is away; with that node. Nobody waits."""
+    answering = {pod["ordinal"] for pod in reachable(state)}
+    nodes = {n: last_node(state, n) for n in range(state["statefulset"]["replicas"] or 0) if n not in answering}
+    return {ordinal: node for ordinal, node in nodes.items() if node and away(state, node)}
+
+
+def left_out(state: Mapping[str, Any]) -> list[str]:
+    """A sentence for each pod that nobody waits for because its node is away."""
+    name = state["statefulset"]["name"]
+    return [
+        f"{name}-{ordinal} was not waited for: its node {node} is away. It catches up when the node is back."
+        for ordinal, node in absent(state).items()
+    ]
+
+
 def divergent(state: Mapping[str, Any], database: str) -> list[tuple[str, str, str]]:
     """Pairs of pods of one cluster with the same TXID and another checksum: (pod, pod, txid)."""
     seen: dict[tuple[str, int], tuple[str, str]] = {}
@@ -264,16 +295,16 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     """Whether every replica has reached the position that the primary had when it was asked.
 
     ``at_position`` is from primary_position(). Returns {"done": bool, "problems": [one sentence per pod that is not
-    there]}. Every ordinal below the StatefulSet's replica count that the record does not hold back has to be there, of
-    the same cluster, at or past the TXID; checksums must agree with the position asked for and between any two pods at
-    one TXID.
+    there]}. Every ordinal below the StatefulSet's replica count that the record does not hold back, and whose node is not
+    away, has to be there, of the same cluster, at or past the TXID; checksums must agree with the position asked for and
+    between any two pods at one TXID.
     """
     target = Position.parse(at_position["txid"], at_position["checksum"])
     cluster = at_position["cluster_id"]
     pods = {pod["name"]: pod for pod in state["pods"]}
     name = state["statefulset"]["name"]
-    back = held(state)
-    expected = [f"{name}-{ordinal}" for ordinal in range(state["statefulset"]["replicas"] or 0) if ordinal not in back]
+    out = {*held(state), *absent(state)}
+    expected = [f"{name}-{ordinal}" for ordinal in range(state["statefulset"]["replicas"] or 0) if ordinal not in out]
     problems: list[str] = []
     if not expected:
         exists = "wants no pod" if state["statefulset"]["exists"] else "does not exist"

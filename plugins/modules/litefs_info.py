@@ -71,7 +71,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import arguments, gather, kube, state
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, gather, kube, litefs, state
 
 
 def main() -> None:
@@ -121,6 +121,8 @@ def main() -> None:
             position=position,
             state=document,
         )
+    for sentence in litefs.left_out(document):
+        module.warn(sentence)
     module.exit_json(changed=False, state=document, position=position, problems=problems)
 
 

@@ -21,7 +21,8 @@ options:
     choices: [scale, replica_reset, promote, restore]
   wishes:
     description:
-      - What the operator wants. scale has replicas and remove_volumes; replica_reset has targets; promote has
+      - What the operator wants. scale has replicas, remove_volumes and without; replica_reset has targets,
+        without and node_off; promote has
         successor, accept, node_off and without; restore has into, without and again.
     type: dict
     default: {}

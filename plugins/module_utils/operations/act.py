@@ -42,6 +42,7 @@ class Site:
         self.claim_template = claim_template
         self.port = port
         self.timeout = timeout
+        self.left: list[str] = []  # whom the last wait left out, in sentences
 
     # Looking
 
@@ -198,10 +199,16 @@ class Site:
         return self.wait(seconds, missing, f"stop {self.name}-{ordinal}")
 
     def wait_gone(self, ordinal: int, seconds: float) -> dict[str, Any]:
-        """Wait until no pod from this ordinal on is left."""
+        """Wait until no pod from this ordinal on is left, but those whose node is away: it ends them later."""
 
         def missing(document: dict[str, Any]) -> list[str]:
             left = [pod for pod in document["pods"] if pod["ordinal"] >= ordinal]
+            dead = [pod for pod in left if pod["node"] and sit.away(document, pod["node"])]
+            self.left = [
+                f"{pod['name']} is still there: its node {pod['node']} is away, and ends it when it is back."
+                for pod in dead
+            ]
+            left = [pod for pod in left if pod not in dead]
             return [f"{litefs.names(left)} is still there."] if left else []
 
         return self.wait(seconds, missing, "stop the pods that are too many")
@@ -249,7 +256,9 @@ class Site:
                 return ["No pod that is primary with a position answers."]
             wanted = ordinals
             if wanted is None:
-                wanted = [n for n in range(document["statefulset"]["replicas"] or 0) if n not in (without or [])]
+                self.left = litefs.left_out(document)
+                out = {*(without or []), *sit.absent(document)}
+                wanted = [n for n in range(document["statefulset"]["replicas"] or 0) if n not in out]
             problems = []
             for ordinal in wanted:
                 pod = sit.pod_of(document, ordinal)

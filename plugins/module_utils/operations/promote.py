@@ -270,7 +270,7 @@ def _successor(state: sit.State, top: list[sit.Pod], wish: object) -> tuple[sit.
 
 def _not_off(state: sit.State, record: identity.Record, node_off: object) -> str | None:
     """Why the old primary cannot be taken for stopped."""
-    name, node = sit.pod_name(state, record.primary_ordinal), _last_node(state, record.primary_ordinal)
+    name, node = sit.pod_name(state, record.primary_ordinal), sit.last_node(state, record.primary_ordinal)
     if not node or not sit.away(state, node):
         if node_off and node_off != node:
             return f"promote_node_off is {node_off}, but the old primary is not on that node: leave the variable out."
@@ -283,15 +283,6 @@ def _switch_off(name: str, node: object) -> str:
         f"{name} is on node {node}, which does not answer but may still run and write: switch that node off, make sure "
         f"that it is off, and say so with -e promote_node_off={node}."
     )
-
-
-def _last_node(state: sit.State, ordinal: int) -> str | None:
-    """The node of an ordinal's pod; of its volume where the pod has none, since one deleted by force may still run."""
-    pod = sit.pod_of(state, ordinal)
-    if pod is not None and pod["node"]:
-        return str(pod["node"])
-    volume = sit.volume_of(state, sit.claim_of(state, ordinal))
-    return str(volume["node"]) if volume is not None and volume["node"] else None
 
 
 def _cause(state: sit.State, old: sit.Pod | None) -> sit.Cause:

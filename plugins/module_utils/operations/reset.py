@@ -23,12 +23,15 @@ def decide(
     memo: Mapping[str, Any] | None = None,
     now: str | None = None,
     without: Iterable[str] = (),
+    node_off: str = "",
 ) -> dict[str, Any]:
     """What is left to do to re-seed the targets (``mismatched``, or a list of ordinals).
 
     ``exports``: manifests of exports made for this run. ``memo``: what the lock remembers of a run that died, made by
-    remember(); it keeps a replica from being re-seeded twice. ``without``: names of volumes of held old primaries that
-    cannot be read any more and are given up. The plan also says ``targets`` (ordinals) and ``export``:
+    remember(); it keeps a replica from being re-seeded twice. ``without``: names of volumes whose data is given up, of
+    held old primaries that cannot be read any more and of copies of another cluster that cannot be exported; they are
+    kept. ``node_off``: a node of which a person says that it is off; one that is no part of the cluster any more counts
+    as that. The plan also says ``targets`` (ordinals) and ``export``:
     the pods that have to be exported before the first step, the primary's cluster first, then each copy of another
     cluster that is about to be put aside; ``rescue``: the ordinals whose volume has to be exported without LiteFS.
     """
@@ -64,24 +67,38 @@ def decide(
         for pod in state["pods"]
         if not pod["litefs"]["reachable"] and pod["ordinal"] not in ordinals
     ]
+    if node_off and not sit.away(state, node_off):
+        return refuse(f"replica_reset_node_off is {node_off}, but that node is ready: leave the variable out.")
+    given_up = set(without)
     steps: list[dict[str, Any]] = []
     for ordinal in ordinals:
         unsafe = _unsafe(state, found, ordinal)
         if unsafe:
             return refuse(unsafe)
-        steps += _steps(state, found, ordinal, memo or {})
+        more = _steps(state, found, ordinal, memo or {})
+        if any(one["do"] in ("delete_claim", "delete_pod") for one in more):
+            problem = _not_off(state, ordinal, node_off) or _unread(state, ordinal, exports, now, given_up)
+            if problem:
+                return refuse(problem, "replica-away" if ordinal in sit.absent(state) else None)
+        steps += more
     touched = {one["ordinal"] for one in steps if one["do"] in ("delete_claim", "delete_pod")}
     if steps:
         steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
     pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
     foreign = [pod for pod in pods if _mismatched(found, pod)]
+    wanted = [pod for pod in foreign if _volume(state, pod["ordinal"]) not in given_up]
+    notes += [
+        f"The copy of {pod['name']} is exported first. If that fails, give it up; its volume is kept all the same: "
+        f'-e \'{{"replica_reset_without": ["{_volume(state, pod["ordinal"])}"]}}\'.'
+        for pod in wanted
+    ]
     cause = "replica-of-another-cluster" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
     rescue = [
         ordinal
         for ordinal in sorted(touched)
         if ordinal in sit.held(state)
         and not _rescued(exports, ordinal, now)
-        and (sit.claim_of(state, ordinal) or {}).get("volume") not in (None, *without)
+        and _volume(state, ordinal) not in (None, *given_up)
     ]
     return sit.plan(
         None,
@@ -89,7 +106,7 @@ def decide(
         notes,
         cause,
         targets=ordinals,
-        export=_exports(state, found, foreign, list(exports), now) if touched else [],
+        export=_exports(state, found, wanted, list(exports), now) if touched else [],
         rescue=rescue,
     )
 
@@ -128,6 +145,50 @@ def _mismatched(found: sit.Situation, pod: sit.Pod | None) -> bool:
     return (
         pod is not None and pod["litefs"]["reachable"] and pod["litefs"]["cluster_id"] not in (None, found.cluster_id)
     )
+
+
+def _volume(state: sit.State, ordinal: int) -> str | None:
+    """The name of the volume that the ordinal's claim has."""
+    return (sit.claim_of(state, ordinal) or {}).get("volume")
+
+
+def _not_off(state: sit.State, ordinal: int, node_off: str) -> str | None:
+    """Why the pod may still run, so that no other may take its place."""
+    node = sit.absent(state).get(ordinal)
+    known = any(item["name"] == node for item in state["nodes"])
+    if node is None or not known or node == node_off:
+        return None
+    return (
+        f"{sit.pod_name(state, ordinal)} is on node {node}, which is away: it catches up by itself when the node is "
+        "back. If it does not come back, switch it off, make sure that it is off, and say so with -e "
+        f"replica_reset_node_off={node}: the replica then gets a new volume on another node, and the old one is kept."
+    )
+
+
+def _unread(
+    state: sit.State, ordinal: int, exports: Iterable[Mapping[str, Any]], now: str, given_up: set[str]
+) -> str | None:
+    """Why an old primary that is held back must be held further: what only its volume has may be in no export."""
+    name, volume = _volume(state, ordinal), sit.volume_of(state, sit.claim_of(state, ordinal))
+    if ordinal not in sit.held(state) or name is None or name in given_up:
+        return None
+    word = f'give it up with -e \'{{"replica_reset_without": ["{name}"]}}\' (it is kept all the same)'
+    if volume is not None and volume["node"] and sit.away(state, volume["node"]):
+        return (
+            f"{sit.pod_name(state, ordinal)} was primary, and what only it has is on volume {name}, whose node "
+            f"{volume['node']} is away: bring that node back, or {word}."
+        )
+    made = [manifest for manifest in exports if manifest.get("volume_of") == ordinal]
+    if made and _rescued(exports, ordinal, now) and not any(_proven(manifest) for manifest in made):
+        return (
+            f"The export {made[-1].get('path')} of volume {name} is sound, but nothing proves that it has the newest "
+            f"transactions of {sit.pod_name(state, ordinal)}, which was primary: look into it, and then {word}."
+        )
+    return None
+
+
+def _proven(manifest: Mapping[str, Any]) -> bool:
+    return manifest.get("position_proven") is True or manifest.get("empty") is True
 
 
 def _rescued(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:
@@ -200,13 +261,17 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
             )
         )
     if pod is not None:
+        # Nobody on a node that is off confirms that a pod has ended.
+        force = bool(pod["node"]) and sit.away(state, pod["node"])
         steps.append(
             sit.step(
                 "delete_pod",
-                f"delete pod {name}, which comes back with a new volume",
+                f"delete pod {name}, which comes back with a new volume"
+                + (f", by force: its node {pod['node']} is off" if force else ""),
                 pod=pod["name"],
                 uid=pod["uid"],
                 ordinal=ordinal,
+                force=force,
             )
         )
     if release and claim is not None:

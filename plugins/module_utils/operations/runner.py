@@ -45,9 +45,11 @@ def decide(
     """The plan of any operation."""
     if operation == "scale":
         remove = bool(wishes.get("remove_volumes"))
-        return scale.decide(document, wishes["replicas"], remove, exports, memo, now(), volumes)
+        without = wishes.get("without") or []
+        return scale.decide(document, wishes["replicas"], remove, exports, memo, now(), volumes, without)
     if operation == "replica_reset":
-        return reset.decide(document, wishes["targets"], exports, memo, now(), wishes.get("without") or [])
+        without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
+        return reset.decide(document, wishes["targets"], exports, memo, now(), without, off)
     if operation == "promote":
         return promote.decide(document, wishes, exports, now())
     return restore.decide(document, file, wishes, exports, volumes, now(), memo)
@@ -59,7 +61,8 @@ def remember(operation: str, document: Mapping[str, Any], wishes: Mapping[str, A
         wish = sit.whole(wishes["replicas"])
         return scale.remember(document, wish or 0, bool(wishes.get("remove_volumes"))) if wish else {}
     if operation == "replica_reset":
-        plan = reset.decide(document, wishes["targets"], [], {}, now())
+        without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
+        plan = reset.decide(document, wishes["targets"], [], {}, now(), without, off)
         touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
         return reset.remember(document, touched)
     return {}
@@ -131,7 +134,7 @@ def step(
         return {**answer, "needs": need}
     if not found["steps"]:
         _prove(site, operation, found, document, min(seconds, 120))
-        return {**answer, "done": True}
+        return {**answer, "done": True, "did": site.left}
     acted = False
     for one in found["steps"]:
         if one["do"] in WAITS:
@@ -234,7 +237,7 @@ def _do(
     elif kind == "remove_volume":
         site.reclaim(one["volume"], "Delete", one["claim_uid"])
     elif kind == "delete_pod":
-        site.delete_pod(one["pod"], one["uid"])
+        site.delete_pod(one["pod"], one["uid"], 0 if one.get("force") else None)
     elif kind == "release":
         left = [ordinal for ordinal in sit.held(document) if ordinal != one["ordinal"]]
         site.write_record({act.HELD_KEY: ",".join(map(str, left)) or None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,8 +19,12 @@ def decide(
     memo: Mapping[str, Any] | None = None,
     now: str | None = None,
     volumes: sit.Seen | None = None,
+    without: Iterable[object] = (),
 ) -> dict[str, Any]:
     """What is left to do until the StatefulSet has so many replicas.
+
+    Pods go by their number: scaling down stops the highest. ``without``: ordinals that stay and are no copies, so that
+    a copy that runs may go all the same. Pods whose node is away are left out of every wait.
 
     With ``remove_volumes`` the volumes of the ordinals that go are removed too, each only if its data was proven to be
     elsewhere while its pod ran: of the primary's cluster, not ahead of it, and in a fresh export. That proof is in
@@ -59,13 +64,28 @@ def decide(
             f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "older-volume",
         )
-    if wish != current and sit.rolling(state):
+    gone = sit.absent(state)
+    if wish != current and sit.rolling(state) and _old(state, gone):
+        for ordinal, node in gone.items():
+            return refuse(
+                f"StatefulSet {state['statefulset']['name']} is being rolled out, and Kubernetes waits with that for "
+                f"{sit.pod_name(state, ordinal)}, whose node {node} is away: run site.yml, which updates the others.",
+                "replica-away",
+            )
         return refuse(
             f"StatefulSet {state['statefulset']['name']} is being rolled out at this moment: wait until it is done "
             "(or heal the pod that it waits for) and run again."
         )
+    if wish < current:
+        problem = _living(state, found, wish, {sit.whole(item) for item in without})
+        if problem:
+            return refuse(problem, "replica-away")
     steps: list[dict[str, Any]] = []
-    notes: list[str] = []
+    notes = [
+        f"{sit.pod_name(state, ordinal)} is left out of all that is waited for: its node {node} is away."
+        for ordinal, node in gone.items()
+        if wish != current
+    ]
     export: list[str] = []
     look: list[str] = []
     if wish > current:
@@ -122,6 +142,41 @@ def remember(state: sit.State, replicas: int, remove_volumes: bool) -> dict[str,
         if claim is not None and claim["volume"]:
             kept[str(pod["ordinal"])] = {"claim": claim["name"], "uid": claim["uid"], "volume": claim["volume"]}
     return {"volumes": kept}
+
+
+def _old(state: sit.State, gone: Mapping[int, str]) -> bool:
+    """Whether a pod that can run has not the new template yet."""
+    newest = state["statefulset"]["update_revision"]
+    return any(pod["revision"] != newest for pod in state["pods"] if pod["ordinal"] not in gone)
+
+
+def _living(state: sit.State, found: sit.Situation, wish: int, without: set[int | None]) -> str | None:
+    """Why a copy that runs would be stopped while a pod that is none stays."""
+    gone = sit.absent(state)
+    going = [pod for pod in state["pods"] if pod["ordinal"] >= wish and _is_copy(state, found, pod)]
+    for ordinal in range(wish):
+        pod, name = sit.pod_of(state, ordinal), sit.pod_name(state, ordinal)
+        if not going or ordinal in without or pod is found.leader or (pod and _is_copy(state, found, pod)):
+            continue
+        why, heal = "is no copy that follows the primary", "playbooks/replica_reset.yml"
+        variables: dict[str, Any] = {"replica_reset_targets": [ordinal]}
+        if ordinal in gone:
+            why = f"is on node {gone[ordinal]}, which is away"
+            heal = f"switch {gone[ordinal]} off, and {heal}"
+            variables["replica_reset_node_off"] = gone[ordinal]
+        first = f"{heal} -e '{json.dumps(variables)}'"
+        return (
+            f"{name} {why}, and pods go by their number: scaling to {wish} would stop {litefs.names(going)}, which "
+            f"runs, and leave {name}. Give {name} a new volume first ({first}), or say that you do without it: "
+            f"-e '{{\"scale_without\": [{ordinal}]}}'."
+        )
+    return None
+
+
+def _is_copy(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
+    """Whether the pod runs and has the primary's data, or is on its way there."""
+    node = pod["litefs"]
+    return bool(node["reachable"] and node["cluster_id"] == found.cluster_id and sit.txid(state, pod))
 
 
 def _up(

@@ -25,7 +25,7 @@ Pod = Mapping[str, Any]
 Seen = Mapping[str, Mapping[str, Any]]
 
 RUNBOOK = identity.RUNBOOK
-held = litefs.held
+away, absent, held, last_node = litefs.away, litefs.absent, litefs.held, litefs.last_node
 IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
 FRESH_SECONDS = 900  # how old an export may be that stands for the data before a destructive step
 # Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.
@@ -288,12 +288,6 @@ def rolling(state: State) -> bool:
             or living["observed_generation"] not in (None, living["generation"])
         )
     )
-
-
-def away(state: State, name: str) -> bool:
-    """Whether a node does not answer the API, or is no part of the cluster any more."""
-    node = next((item for item in state["nodes"] if item["name"] == name), None)
-    return node is None or not node["ready"]
 
 
 def sign(pod: Pod) -> Cause | None:

@@ -261,7 +261,7 @@ def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_mo
     leads = {0: gone(), 1: make.node(primary=True)}
     pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
     state = site(leads, record=record, held="0", pods=pods, rendered_ordinal=1)
-    saved = [export(), export(verified=True, volume_of=0)]
+    saved = [export(), export(verified=True, volume_of=0, position_proven=True)]
 
     def kinds(state: dict[str, Any], memo: dict[str, Any]) -> list[str]:
         plan = reset.decide(state, [0], saved, memo, NOW)

@@ -171,7 +171,7 @@ def san(url: str, *addresses: str) -> list[str]:
 # --- who belongs to which cluster ------------------------------------------------------------------------------------
 
 
-def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list[str], server_group: str) -> list[str]:
+def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list[str]) -> list[str]:
     """Return one sentence for each thing in the inventory or on the nodes that would break or split a cluster.
 
     A report is one node's: ``{"name", "probe": {...}, "wishes": {...}, "folder": {path: SHA-256 or ""}}``; see
@@ -180,21 +180,21 @@ def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list
     """
     reports = [report for report in reports if report.get("probe")]
     by_name = {report["name"]: report for report in reports}
-    found = _inventory(servers, agents, server_group)
+    found = _inventory(servers, agents)
     found += by_text({report["name"]: _one_node(report, servers, by_name) for report in reports})
     if len(servers) == 1 and servers[0] in by_name:
         found += _foreign(by_name[servers[0]], [by_name[name] for name in agents if name in by_name])
     return found
 
 
-def _inventory(servers: list[str], agents: list[str], group: str) -> list[str]:
+def _inventory(servers: list[str], agents: list[str]) -> list[str]:
     found = []
     if not servers:
-        found.append(f"The inventory group {group} is empty; put the host that shall be the cluster's server into it.")
+        found.append("The inventory group k3s_server is empty; put the host that shall be the cluster's server there.")
     if len(servers) > 1:
         found.append(
-            f"The inventory group {group} holds {len(servers)} hosts ({', '.join(servers)}), and more than one server "
-            "is not supported yet; leave one there and move the others to the agents."
+            f"The inventory group k3s_server holds {len(servers)} hosts ({', '.join(servers)}), and more than one "
+            "server is not supported yet; leave one there and move the others to the agents."
         )
     both = sorted(set(servers) & set(agents))
     if both:

@@ -195,7 +195,6 @@ def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
         (PROXY, "192.0.2.11"),
         ({**PROXY, "hostvars": {"node-1": {}}}, "node-1"),
         ({**PROXY, "groups": {}}, ""),
-        ({**PROXY, "k3s_server_group": "first", "groups": {"first": ["node-1"]}}, "192.0.2.11"),
     ],
 )
 def test_the_site_is_not_looked_at_through_the_proxy_in_front(given: dict[str, Any], address: str) -> None:

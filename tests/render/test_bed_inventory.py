@@ -25,4 +25,4 @@ def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() ->
     wishes = evaluate("k3s", "__k3s_wishes", __k3s_probe={"probe": BARE}, **variables)
     reports = [{"name": "server-0", "probe": BARE, "wishes": wishes, "folder": {}}]
     assert (wishes["version"], wishes["source"]) == ("v1.36.4+k3s1", "release")
-    assert k3s.cluster_mistakes(reports, ["server-0"], [], "k3s_server") == []
+    assert k3s.cluster_mistakes(reports, ["server-0"], []) == []

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from rendering import ROOT
 
@@ -19,12 +20,11 @@ CLUSTERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_server_and_agent_agree_where_the_servers_kubeconfig_is(tmp_path: Path) -> None:
-    groups: dict[str, Any] = {}
-    for number, (server, _) in enumerate(CLUSTERS):
-        names = {"k3s_server_group": f"servers{number}", "k3s_agent_group": f"agents{number}"}
-        groups[f"servers{number}"] = {"hosts": {f"server{number}": server}, "vars": names}
-        groups[f"agents{number}"] = {"hosts": {f"agent{number}": {}}, "vars": names}
+@pytest.mark.parametrize(("server", "wanted"), CLUSTERS)
+def test_server_and_agent_agree_where_the_servers_kubeconfig_is(
+    server: dict[str, Any], wanted: str, tmp_path: Path
+) -> None:
+    groups = {"k3s_server": {"hosts": {"server": server}}, "k3s_agent": {"hosts": {"agent": {}}}}
     role = {"name": "abaci.infra.k3s", "tasks_from": "links.yml", "public": True}
     path = {
         "content": "{{ __k3s_server_kubeconfig }}",
@@ -40,8 +40,7 @@ def test_server_and_agent_agree_where_the_servers_kubeconfig_is(tmp_path: Path) 
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "hosts.yml", "play.yml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    for number, (_, wanted) in enumerate(CLUSTERS):
-        assert {(tmp_path / f"{kind}{number}").read_text() for kind in ("server", "agent")} == {wanted}
+    assert {(tmp_path / kind).read_text() for kind in ("server", "agent")} == {wanted}
 
 
 def test_what_the_kubelet_was_told_ends_with_the_variable() -> None:

@@ -166,7 +166,7 @@ def node(name: str, wishes: dict[str, Any] | None = None, **probe: Any) -> dict[
 
 def judge(*reports: dict[str, Any], servers: list[str] | None = None, agents: list[str] | None = None) -> list[str]:
     found: list[str] = k3s.cluster_mistakes(
-        reports, ["server-0"] if servers is None else servers, ["agent-1"] if agents is None else agents, "k3s_server"
+        reports, ["server-0"] if servers is None else servers, ["agent-1"] if agents is None else agents
     )
     return found
 

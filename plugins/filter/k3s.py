@@ -29,6 +29,11 @@ def k3s_kubeconfig_ca(text: str) -> str:
     return str(k3s.kubeconfig_ca(yaml.safe_load(text)))
 
 
+def upgrade_mistake(installed: str, wanted: str) -> str:
+    """Return why one version may not follow another where an upgrade is allowed; see module_utils."""
+    return str(k3s.upgrade_mistake(installed, wanted, True))
+
+
 class FilterModule:
     """Filters of the role k3s."""
 
@@ -37,6 +42,7 @@ class FilterModule:
             "k3s_artifact": k3s.artifact,
             "k3s_files_in_folder": k3s.files_in_folder,
             "k3s_file_mistake": k3s.file_mistake,
+            "k3s_upgrade_mistake": upgrade_mistake,
             "k3s_merge": k3s.merge_config,
             "k3s_config_mistakes": k3s.config_mistakes,
             "k3s_cluster_mistakes": k3s.cluster_mistakes,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.abaci.infra.plugins.module_utils import datastore
+
 
 def backup_line(manifest: Mapping[str, Any]) -> str:
     """One line about a backup, for the operator."""
@@ -17,8 +19,31 @@ def backup_line(manifest: Mapping[str, Any]) -> str:
     )
 
 
+def cluster_backup_line(kept: Mapping[str, Any]) -> str:
+    """One line about a copy of the cluster's datastore, for the operator."""
+    copied = kept["copied"]
+    removed = f" Removed {', '.join(kept['removed'])}." if kept["removed"] else ""
+    return (
+        f"{copied['path']}: {int(copied['stored_size']) / 1e6:.1f} MB, {copied['rows']} rows up to revision "
+        f"{copied['revision']} of the cluster with CA {copied['cluster_id'][:12]}, {copied['k3s']} on {copied['host']}"
+        f"{', encrypted' if copied['encrypted'] else ', NOT encrypted'}"
+        f"{'' if copied['read_back'] else ' and not read back (set cluster_backup_decrypt_command)'}.{removed}"
+    )
+
+
+def cluster_backup_age(probe: Mapping[str, Any], warn_days: int) -> str:
+    """How old the last copy of a server's datastore is, from what k3s_probe saw; see module_utils/datastore.py."""
+    return str(datastore.age(probe["copied"], float(probe["now"]), warn_days))
+
+
 class FilterModule:
     """Filters of the roles that operate."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"backup_line": backup_line}
+        return {
+            "backup_line": backup_line,
+            "cluster_backup_line": cluster_backup_line,
+            "cluster_backup_age": cluster_backup_age,
+            "cluster_restore_mistakes": datastore.restore_mistakes,
+            "cluster_restore_in_place": datastore.in_place,
+        }

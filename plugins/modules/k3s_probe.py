@@ -48,14 +48,20 @@ probe:
 """
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
+import time
+from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import k3s
+from ansible_collections.abaci.infra.plugins.module_utils import datastore, k3s
+from ansible_collections.abaci.infra.plugins.module_utils.datastore import BINARY
 
-BINARY = "/usr/local/bin/k3s"
+# Where the role cluster_backup and its timer note the last copy of the datastore.
+COPIED = "/var/lib/abaci/cluster-backup.json"
 UNITS = ("k3s", "k3s-agent")
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
@@ -77,18 +83,6 @@ def read(path: str) -> str:
         return ""
 
 
-def installed_version() -> str:
-    """Return what the binary says of itself, such as v1.36.4+k3s1; empty where there is none or it does not run."""
-    if not os.access(BINARY, os.X_OK):
-        return ""
-    try:
-        done = subprocess.run([BINARY, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    words = done.stdout.split()
-    return words[2] if done.returncode == 0 and words[:2] == ["k3s", "version"] else "unknown"
-
-
 def stale_inputs(unit: str) -> list[str]:
     """Return the files that differ from those the unit was last started with, as its ExecStartPre wrote them down."""
     started = {}
@@ -108,6 +102,15 @@ def link(name: str) -> str:
     if os.path.islink(path) and os.path.realpath(path) == BINARY:
         return "ours"
     return "other" if os.path.lexists(path) else "absent"
+
+
+def copied() -> dict[str, Any]:
+    """Return when and where the last copy of the datastore was made: {time, place}; empty where none is known."""
+    try:
+        found = json.loads(read(COPIED))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def folders(path: str) -> list[str]:
@@ -140,7 +143,7 @@ def main() -> None:
         probe={
             "arch": arch,
             "node_name": platform.node().lower(),
-            "installed_version": installed_version(),
+            "installed_version": datastore.installed_version(),
             "binary_sha256": sha256(BINARY),
             "images_sha256": sha256(f"{data_dir}/agent/images/k3s-airgap-images-{arch}.tar"),
             "units": units,
@@ -148,6 +151,11 @@ def main() -> None:
             "stale_inputs": sorted({path for unit in units for path in stale_inputs(unit)}),
             "ca_hash": k3s.ca_hash(living) or ("" if "k3s" in units else joined),
             "token_matches": k3s.same_token(token, living) if token and living else None,
+            "datastore": datastore.kind(Path(data_dir)),
+            "revision": datastore.revision(Path(data_dir)),
+            "restored": datastore.restored(Path(data_dir)),
+            "copied": copied(),
+            "now": time.time(),
             "storage": storage,
             "volumes": folders(storage),
             "links": {name: link(name) for name in module.params["links"]},

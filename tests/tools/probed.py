@@ -15,4 +15,9 @@ BARE: dict[str, Any] = {
     "token_matches": None,
     "storage": "/var/lib/rancher/k3s/storage",
     "volumes": [],
+    "datastore": "",
+    "revision": None,
+    "restored": {},
+    "copied": {},
+    "now": 0.0,
 }

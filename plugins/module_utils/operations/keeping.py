@@ -34,11 +34,13 @@ def put(
     encrypt: Sequence[str] = (),
     decrypt: Sequence[str] = (),
     *,
+    beside: Path | None = None,
     variables: str = "backup",
 ) -> dict[str, Any]:
     """Put a verified file under its name, its manifest last: what has no manifest is no backup.
 
-    ``path`` stands in a folder of its own on the file system of ``directory``, and is moved. The manifest's size and
+    ``path`` stands in a folder of its own, and is moved. Where that is not on the file system of ``directory``,
+    ``beside`` is a folder of its own that is: with ``encrypt`` nothing plain comes there. The manifest's size and
     sha256 are the content's, stored_size and stored_sha256 those of the file as it lies there. read_back: the stored
     file was seen to hold the content; of an encrypted one only ``decrypt`` can show that. ``variables``: how the names
     of the operator's variables begin.
@@ -46,13 +48,14 @@ def put(
     Returns the manifest with ``path`` and ``manifest``. Raises Failed and OSError.
     """
     target = directory / (stem + ending + (".encrypted" if encrypt else ""))
-    temporary = path.with_name("out")
+    work = beside or path.parent
+    temporary = work / "out"
     if encrypt:
         _encrypt(path, temporary, encrypt, variables)
         if decrypt:
             _read_back(temporary, path.with_name("back"), decrypt, str(manifest["sha256"]), variables)
     else:
-        path.rename(temporary)
+        shutil.move(path, temporary)
     whole = {
         "schema": retention.SCHEMA,
         **manifest,
@@ -66,7 +69,7 @@ def put(
     temporary.chmod(0o600)
     _sync(temporary)
     temporary.rename(target)
-    note = path.with_name("manifest")
+    note = work / "manifest"
     note.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
     note.chmod(0o600)
     _sync(note)

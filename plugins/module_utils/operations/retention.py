@@ -9,7 +9,8 @@ from typing import Any
 
 SCHEMA = 1
 SUFFIX = ".manifest.json"
-SCHEDULED = "backup"  # the reason of a plain backup: only those are subject to retention
+SCHEDULED = "backup"  # the reason of a plain backup of the database
+KEPT = (SCHEDULED, "cluster")  # only these are subject to retention; the second: a copy of the cluster's datastore
 OWNER = ("namespace", "statefulset", "database", "cluster_id")
 
 
@@ -40,13 +41,13 @@ def expired(manifests: Iterable[Mapping[str, Any]], keep: int, made: Mapping[str
     exported before it acted, and what is stamped later than now, since one of the two clocks was wrong. What is not
     ``whole`` does not count as kept.
     """
-    if keep <= 0 or made.get("reason") != SCHEDULED or not all(made.get(key) for key in OWNER):
+    if keep <= 0 or made.get("reason") not in KEPT or not all(made.get(key) for key in OWNER):
         return []
     group = [
         one
         for one in manifests
         if one.get("schema") == SCHEMA
-        and one.get("reason") == SCHEDULED
+        and one.get("reason") == made["reason"]
         and one.get("verified") is True
         and all(one.get(key) == made[key] for key in OWNER)
         and one.get("file") != made["file"]

@@ -1,0 +1,185 @@
+"""Copies of the datastore as they are kept: on the controller by the module, on the server by the timer's program."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.abaci.infra.plugins.module_utils import datastore
+from ansible_collections.abaci.infra.plugins.module_utils.operations import retention
+from ansible_collections.abaci.infra.plugins.modules import cluster_backup, cluster_backup_file, cluster_restore
+from test_datastore import server as server  # the fixture
+
+ROOT = Path(__file__).parents[3]
+# Turns every byte around: enough to see that nothing plain is kept.
+TURN = [sys.executable, "-c", "import sys;sys.stdout.buffer.write(bytes(255-b for b in sys.stdin.buffer.read()))"]
+
+
+def ended(module: Any, options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    with patch_module_args(options), pytest.raises(SystemExit):
+        module.main()
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+@pytest.fixture
+def keep(server: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Copy the datastore and keep the copy, as the role does on two machines; the module's answer."""
+
+    def run(**options: Any) -> dict[str, Any]:
+        work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
+        work.mkdir()
+        where = {"data_dir": str(server), "password_file": str(tmp_path / "etc/node/password")}
+        made = ended(cluster_backup, {**where, "host": "server-0", "path": str(work / "copy.tar.gz")}, capsys)
+        assert made["changed"], made
+        kept = {"path": str(work / "copy.tar.gz"), "keep_in": str(tmp_path / "kept"), "work": str(work), **options}
+        answer = ended(cluster_backup_file, kept, capsys)
+        assert not list(work.rglob("state.db")), "nothing that was unpacked stays"
+        return answer
+
+    return run
+
+
+def opened(tmp_path: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    work = tmp_path / "opened"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    return ended(cluster_backup_file, {"path": str(tmp_path / "kept"), "work": str(work), **options}, capsys)
+
+
+def test_an_encrypted_copy_is_read_back_kept_for_its_owner_and_opened_again(
+    keep: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = keep(encrypt_command=TURN, decrypt_command=TURN)
+    made = answer["copied"]
+    assert made["encrypted"] and made["read_back"] and made["path"].endswith(".tar.gz.encrypted")
+    files = sorted(path for path in (tmp_path / "kept").iterdir())
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o600, 0o600]
+    assert Path(made["path"]).read_bytes()[:2] != b"\x1f\x8b", "no gzip"
+    assert answer["record"]["place"].endswith(f":{made['path']}")
+    there = opened(tmp_path, capsys, decrypt_command=TURN)["copied"]
+    assert (there["sha256"], there["revision"]) == (made["sha256"], made["revision"])
+    assert datastore.digest(Path(there["plain"])) == made["sha256"]
+    refused = opened(tmp_path, capsys, variables="cluster_restore")["msg"]
+    assert refused == f"{made['path']} is encrypted: set cluster_restore_decrypt_command."
+    refused = opened(tmp_path, capsys, decrypt_command=["false"], variables="cluster_restore")["msg"]
+    assert "cluster_restore_decrypt_command (false) failed" in refused
+
+
+@pytest.mark.parametrize(
+    ("commands", "words"),
+    [
+        ({"encrypt_command": ["false"]}, "cluster_backup_encrypt_command (false) failed"),
+        ({"encrypt_command": ["no-such-tool"]}, "No such file"),
+        ({"encrypt_command": TURN, "decrypt_command": ["cat"]}, "gives back another content"),
+    ],
+)
+def test_a_copy_that_could_not_be_encrypted_or_read_back_is_none(
+    keep: Callable[..., dict[str, Any]], tmp_path: Path, commands: dict[str, Any], words: str
+) -> None:
+    assert words in keep(**commands)["msg"]
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_the_newest_whole_copy_of_a_folder_is_opened_and_backups_of_databases_are_not_touched(
+    keep: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    for day in (1, 2, 3):
+        moment = (2026, 1, day, 3, 0, 0, 0, 1, 0)
+        monkeypatch.setattr(cluster_backup.time, "gmtime", lambda moment=moment: moment)
+        made.append(keep(keep=2))
+    assert made[2]["removed"] == [made[0]["copied"]["file"]] and not made[1]["removed"]
+    note = {"schema": 1, "reason": "backup", "time": "2027-01-01T00:00:00Z", "file": "a.sqlite", "size": 1}
+    (tmp_path / "kept" / f"a{retention.SUFFIX}").write_text(json.dumps(note))
+    (tmp_path / "kept/a.sqlite").write_text("x")
+    assert opened(tmp_path, capsys)["copied"]["path"] == made[2]["copied"]["path"]
+    os.truncate(made[2]["copied"]["path"], 100)
+    assert opened(tmp_path, capsys)["copied"]["path"] == made[1]["copied"]["path"]
+
+
+def test_check_mode_says_what_cannot_be_copied_and_changes_nothing(
+    server: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = {"_ansible_check_mode": True}
+    options = {**check, "data_dir": str(server), "host": "server-0", "path": str(tmp_path / "copy.tar.gz")}
+    said = ended(cluster_backup, options, capsys)
+    assert said["changed"] and said["note"] == {}
+    assert not (tmp_path / "copy.tar.gz").exists()
+    (server / "server/db/etcd").mkdir()
+    assert "embedded etcd" in ended(cluster_backup, options, capsys)["msg"]
+    before = sorted(server.rglob("*"))
+    put = {**check, "archive": str(tmp_path / "none"), "data_dir": str(server)}
+    assert ended(cluster_restore, put, capsys)["changed"]
+    assert sorted(server.rglob("*")) == before
+
+
+# --- the timer
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """The timer's program beside the files that the role installs with it."""
+    home = tmp_path / "home"
+    (home / "kept").mkdir(parents=True)
+    shutil.copy(ROOT / "roles/cluster_backup/files/job.py", home)
+    utils = ROOT / "plugins/module_utils"
+    for path in (utils / "datastore.py", utils / "operations/keeping.py", utils / "operations/retention.py"):
+        shutil.copy(path, home / "kept")
+    return home / "job.py"
+
+
+def settings(server: Path, tmp_path: Path, **other: Any) -> dict[str, Any]:
+    found = {"data_dir": str(server), "host": "server-0", "keep": 2, "encrypt_command": TURN}
+    return {**found, "target": str(tmp_path / "nas"), "record": str(tmp_path / "record.json"), **other}
+
+
+def test_the_timer_needs_no_collection_and_refuses_the_disk_that_it_copies(
+    server: Path, tmp_path: Path, program: Path
+) -> None:
+    (tmp_path / "nas").mkdir()
+    given = tmp_path / "settings.json"
+    given.write_text(json.dumps(settings(server, tmp_path)))
+    # -S: without site-packages, as on a host.
+    command = [sys.executable, "-S", str(program), str(given)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "would be lost together with it" in done.stderr, done.stderr
+    assert list((tmp_path / "nas").iterdir()) == [] and not (tmp_path / "record.json").exists()
+
+
+def test_the_timer_keeps_encrypted_copies_and_notes_the_last(
+    server: Path, tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(program.parent))
+    spec = importlib.util.spec_from_file_location("timer_job", program)
+    assert spec and spec.loader
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    (tmp_path / "nas").mkdir()
+    real = Path.stat
+
+    def elsewhere(path: Path, **options: Any) -> Any:
+        found = real(path, **options)
+        return SimpleNamespace(st_dev=-1, st_mode=found.st_mode) if path == tmp_path / "nas" else found
+
+    monkeypatch.setattr(Path, "stat", elsewhere)
+    made = job.run(settings(server, tmp_path), tmp_path / "etc/node/password")
+    assert made["encrypted"] and made["read_back"] is False and made["cluster_id"]
+    names = sorted(path.name for path in (tmp_path / "nas").iterdir())
+    assert len(names) == 2 and names[1].endswith(".tar.gz.encrypted")
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["place"] == f"server-0:{made['path']}"
+    assert "0 hours old" in datastore.age(record, record["time"] + 60, 8)

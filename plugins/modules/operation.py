@@ -87,13 +87,9 @@ did:
   type: list
   elements: str
 needs:
-  description: What the caller has to do before the next step, one of export, look, rescue and render.
+  description: What the caller has to do before the next step, one of export, look and rescue.
   returned: success
   type: str
-quiet:
-  description: With RV(needs=render), whether the configuration has to run no command.
-  returned: success
-  type: bool
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -131,7 +127,7 @@ def main() -> None:
             todo = bool(plan["steps"]) or any(plan.get(need) for need in runner.NEEDS)
             said = runner.said(plan)
             module.exit_json(
-                changed=todo and module.check_mode, done=not todo, did=[], said=said, needs=None, quiet=False, plan=plan
+                changed=todo and module.check_mode, done=not todo, did=[], said=said, needs=None, plan=plan
             )
         answer = runner.step(
             site,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import re
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import isolation
+from ansible_collections.abaci.infra.plugins.module_utils.operations import retarget
 from evaluating import evaluate
 from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, containers, run_role
 
@@ -102,6 +104,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **plan(isolation={"mode": "privileged", "reason": "", "without_device": []}),
     },
     "trusted_proxies": {"app_domain": "abaci.localhost", "traefik_trusted_proxies": ["192.0.2.1/32"], **plan()},
+    "moved": {"app_domain": "abaci.localhost", **plan(ordinal=2)},
 }
 RECORD = "lookup('ansible.builtin.template', '%s') | from_yaml" % (
     ROOT / "roles/app/templates/configmap-abaci-app-litefs-identity.yml.j2"
@@ -686,8 +689,47 @@ def test_the_checksum_follows_the_configuration_and_nothing_else(run: Run) -> No
     assert re.fullmatch(r"[0-9a-f]{64}", base)
     for variant in ("env_changed", "secret_changed", "password", "no_redis"):
         assert checksum(run[variant]) != base
-    for variant in ("recorded", "old_api", "operator", "trusted_proxies"):
+    for variant in ("recorded", "old_api", "operator", "trusted_proxies", "moved"):
         assert checksum(run[variant]) == base
+
+
+@pytest.mark.parametrize("there", ["defaults", "other"])
+@pytest.mark.parametrize("back", [False, True])
+def test_an_operation_makes_of_the_living_objects_what_site_yml_renders_for_the_new_primary(
+    run: Run, there: str, back: bool
+) -> None:
+    """Or the next run of site.yml would restart every pod. A restore takes the commands out and brings them back."""
+    moved = {"defaults": run["moved"], "other": None}[there]
+    app = name_of(run[there])
+    living, service, pods = (
+        copy.deepcopy(run[there].one(kind, name))
+        for kind, name in (("ConfigMap", f"{app}-litefs"), ("Service", f"{app}-primary"), ("StatefulSet", app))
+    )
+    wanted = 2 if moved else 0
+    before = copy.deepcopy((living, service, pods))
+    if back:
+        retarget.config_map(living, app, wanted, True)
+        text = living["data"]["litefs.yml"]
+        assert retarget.is_quiet(text) and "exec" not in expand(text, f"{app}-0")
+    retarget.config_map(living, app, wanted, False)
+    retarget.service(service, app, wanted)
+    retarget.statefulset(pods, wanted)
+    assert retarget.primary_of(living["data"]["litefs.yml"], app) == wanted
+    if moved:
+        assert living["data"] == moved.one("ConfigMap", f"{app}-litefs")["data"]
+        assert service["spec"] == moved.one("Service", f"{app}-primary")["spec"]
+        assert pods["spec"] == moved.one("StatefulSet", app)["spec"]
+    retarget.config_map(living, app, 0 if moved else 2, False)
+    retarget.service(service, app, 0 if moved else 2)
+    retarget.statefulset(pods, 0 if moved else 2)
+    assert (living["data"], service, pods) == (before[0]["data"], *before[1:])
+    assert not living["metadata"].get("annotations")
+
+
+def test_commands_that_are_not_kept_are_not_made_up() -> None:
+    found = {"metadata": {}, "data": {"litefs.yml": "lease:\n  hostname: abaci-app-0\n"}}
+    with pytest.raises(ValueError, match="none are kept"):
+        retarget.config_map(found, "abaci-app", 0, False)
 
 
 def test_the_record_is_what_was_decided(run: Run) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 from evaluating import evaluate
-from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, from_templates, run_role
+from rendering import Object, Rendered, Run, check_across, check_schema, from_templates, run_role
 from test_app import ALL, GATHERED, OPERATOR, plan
 from test_cert_manager import PINNED, RUN, check
 
@@ -200,15 +199,3 @@ def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
 def test_the_site_is_not_looked_at_through_the_proxy_in_front(given: dict[str, Any], address: str) -> None:
     inventory = {"groups": {"k3s_server": ["node-1"]}, "hostvars": {"node-1": {"ansible_host": "192.0.2.11"}}}
     assert evaluate("app", "app_edge_address", **{"app_domain": DOMAIN, **inventory, **given}) == address
-
-
-def test_hazard_no_operation_needs_cert_managers_webhook_which_may_be_on_the_node_that_is_gone() -> None:
-    tasks = ROOT / "roles/app/tasks"
-
-    def reached(name: str) -> set[str]:
-        parts = [task for task in yaml.safe_load((tasks / name).read_text()) if isinstance(task, dict)]
-        inner = {task.get(f"ansible.builtin.{how}_tasks") for task in parts for how in ("import", "include")} - {None}
-        return {name}.union(*(reached(str(one)) for one in inner))
-
-    assert "objects.yml" in reached("rerender.yml")
-    assert "certificate_acme.yml" not in reached("rerender.yml")

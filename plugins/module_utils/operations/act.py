@@ -6,13 +6,14 @@ else changed meanwhile is not changed again blindly: then the call fails and the
 
 from __future__ import annotations
 
+import copy
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import applying, gather, kube, litefs
+from . import retarget
 from . import situation as sit
 
 HELD_KEY = "heldOrdinals"
@@ -57,9 +58,8 @@ class Site:
         )
         rendered = self.api.get("v1", "ConfigMap", f"{self.name}-litefs", self.namespace)
         text = str(((rendered or {}).get("data") or {}).get("litefs.yml", ""))
-        match = re.search(rf"^\s*hostname:\s*{re.escape(self.name)}-(\d+)\s*$", text, re.MULTILINE)
-        document["rendered_ordinal"] = int(match[1]) if match else None
-        document["rendered_quiet"] = bool(text) and not re.search(r"^exec:", text, re.MULTILINE)
+        document["rendered_ordinal"] = retarget.primary_of(text, self.name)
+        document["rendered_quiet"] = retarget.is_quiet(text)
         changes = [entry.get("time") for entry in ((rendered or {}).get("metadata") or {}).get("managedFields") or []]
         document["rendered_at"] = max((str(time) for time in changes if time), default=None)
         return document
@@ -115,6 +115,20 @@ class Site:
         if data != record.get("data"):
             record["data"] = data
             self.api.replace("v1", "ConfigMap", record, applying.FIELD_MANAGER)
+
+    def render(self, ordinal: int, quiet: bool) -> None:
+        """Make the living configuration name this ordinal as primary; with ``quiet`` LiteFS runs no command.
+
+        litefs.yml comes last: look() goes by it.
+        """
+        self._change("apps/v1", "StatefulSet", self.name, lambda found: retarget.statefulset(found, ordinal))
+        self._change("v1", "Service", f"{self.name}-primary", lambda found: retarget.service(found, self.name, ordinal))
+        self._change(
+            "v1",
+            "ConfigMap",
+            f"{self.name}-litefs",
+            lambda found: retarget.config_map(found, self.name, ordinal, quiet),
+        )
 
     def put_lease(self, lease: Mapping[str, Any]) -> None:
         """Write the lock's Lease, if nobody else changed it meanwhile."""
@@ -296,6 +310,25 @@ class Site:
         return f"{pod['name']}: {str(why).rstrip('.')}."
 
     # Plumbing
+
+    def _change(self, api_version: str, kind: str, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change an object in place, and nothing of it that somebody else changed meanwhile."""
+        for attempt in range(5):
+            found = self.api.get(api_version, kind, name, self.namespace)
+            if found is None:
+                raise NotDone(f"{kind} {self.namespace}/{name} is not there any more: run site.yml.")
+            before = copy.deepcopy(found)
+            try:
+                change(found)
+            except ValueError as exc:
+                raise NotDone(f"{kind} {self.namespace}/{name} was left alone: {exc}.") from exc
+            try:
+                if found != before:
+                    self.api.replace(api_version, kind, found, applying.FIELD_MANAGER)
+                return
+            except kube.KubeError as exc:
+                if exc.status != 409 or attempt == 4:
+                    raise
 
     def _record(self) -> dict[str, Any]:
         name = f"{self.name}-litefs-identity"

@@ -98,7 +98,7 @@ def step(
 ) -> dict[str, Any]:
     """Do the next act, and wait until it has its effect.
 
-    Returns {done, changed, did: [sentence], needs: null|export|look|rescue|render, quiet (of render), plan}. With
+    Returns {done, changed, did: [sentence], needs: null|export|look|rescue, plan}. With
     ``needs`` nothing was done yet: the caller has to make exports, look into volumes or render the configuration, and
     come again.
     Raises Refused, act.NotDone, kube.KubeError.
@@ -126,7 +126,7 @@ def step(
         for one in first:
             _wait(site, one, document, seconds)
         waited += first
-    answer: dict[str, Any] = {"done": False, "changed": False, "did": [], "needs": None, "quiet": False, "plan": found}
+    answer: dict[str, Any] = {"done": False, "changed": False, "did": [], "needs": None, "plan": found}
     need = _need(found)
     if need == "export":
         _check_restless(found["export"], exports)
@@ -143,8 +143,6 @@ def step(
             continue
         if acted:
             break
-        if one["do"] == "render":
-            return {**answer, "needs": "render", "did": [one["say"]], "quiet": one["quiet"]}
         proof = _do(site, operation, one, document, memo, file, seconds, holder)
         answer["did"] += [one["say"], *([proof] if proof else [])]
         acted = answer["changed"] = True
@@ -255,6 +253,8 @@ def _do(
             site.wait_primary(one["ordinal"], cluster_id, seconds)
         else:
             site.wait_follows(one["ordinal"], document["rendered_ordinal"], one["uid"], seconds)
+    elif kind == "render":
+        site.render(one["ordinal"], one["quiet"])
     elif kind == "record_restore":
         site.write_record({"state": "restore"})
     elif kind == "record_id":

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act
+from fake_api import Cluster
 
 Object = dict[str, Any]
 
@@ -63,3 +64,26 @@ def test_the_record_is_written_only_where_it_changes() -> None:
     assert not api.stored
     site(api).write_record({"a": None, "b": "3"})
     assert api.stored[0][1]["data"] == {"b": "3"}
+
+
+def test_the_primary_is_renamed_in_place_and_litefs_yml_comes_last() -> None:
+    """A run that dies between two of them renders all of them again: the next looks at litefs.yml."""
+    cluster = Cluster()
+    service = {"kind": "Service", "metadata": {"name": "abaci-app-primary"}, "spec": {"selector": {"app": "abaci-app"}}}
+    cluster.put(service)
+    cluster.fail("PUT", "ConfigMap", how=409)
+    site(cluster).render(2, quiet=True)
+    assert [(one.kind, one.name) for one in cluster.changes()] == [
+        ("Service", "abaci-app-primary"),
+        ("ConfigMap", "abaci-app-litefs"),
+        ("ConfigMap", "abaci-app-litefs"),
+    ]
+    seen = site(cluster).look()
+    assert (seen["rendered_ordinal"], seen["rendered_quiet"]) == (2, True)
+    site(cluster).render(0, quiet=False)
+    seen = site(cluster).look()
+    assert (seen["rendered_ordinal"], seen["rendered_quiet"]) == (0, False)
+    cluster.drop("Service", "abaci-app-primary")
+    with pytest.raises(act.NotDone, match="abaci-app-primary is not there any more"):
+        site(cluster).render(1, quiet=False)
+    assert site(cluster).look()["rendered_ordinal"] == 0

@@ -149,11 +149,15 @@ def test_a_restore_into_the_running_site_and_what_it_refuses(bed: Bed, backups: 
 
 
 def test_a_migration_has_a_copy_before_it(bed: Bed) -> None:
-    before = bed.in_pod("abaci-app-0", "ls", "/var/lib/litefs/backups", check=False)
+    def copies() -> set[str]:
+        listed = bed.in_pod("abaci-app-0", "ls", "/var/lib/litefs/backups", check=False).split()
+        return {name for name in listed if name.endswith(".before-migration.sqlite")}
+
+    before = copies()
     bed.kubectl("rollout", "restart", "sts/abaci-app", "-n", "abaci")
     bed.kubectl("rollout", "status", "sts/abaci-app", "-n", "abaci", "--timeout=240s", timeout=260)
-    after = bed.in_pod("abaci-app-0", "ls", "/var/lib/litefs/backups").split()
-    assert set(after) != set(before.split()) and all(name.endswith(".before-migration.sqlite") for name in after)
+    after = copies()
+    assert after - before, "it was written to since the last start"
     newest = max(after)
     program = f"import sqlite3;d=sqlite3.connect('file:/var/lib/litefs/backups/{newest}?mode=ro&immutable=1',uri=True)"
     program += ";print(d.execute('pragma integrity_check').fetchone()[0])"

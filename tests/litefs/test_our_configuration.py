@@ -29,7 +29,7 @@ def render(primary_ordinal: int, **changes: Any) -> str:
     template = environment.from_string((ROLE / "templates" / "litefs.yml.j2").read_text())
     plan = {"primary_ordinal": primary_ordinal}
     computed = {"__app_plan": plan, "__app_headless": HEADLESS, "app_backup_before_migration": False}
-    computed |= {"app_replica_read_only": False}
+    computed |= {"app_replica_read_only": False, "__app_check_command": "true"}
     return template.render(defaults() | computed | changes)
 
 
@@ -45,6 +45,7 @@ def on_this_machine(node: Node, primary_ordinal: int) -> str:
         app_database=DATABASE,
         app_command=f"python3 {APP}/server.py",
         app_migrate_command=f"python3 {APP}/migrate.py",
+        __app_check_command=f"sh {ROLE}/files/check_database.sh {DATABASE} {node.data} {node.root}/record",
         app_replica_read_only=True,
         __app_read_only_command=f"sh {ROLE}/files/read_only_replica.sh ${{POD_NAME == 'abaci-app-{primary_ordinal}'}}"
         f" {node.mount} {node.data}",

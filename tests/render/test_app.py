@@ -583,10 +583,11 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
         "stsPreload": True,
     }
     config = expand(litefs_text(defaults), "abaci-app-0")
-    copy = "sh /etc/litefs/before-migration.sh sqlite.db /var/lib/litefs 20202 /var/lib/litefs/backups 2"
-    assert config["exec"][0] == {"cmd": copy, "if-candidate": True}
-    assert config["exec"][1] == {"cmd": "node dist/db/migrate.js", "if-candidate": True}
-    assert config["exec"][2] == {"cmd": "rm -f /var/lib/litefs/backups/sqlite.db.unfinished", "if-candidate": True}
+    check = "sh /etc/litefs/check-database.sh sqlite.db /var/lib/litefs /identity"
+    copy = "sh /etc/litefs/before-migration.sh sqlite.db /var/lib/litefs /litefs 20202 /var/lib/litefs/backups 2"
+    migrated = "rm -f /var/lib/litefs/backups/sqlite.db.unfinished"
+    steps = [check, copy, "node dist/db/migrate.js", migrated, check]
+    assert config["exec"][:5] == [{"cmd": step, "if-candidate": True} for step in steps]
     assert config["proxy"]["target"] == "localhost:3000"
     assert config["proxy"]["always-forward"] == ["/api/auth/callback*"]
     assert config["proxy"]["passthrough"] == [
@@ -604,10 +605,11 @@ def test_other_names_ports_and_ordinal(other: Rendered) -> None:
     assert config["proxy"]["target"] == "localhost:4000"
     assert config["proxy"]["db"] == "shop.sqlite3"
     assert config["exec"] == [
+        {"cmd": "sh /etc/litefs/check-database.sh shop.sqlite3 /var/lib/litefs /identity", "if-candidate": True},
         {"cmd": "sh /etc/litefs/read-only-replica.sh true /litefs /var/lib/litefs"},
         {"cmd": "env LITEFS_CANDIDATE=true sh -c 'exec ./shop \"two words\"'"},
     ]
-    replica = expand(litefs_text(other), "shop-1")["exec"][0]
+    replica = expand(litefs_text(other), "shop-1")["exec"][1]
     assert replica == {"cmd": "sh /etc/litefs/read-only-replica.sh false /litefs /var/lib/litefs"}
     assert env(other)["DATABASE_URL"] == "/litefs/shop.sqlite3"
     assert pod(other)["imagePullSecrets"] == [{"name": "registry-login"}]

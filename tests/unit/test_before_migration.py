@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "roles/app/files/before_migration.sh"
 DATABASE = "sqlite.db"
-TOOLS = ("od", "rm", "mkdir", "chmod", "wc", "mv", "date", "cat", "head", "cmp", "cp")
+TOOLS = ("od", "rm", "mkdir", "chmod", "wc", "mv", "date", "cat", "head", "cmp", "cp", "df")
 
 
 class Volume:
@@ -20,9 +20,11 @@ class Volume:
 
     def __init__(self, folder: Path) -> None:
         self.data, self.copies, self.tools = folder / "data", folder / "copies", folder / "bin"
+        self.mount = folder / "mount"
         self.database = self.data / "dbs" / DATABASE / "database"
         self.database.parent.mkdir(parents=True)
         self.tools.mkdir()
+        self.mount.mkdir()
         for tool in TOOLS:
             self.tools.joinpath(tool).symlink_to(str(shutil.which(tool)))
         self.tool("litefs", f"for to; do :; done; cp {self.database} $to")
@@ -46,7 +48,7 @@ class Volume:
         self.clock += 1
         self.tool("date", f"echo 20260101T{self.clock:06}Z")
         done = subprocess.run(
-            ["/bin/sh", str(SCRIPT), DATABASE, str(self.data), "20202", str(self.copies), str(keep)],
+            ["/bin/sh", str(SCRIPT), DATABASE, str(self.data), str(self.mount), "20202", str(self.copies), str(keep)],
             env={"PATH": str(self.tools)},
             capture_output=True,
             text=True,
@@ -59,6 +61,12 @@ class Volume:
             self.write(migration)
         if succeeds:
             (self.copies / f"{DATABASE}.unfinished").unlink(missing_ok=True)
+
+    def free(self, kilobytes: int) -> None:
+        """What df says of a volume on which the copies take what they take."""
+        used = f"$(cat {self.copies}/*.sqlite 2>/dev/null | wc -c)"
+        row = f"echo /dev/very-long 9 9 $(({kilobytes} - {used} / 1024)) 9% /"
+        self.tool("df", f"echo Filesystem 1024-blocks Used Available Capacity Mounted on; {row}")
 
     def kept(self) -> list[list[str]]:
         found = []
@@ -123,3 +131,63 @@ def test_an_export_that_is_not_whole_stops_the_start_also_without_sqlite3(
     with pytest.raises(AssertionError, match=words):
         volume.start(2, succeeds=True)
     assert list(volume.copies.iterdir()) == []
+
+
+def test_an_integrity_check_that_is_not_ok_stops_the_start(volume: Volume) -> None:
+    volume.tool("sqlite3", "echo 'Tree 2 page 3: btreeInitPage() returns error code 11'")
+    with pytest.raises(AssertionError, match=r"fails its integrity check \(Tree 2 page 3"):
+        volume.start(2, succeeds=True)
+    volume.tool("sqlite3", "echo 'file is not a database' >&2; exit 26")
+    with pytest.raises(AssertionError, match=r"fails its integrity check \(not readable\)"):
+        volume.start(2, succeeds=True)
+    assert volume.kept() == []
+
+
+def test_nothing_is_copied_where_nothing_was_written_since_the_newest_copy(volume: Volume) -> None:
+    position = volume.mount / f"{DATABASE}-pos"
+    position.write_text("0000000000000001/8000000000000001\n")
+    volume.start(2, succeeds=True)
+    volume.tool("litefs", "echo exported anyway >&2; exit 1")
+    volume.start(2, succeeds=False)
+    assert "nothing was written since" in volume.log and volume.kept() == [GOOD]
+    assert (volume.copies / f"{DATABASE}.unfinished").exists(), "it is the copy from before a migration that may fail"
+    (copy,) = volume.copies.glob("*.sqlite")
+    copy.unlink()
+    with pytest.raises(AssertionError, match="exported anyway"):
+        volume.start(2, succeeds=True)
+    position.write_text("0000000000000002/8000000000000002\n")
+    with pytest.raises(AssertionError, match="the export failed"):
+        volume.start(2, succeeds=True)
+
+
+@pytest.mark.parametrize(
+    ("free", "starts", "kept", "warned"),
+    [
+        # The database has 8 kB, so a copy wants 13: the volume has room for two, the oldest goes before the next.
+        (28, [("more", True)] * 4, [["good", "more", "more"], ["good", "more", "more", "more"]], False),
+        # The first since the last success is not given up, what came after it is.
+        (28, [("damage", False)] * 4, [GOOD, THREE], False),
+        # There is room for one only: it stays, and the start goes on without another.
+        (18, [("more", True)] * 4, [GOOD], True),
+        (18, [("damage", False)] * 4, [GOOD], True),
+        (5, [("more", True)] * 2, [], True),
+    ],
+)
+def test_too_little_room_never_stops_a_start_and_the_last_copy_stays(
+    volume: Volume, free: int, starts: list[tuple[str, bool]], kept: list[list[str]], warned: bool
+) -> None:
+    volume.free(free)
+    for migration, succeeds in starts:
+        volume.start(2, migration, succeeds=succeeds)
+    assert volume.kept() == kept
+    assert ("WARNING: none was made" in volume.log) is warned
+    assert not list(volume.copies.glob("*.partial"))
+
+
+def test_an_export_that_fills_the_volume_after_all_is_taken_away_and_the_start_goes_on(volume: Volume) -> None:
+    volume.tool("litefs", f"for to; do :; done; echo part >$to; echo 9 >{volume.copies}/big.sqlite; exit 1")
+    first = f"[ -e {volume.copies}/big.sqlite ] && left=1 || left=99"
+    volume.tool("df", f"{first}; echo Filesystem Blocks Used Available Capacity Mounted on; echo x 9 9 $left 9% /")
+    volume.start(2, succeeds=True)
+    assert "WARNING: none was made, since 1 kB are free" in volume.log and volume.kept() == []
+    assert not list(volume.copies.glob("*.partial"))

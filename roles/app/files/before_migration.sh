@@ -1,24 +1,32 @@
 #!/bin/sh
 # Keeps a copy of the database on the primary's volume before a migration runs: LiteFS runs this before the migration, so
-# every start has it, also one that an image update brought. A failure stops the start.
+# every start has it, also one that an image update brought. A copy that is not sound stops the start. Too little room does
+# not: old copies make room, and where that is not enough the start goes on without a new one and says so.
 #
 # A migration that damages the database and fails is followed by start after start, each with a copy of the damage. So the
 # first copy since the last migration that succeeded stays, named in <database>.unfinished: litefs.yml removes that file after
 # the migration. And what equals the newest copy is not kept twice, so an application that cannot start prunes nothing.
+# <database>.newest says at which position of LiteFS the newest was taken: where that has not moved nothing is copied.
 #
-# Arguments: database, LiteFS's data folder and port, the folder for copies, how many stay. Plain sh, od and the litefs that is running.
+# Arguments: database, LiteFS's data folder, its mount and port, the folder for copies, how many stay. Plain sh, od, df and
+# the litefs that is running.
 set -eu
 LC_ALL=C
 export LC_ALL
 database=$1
 data=$2
-port=$3
-folder=$4
-keep=$5
+mount=$3
+port=$4
+folder=$5
+keep=$6
+
+say() {
+    printf 'copy before the migration: %s\n' "$1" >&2
+}
 
 fail() {
     rm -f "$partial"
-    printf 'copy before the migration: %s The start stops here, and nothing was migrated.\n' "$1" >&2
+    say "$1 The start stops here, and nothing was migrated."
     exit 1
 }
 
@@ -31,16 +39,69 @@ number() {
     printf '%s' "$value"
 }
 
+# Whether a copy, and half of it for the migration, has room; where df says nothing it is tried.
+room() {
+    left=$(df -Pk "$folder" 2>/dev/null | { read -r _ && read -r _ _ _ left _ && printf '%s' "$left"; }) || return 0
+    case $left in '' | *[!0-9]*) return 0 ;; esac
+    [ "$left" -ge "$need" ]
+}
+
+without() {
+    rm -f "$partial"
+    say "WARNING: none was made, since $left kB are free on the volume and $need are needed; newest: ${newest:-none}. Make room, or give the volumes more."
+    remember_first
+    exit 0
+}
+
+# A glob is sorted by name, and a name by its time: the newest is the last.
+find_newest() {
+    newest=
+    for copy in "$folder/$database".*.before-migration.sqlite; do
+        [ ! -e "$copy" ] || newest=$copy
+    done
+}
+
+remember_first() {
+    [ -z "$first" ] && [ -n "$newest" ] || return 0
+    first=${newest##*/}
+    printf '%s\n' "$first" >"$unfinished" || fail "$unfinished cannot be written."
+}
+
 partial=$folder/$database.partial
 unfinished=$folder/$database.unfinished
+position_file=$folder/$database.newest
 mkdir -p "$folder" || fail "$folder cannot be made."
 chmod 0700 "$folder"
 rm -f "$partial"
-if [ ! -e "$data/dbs/$database/database" ]; then
-    printf 'copy before the migration: there is no database yet.\n' >&2
+[ -e "$data/dbs/$database/database" ] || exit 0
+[ "$keep" -ge 1 ] || keep=1
+
+find_newest
+first=$(cat "$unfinished" 2>/dev/null) || first=
+[ -n "$first" ] && [ -e "$folder/$first" ] || first=
+position=$(cat "$mount/$database-pos" 2>/dev/null) || position=
+if [ -n "$position" ] && [ -n "$newest" ] && [ "$(cat "$position_file" 2>/dev/null)" = "$position ${newest##*/}" ]; then
+    remember_first
+    say "nothing was written since $newest"
     exit 0
 fi
-litefs export -url "http://localhost:$port" -name "$database" "$partial" >&2 || fail 'the export failed.'
+
+# The oldest go where there is no room, but for the first of those whose migration did not succeed, or else the newest.
+protected=${first:+$folder/$first}
+protected=${protected:-$newest}
+need=$(($(wc -c <"$data/dbs/$database/database") * 3 / 2048 + 1))
+for copy in "$folder/$database".*.before-migration.sqlite; do
+    ! room || break
+    [ "$copy" = "$protected" ] || rm -f "$copy"
+done
+find_newest
+room || without
+
+if ! litefs export -url "http://localhost:$port" -name "$database" "$partial" >&2; then
+    rm -f "$partial"
+    room || without
+    fail 'the export failed.'
+fi
 
 # LiteFS ends an export that broke off as if it were whole, with the error text at its end.
 size=$(wc -c <"$partial")
@@ -60,33 +121,23 @@ else
     checked='its integrity was not checked: no sqlite3 in the image'
 fi
 
-# A glob is sorted by name, and a name by its time: the newest is the last.
-newest=
-for copy in "$folder/$database".*.before-migration.sqlite; do
-    [ ! -e "$copy" ] || newest=$copy
-done
 if [ -n "$newest" ] && cmp -s "$partial" "$newest"; then
     rm -f "$partial"
 else
     newest=$folder/$database.$(date -u +%Y%m%dT%H%M%SZ).before-migration.sqlite
     mv "$partial" "$newest" || fail 'the copy cannot be kept.'
 fi
-
-first=$(cat "$unfinished" 2>/dev/null) || first=
-if [ -z "$first" ] || [ ! -e "$folder/$first" ]; then
-    first=${newest##*/}
-    printf '%s\n' "$first" >"$unfinished" || fail "$unfinished cannot be written."
-fi
+[ -z "$position" ] || printf '%s %s\n' "$position" "${newest##*/}" >"$position_file" || true
+remember_first
 
 # The newest stay, and the first of those whose migration did not succeed.
 set -- "$folder/$database".*.before-migration.sqlite
-left=$#
-[ "$keep" -ge 1 ] || keep=1
+kept=$#
 [ "$keep" -ge 2 ] || [ "$folder/$first" = "$newest" ] || keep=2
 for copy in "$@"; do
-    [ "$left" -gt "$keep" ] || break
+    [ "$kept" -gt "$keep" ] || break
     [ "$copy" != "$folder/$first" ] || continue
     rm -f "$copy"
-    left=$((left - 1))
+    kept=$((kept - 1))
 done
-printf 'copy before the migration: kept as %s (%s)\n' "$newest" "$checked" >&2
+say "kept as $newest ($checked)"

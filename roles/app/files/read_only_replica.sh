@@ -17,7 +17,7 @@ say() {
     printf 'read-only replica: %s\n' "$1" >&2
 }
 
-complete() {
+complete_all() {
     for database in "$data"/dbs/*/database; do
         wal=${database%database}wal
         if [ -e "$database" ] && [ ! -e "$wal" ]; then
@@ -32,9 +32,9 @@ if ! why=$(mount -i -o remount,bind,ro "$mount" 2>&1); then
     say "NOT made: $mount stays writable, so a write that is no error may be lost here (${why:-mount failed})"
     exit 0
 fi
-complete
+complete_all
 while kill -0 "$PPID" 2>/dev/null; do
     sleep 1
-    complete
+    complete_all
 done &
 say "$mount is read-only"

@@ -45,6 +45,15 @@ options:
     type: list
     elements: str
     default: []
+  partial:
+    description:
+      - With more than one pod, return what could be exported and RV(failed) with the rest instead of failing.
+    type: bool
+    default: false
+  holder:
+    description: Who has the lock (M(abaci.infra.operation_lock)), which is renewed meanwhile. Empty for nobody.
+    type: str
+    default: ""
   timeout:
     description: Seconds that one export may take.
     type: int
@@ -73,6 +82,11 @@ manifests:
   returned: success
   type: list
   elements: dict
+failed:
+  description: With O(partial), the pods that could not be exported, each with C(pod) and C(problem), a sentence.
+  returned: success
+  type: list
+  elements: dict
 why:
   description: Why that pod.
   returned: success
@@ -88,7 +102,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, export, retention
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, export, holding, retention
 
 
 def main() -> None:
@@ -101,6 +115,8 @@ def main() -> None:
             "keep": {"type": "int", "default": 0},
             "encrypt_command": arguments.COMMAND,
             "decrypt_command": arguments.COMMAND,
+            "partial": {"type": "bool", "default": False},
+            "holder": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
@@ -116,24 +132,27 @@ def main() -> None:
             if problem:
                 module.fail_json(msg=f"No backup can be made. {problem}")
             why = next((choice["why"] for choice, _problem in choices if choice), "")
-            module.exit_json(changed=True, manifests=[], why=why, removed=[])
+            module.exit_json(changed=True, manifests=[], failed=[], why=why, removed=[])
         export.make_room(directory)
-        made, why = export.choose_and_export(
-            site,
-            options["pods"],
-            directory,
-            module.warn,
-            reason=options["reason"],
-            encrypt=encrypt,
-            decrypt=decrypt,
-            timeout=options["timeout"],
-        )
-        removed = retention.prune(directory, options["keep"], made[-1])
+        with holding.Holding(site, options["holder"]):
+            made, failed, why = export.choose_and_export(
+                site,
+                options["pods"],
+                directory,
+                module.warn,
+                reason=options["reason"],
+                encrypt=encrypt,
+                decrypt=decrypt,
+                timeout=options["timeout"],
+            )
+        removed = retention.prune(directory, options["keep"], made[-1]) if made else []
     except (export.Failed, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
         module.fail_json(msg=f"No backup was made in {directory} on the controller: {exc}.")
-    module.exit_json(changed=True, manifests=made, why=why, removed=removed)
+    if failed and not options["partial"]:
+        module.fail_json(msg=failed[0]["problem"], manifests=made, failed=failed)
+    module.exit_json(changed=bool(made), manifests=made, failed=failed, why=why, removed=removed)
 
 
 if __name__ == "__main__":

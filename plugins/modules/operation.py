@@ -42,6 +42,11 @@ options:
     description: Whether to do the next step. Needs the lock (M(abaci.infra.operation_lock)).
     type: bool
     default: false
+  call_off:
+    description:
+      - Only forget what the operation had begun and may not do twice, and say what that was. What it did stays done.
+    type: bool
+    default: false
   holder:
     description: Who has the lock.
     type: str
@@ -65,6 +70,13 @@ EXAMPLES = r"""
     wishes:
       replicas: 5
   register: __plan
+
+- name: Let a restore that died be forgotten
+  abaci.infra.operation:
+    kubeconfig: ~/.kube/k3s-config
+    operation: restore
+    call_off: true
+    holder: "{{ lookup('abaci.infra.operator') }}"
 """
 
 RETURN = r"""
@@ -107,6 +119,7 @@ def main() -> None:
             "volumes": {"type": "dict"},
             "file": {"type": "dict", "default": {}},
             "act": {"type": "bool", "default": False},
+            "call_off": {"type": "bool", "default": False},
             "holder": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 600},
         },
@@ -115,6 +128,9 @@ def main() -> None:
     options = module.params
     try:
         site = act.connect(options)
+        if options["call_off"] and not module.check_mode:
+            changed, said = runner.call_off(site, options["operation"], options["holder"])
+            module.exit_json(changed=changed, done=True, did=[said], said=[said], needs=None, quiet=False, plan=None)
         if module.check_mode or not options["act"]:
             plan = runner.plan(
                 site,

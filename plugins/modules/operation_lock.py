@@ -9,15 +9,15 @@ short_description: One operation at a time on one application
 description:
   - The lock is a Lease in the application's namespace. It is taken if nobody holds it, if its holder let its time
     pass, if its holder is a process of the same user, machine and boot that does not live any more, or if O(take_over)
-    names it.
-  - The memo of a run that died is kept for the same operation with the same wishes, so that it is continued.
+    names it. The time is the API server's.
+  - In a namespace that does not exist there is nothing to lock yet.
   - Each taking and giving back is a line of JSON in the ConfigMap C(<name>-audit), which keeps the last 100.
 extends_documentation_fragment: [abaci.infra.arguments.application]
 options:
   state:
-    description: Take the lock, give it back, or (V(free)) fail while another holder has it and change nothing.
+    description: Take the lock, renew it (and fail where it was taken away meanwhile), or give it back.
     type: str
-    choices: [held, released, free]
+    choices: [held, renewed, released]
     default: held
   holder:
     description: Who takes it, C(<user>@<host>+<machine>/<process>), as P(abaci.infra.operator#lookup) gives it.
@@ -35,14 +35,10 @@ options:
     description: With O(state=released), how it ended; part of the audit line.
     type: str
     default: ""
-  failed:
-    description: With O(state=released), that it did not come to its end, so that what it had begun is remembered.
+  audit:
+    description: Whether a line is written. Not for what is run again and again.
     type: bool
-    default: false
-  passing:
-    description: That it is over in one go. What another operation had begun stays to be continued by that one.
-    type: bool
-    default: false
+    default: true
   seconds:
     description: After so many seconds without a step the lock ends by itself.
     type: int
@@ -74,16 +70,17 @@ note:
   returned: success
   type: str
 holder:
-  description: Who holds it now.
+  description: Who holds it now, empty for nobody.
   returned: success
   type: str
 """
 
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, lock
 
 
 def alive(holder: str) -> bool:
@@ -96,65 +93,87 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.APPLICATION,
-            "state": {"type": "str", "choices": ["held", "released", "free"], "default": "held"},
+            "state": {"type": "str", "choices": ["held", "renewed", "released"], "default": "held"},
             "holder": {"type": "str", "required": True},
             "operation": {"type": "str", "required": True},
             "wishes": {"type": "dict", "default": {}},
             "result": {"type": "str", "default": ""},
-            "failed": {"type": "bool", "default": False},
-            "passing": {"type": "bool", "default": False},
+            "audit": {"type": "bool", "default": True},
             "seconds": {"type": "int", "default": 900},
             "take_over": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     options = module.params
-    holder, operation, wishes = options["holder"], options["operation"], options["wishes"]
-    line = {"time": runner.now(), "holder": holder, "operation": operation, "wishes": wishes}
+    # The lock is bookkeeping, no change of the system that a run reports.
+    answer: dict[str, Any] = {"changed": False, "note": None, "holder": options["holder"]}
     try:
         api = kube.connect(options["kubeconfig"])
         site = act.Site(api, options["namespace"], options["name"], "", "", 0)
-        name = lock.name_of(options["name"])
-        lease = api.get("coordination.k8s.io/v1", "Lease", name, options["namespace"])
-        if options["state"] == "free":
-            refusal = lock.refusal(lease, holder, runner.now(), alive=alive(lock.holder_of(lease or {})))
-            if refusal:
-                module.fail_json(msg=refusal)
-            module.exit_json(changed=False, note=None, holder=lock.holder_of(lease or {}))
-        if options["state"] == "released":
-            if module.check_mode or lease is None or lock.holder_of(lease) != holder:
-                module.exit_json(changed=False, note=None, holder=lock.holder_of(lease or {}))
-            site.audit({**line, "event": "ended", "result": options["result"]})
-            site.put_lease(lock.free(lease, ended=not (options["failed"] or options["passing"])))
-            module.exit_json(changed=False, note=None, holder="")
-        held = lock.holder_of(lease or {})
-        taken, _memo, note, refusal = lock.take(
-            lease or lock.render(options["namespace"], options["name"]),
-            holder,
-            operation,
-            wishes,
-            options["seconds"],
-            runner.now(),
-            alive=alive(held),
-            take_over=options["take_over"],
-            passing=options["passing"],
-        )
-        if refusal or taken is None:
-            module.fail_json(msg=refusal)
-        if not module.check_mode:
-            if lease is None:
-                api.create(taken)
-            else:
-                site.put_lease(taken)
-            site.audit({**line, "event": "begun", "result": note or ""})
+        if options["state"] == "held":
+            answer |= _take(module, site, options)
+        elif options["state"] == "renewed" and not module.check_mode:
+            holding.Holding(site, options["holder"]).renew()
+        elif options["state"] == "released":
+            answer["holder"] = _release(module, site, options)
+    except act.NotDone as exc:
+        module.fail_json(msg=str(exc))
     except kube.KubeError as exc:
+        if module.check_mode and exc.status is None:
+            # A check run on clean hosts comes here before there is a cluster.
+            module.exit_json(**answer | {"holder": ""})
         if exc.status == 409:
             module.fail_json(
                 msg="Somebody else took the lock at this very moment: look what is going on, and run again."
             )
         module.fail_json(msg=str(exc))
-    # The lock is bookkeeping, no change of the system that a run reports.
-    module.exit_json(changed=False, note=note, holder=holder)
+    module.exit_json(**answer)
+
+
+def _take(module: AnsibleModule, site: act.Site, options: dict[str, Any]) -> dict[str, Any]:
+    lease = holding.lease_of(site)
+    now = site.api.server_time()
+    taken, note, refusal = lock.take(
+        lease or lock.render(site.namespace, site.name),
+        options["holder"],
+        options["operation"],
+        options["seconds"],
+        now,
+        alive=alive(lock.holder_of(lease or {})),
+        take_over=options["take_over"],
+    )
+    if refusal or taken is None:
+        module.fail_json(msg=refusal)
+    if module.check_mode:
+        return {"note": note}
+    try:
+        if lease is None:
+            site.api.create(taken)
+        else:
+            site.put_lease(taken)
+    except kube.KubeError as exc:
+        if exc.status != 404:
+            raise
+        return {"holder": ""}
+    _audit(site, options, now, "begun", note or "")
+    return {"note": note}
+
+
+def _release(module: AnsibleModule, site: act.Site, options: dict[str, Any]) -> str:
+    """Give back what is ours; who holds it afterwards."""
+    lease = holding.lease_of(site)
+    held: str = lock.holder_of(lease or {})
+    if module.check_mode or lease is None or held != options["holder"]:
+        return held
+    _audit(site, options, site.api.server_time(), "ended", options["result"])
+    site.put_lease(lock.free(lease))
+    return ""
+
+
+def _audit(site: act.Site, options: dict[str, Any], now: str, event: str, result: str) -> None:
+    if options["audit"]:
+        line = {key: options[key] for key in ("holder", "operation", "wishes")}
+        site.audit({"time": now, **line, "event": event, "result": result})
 
 
 if __name__ == "__main__":

@@ -459,6 +459,8 @@ class Cluster(FakeApi):
             self.put(make.kube_node(f"node-{ordinal}") | {"kind": "Node"})
             self._claim(ordinal, LiteFS(primary=ordinal == 0, content=content))
             self._start(ordinal)
+        for pod in self.all("Pod"):  # they run for a while
+            pod["metadata"]["creationTimestamp"] = "2026-01-01T06:00:00Z"
         self.after.append(self._control)
 
     def record(self) -> dict[str, str]:
@@ -522,6 +524,15 @@ class Cluster(FakeApi):
                 if claim is None:
                     self._claim(ordinal, LiteFS(None, 0, checksum="0" * 16))
                 self._start(ordinal)
+        elif request.method == "DELETE" and request.kind == "PersistentVolumeClaim":
+            if self.have("Pod", request.name.removeprefix("litefs-data-")) is None:
+                self.drop("PersistentVolumeClaim", request.name)
+        elif request.method == "PUT" and request.kind == "PersistentVolume":
+            volume = self.have("PersistentVolume", request.name)
+            claims = {claim["metadata"]["uid"] for claim in self.all("PersistentVolumeClaim")}
+            freed = volume is not None and (volume["spec"].get("claimRef") or {}).get("uid") not in claims
+            if volume and freed and volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
+                self.drop("PersistentVolume", request.name)
         elif request.subresource == "scale" and request.method == "PUT":
             replicas = request.body["spec"]["replicas"]
             for pod in self.all("Pod"):

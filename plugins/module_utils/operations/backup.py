@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import litefs
@@ -59,8 +60,9 @@ def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] 
     top = sit.best(state, pods)
     replicas = [pod for pod in top if not pod["litefs"]["is_primary"]]
     pod = (replicas or top)[-1]
+    at_primary = isinstance(found, sit.Situation) and pod is found.leader
     return _choice(
-        pod, f"of the pods that answer it has the highest position, {sit.txid(state, pod):016x}", False
+        pod, f"of the pods that answer it has the highest position, {sit.txid(state, pod):016x}", at_primary
     ), None
 
 
@@ -75,6 +77,17 @@ def every_copy(state: sit.State) -> list[str]:
         where = litefs.position(pod, str(state["database"]))
         if where is not None and where.known:
             found.append(str(pod["name"]))
+    return found
+
+
+def failed(exports: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Why pods could not be exported in this run, by name; those that were exported later are not among them."""
+    found: dict[str, str] = {}
+    for made in exports:
+        if made.get("problem"):
+            found[str(made["pod"])] = str(made["problem"])
+        elif made.get("verified") is True:
+            found.pop(str(made.get("pod")), None)
     return found
 
 

@@ -14,7 +14,6 @@ from .. import kube, litefs
 from . import backup, keeping, retention, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
-from .runner import now
 
 Failed = keeping.Failed
 
@@ -29,9 +28,11 @@ def export(
     decrypt: Sequence[str] = (),
     timeout: float = 600,
     tries: int = 3,
+    at_primary: bool = True,
 ) -> dict[str, Any]:
     """Export the database from a pod into the directory and return the manifest.
 
+    ``at_primary``: whether the pod is known to be at the primary's position; only stands in the manifest.
     Raises Failed, also where the position of a sound file cannot be proven; then nothing of it stays.
     """
     began = time.monotonic()
@@ -53,7 +54,9 @@ def export(
                     "statefulset": site.name,
                     "pod": pod,
                     "reason": reason,
+                    "at_primary": at_primary,
                     "seconds": round(time.monotonic() - began, 1),
+                    "time": site.api.server_time(),
                     **facts,
                 },
                 encrypt,
@@ -124,10 +127,13 @@ def _log(site: Site, pod: str, seconds: int) -> str:
 def store(
     path: Path, directory: Path, manifest: Mapping[str, Any], encrypt: Sequence[str] = (), decrypt: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Put a verified database under its name, its manifest last; see keeping.put()."""
-    stamp = now()[:19] + "Z"
+    """Put a verified database under its name, its manifest last; see keeping.put().
+
+    The manifest's ``time`` is when it was exported, by the API server's clock.
+    """
+    stamp = str(manifest["time"])[:19] + "Z"
     stem = backup.stem(str(manifest["database"]), stamp, str(manifest["pod"]), str(manifest["txid"]))
-    return keeping.put(path, directory, stem, ".sqlite", {"time": stamp, **manifest}, encrypt, decrypt)
+    return keeping.put(path, directory, stem, ".sqlite", {**manifest, "time": stamp}, encrypt, decrypt)
 
 
 def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
@@ -184,22 +190,34 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
 
 def choose_and_export(
     site: Site, pods: Sequence[str], directory: Path, warn: Callable[[str], None], **options: Any
-) -> tuple[list[dict[str, Any]], str]:
-    """Export from the pods named, or from the one that backup.choose() takes: (manifests, why that pod)."""
+) -> tuple[list[dict[str, Any]], list[dict[str, str]], str]:
+    """Export from the pods named, or from the one that backup.choose() takes: (manifests, failed, why that pod).
+
+    One after the other, and what was made stays: of those that ``failed`` there is {pod, problem: a sentence}.
+    """
     document = site.look()
-    made = []
+    made: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
     why = ""
     wishes: list[str | None] = [*pods] or [None]
     for wished in wishes:
         choice, problem = backup.choose(document, wished)
         if choice is None:
-            raise Failed(problem or "")
+            failed.append({"pod": str(wished or ""), "problem": problem or ""})
+            continue
         why = choice["why"]
         found = sit.look(document)
-        if not choice["at_primary"] and not pods and isinstance(found, sit.Situation):
+        alone = isinstance(found, sit.Situation) and (not choice["at_primary"] or choice["pod"] == found.leader["name"])
+        if alone and not pods:
             warn(f"No replica follows the primary, so the backup is taken from {choice['pod']}: {why}.")
-        made.append(export(site, choice["pod"], directory, **options))
-    return made, why
+        try:
+            made.append(export(site, choice["pod"], directory, at_primary=choice["at_primary"], **options))
+        except (Failed, OSError) as exc:
+            said = (
+                str(exc) if isinstance(exc, Failed) else f"No backup was made in {directory} on the controller: {exc}."
+            )
+            failed.append({"pod": choice["pod"], "problem": said})
+    return made, failed, why
 
 
 def make_room(directory: Path) -> None:

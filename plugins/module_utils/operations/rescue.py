@@ -21,7 +21,6 @@ from ..rollout import is_ready
 from . import export, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
-from .runner import now
 
 PORT = 20202
 _NOT_THERE = 404
@@ -242,7 +241,7 @@ def save(
                 "txid": newest or "unknown",
                 "position_proven": shown == facts["checksum"],
                 "cluster_id": held,
-                "rescued_at": now(),
+                "time": site.api.server_time(),
             },
             encrypt,
             decrypt,
@@ -258,7 +257,7 @@ def _nothing(volume: Mapping[str, Any], site: Site, held: str | None) -> dict[st
         "volume_of": volume["ordinal"],
         "database": site.database,
         "cluster_id": held,
-        "time": now()[:19] + "Z",
+        "time": site.api.server_time()[:19] + "Z",
         "path": f"nothing: volume {volume['name']} holds no database {site.database}",
     }
 

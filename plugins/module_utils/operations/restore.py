@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import identity, litefs
+from . import progress
 from . import situation as sit
 
 _SHAPE = {"page_size": "page size", "journal_mode": "journal mode"}
@@ -30,10 +31,11 @@ def decide(
     ``file`` describes it: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum,
     cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``wishes``: into (the cluster id whose data is
     overwritten, as shown), without (names of volumes that are given up). ``exports``: manifests made for this run.
-    ``volumes``: what a look into each volume found. ``memo``: {imported: sha256, txid} once the file was imported,
-    because the application may write at once and then nothing else shows it.
-    The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first) and ``way``
-    (running | lost).
+    ``volumes``: what a look into each volume found. ``memo``: what progress.py keeps of a restore that is not finished
+    (because the application may write at once, nothing else shows that a file was imported), and ``imported`` of those
+    that are: one file is not imported twice into one cluster unless ``wishes`` has another ``again`` than then.
+    The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first), ``way``
+    (running | lost) and ``without`` (ordinals that do not get the data, which nobody waits for).
     """
     wishes = wishes or {}
     now = now or str(state["gathered_at"])
@@ -144,23 +146,31 @@ def _running(
     memo: Mapping[str, Any],
 ) -> dict[str, Any]:
     leader = found.leader
-    done = memo.get("imported") is not None and memo.get("imported") == file.get("sha256")
     there = found.position.checksum == file.get("imported_checksum")
-    if there or done:
-        steps = _loud(state, leader)
-        if steps or not _all_follow(state, found):
-            steps.append(
-                sit.step("wait_followers", f"wait until every replica that runs has what {leader['name']} has")
+    mine, over = _earlier(found, file, memo)
+    again = str(wishes.get("again") or "")
+    if mine is not None and not there and again in ("", str(mine.get("again") or "")):
+        if over:
+            return refuse(  # type: ignore[no-any-return]
+                f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: to import it "
+                "once more, over everything that was written since then (it is exported first), give -e "
+                f"restore_again={mine.get('txid') or 'yes'}."
             )
-        note = f"The primary {leader['name']} has this file's content."
-        if not there:
+        if mine.get("state") == "imported":
             note = (
-                f"This run's file was imported as transaction {memo.get('txid')}, and {leader['name']} is at "
-                f"{found.position.txid:016x} since: it is not imported again, unless you give -e restore_again="
-                f"{memo.get('txid')}."
+                f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: it is not "
+                f"imported again, unless you give -e restore_again={mine.get('txid')}."
             )
-        plan: dict[str, Any] = sit.plan(None, steps, [note], export=[], look=[], way="running")
-        return plan
+            return _follow_up(state, found, mine, note)
+        if str(mine.get("before")) != f"{found.position.txid:016x}":
+            return refuse(  # type: ignore[no-any-return]
+                f"A run that began at {mine.get('time')} ended in the middle of the import of {file.get('path')}, and "
+                f"{leader['name']}, then at TXID {mine.get('before')}, is at {found.position.txid:016x} since, so "
+                "nobody knows whether the file came: look at the site, and if it shows the file's data give -e "
+                f"{progress.CALL_OFF}=restore, else -e restore_again={mine.get('before')}."
+            )
+    elif there:
+        return _follow_up(state, found, mine or {}, f"The primary {leader['name']} has this file's content.")
     better = sit.ahead(state, found)
     if better:
         return refuse(  # type: ignore[no-any-return]
@@ -185,11 +195,15 @@ def _running(
             f"{present.get(unlike)}; LiteFS does not survive the difference: {cure}, and restore that.",
             "file-does-not-fit",
         )
-    notes = [
-        f"{pod['name']} does not follow the primary and will not get the restored data: playbooks/replica_reset.yml."
-        for pod in state["pods"]
-        if pod is not leader and not sit.in_sync(state, found, pod)
-    ]
+    followers = [pod["ordinal"] for pod in state["pods"] if pod is not leader and sit.in_sync(state, found, pod)]
+    left = _left_out(state, found, followers)
+    notes = [f"{said} It will not get the restored data from this run." for said in left.values()]
+    if memo.get("sha256") not in (None, file.get("sha256")):
+        notes.append(
+            f"The restore of another file (sha256 {memo['sha256']}), begun {memo.get('time')}, is not finished; this "
+            "one takes its place."
+        )
+    schema = present is not None and _other_schema(file, present)
     steps = [
         sit.step(
             "import",
@@ -197,13 +211,109 @@ def _running(
             pod=leader["name"],
             cluster_id=found.cluster_id,
             exported=present["txid"] if present else None,
+            followers=followers,
+            restart=schema,
         ),
-        sit.step("wait_replicated", "wait until every replica has what the primary has"),
+        *(_restarts(state, found, left, None) if schema else []),
+        _wait(state, leader, left),
     ]
     export = [] if present else [leader["name"]]
     if export:
-        notes.append("Page size and journal mode of the file are compared with that export before anything is changed.")
-    return sit.plan(None, steps, notes, export=export, look=[], way="running")
+        notes.append(
+            "Page size, journal mode and schema of the file are compared with that export before anything is changed."
+        )
+    return sit.plan(None, steps, notes, export=export, look=[], way="running", without=list(left))
+
+
+def _earlier(
+    found: sit.Situation, file: Mapping[str, Any], memo: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, bool]:
+    """What is remembered of an import of this file that the primary still has, and whether that restore is over."""
+    ended = list(memo.get(progress.IMPORTED) or [])
+    for one, over in [(memo, False), *((one, True) for one in reversed(ended))]:
+        if not one.get("sha256") or one["sha256"] != file.get("sha256") or one.get("cluster_id") != found.cluster_id:
+            continue
+        if int(str(one.get("txid") or "0"), 16) <= found.position.txid:
+            return one, over
+    return None, False
+
+
+def _imported(file: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    return f"{file.get('path')} was imported at {mine.get('time')} as transaction {mine.get('txid') or 'unknown'},"
+
+
+def _follow_up(state: sit.State, found: sit.Situation, mine: Mapping[str, Any], note: str) -> dict[str, Any]:
+    """What is left after an import into a running cluster."""
+    left = _left_out(state, found, mine.get("followers"))
+    steps = _restarts(state, found, left, str(mine.get("time"))) if mine.get("restart") else []
+    steps += _loud(state, found.leader)
+    behind = [
+        pod
+        for pod in state["pods"]
+        if pod is not found.leader and pod["ordinal"] not in left and not _follows(state, found, pod)
+    ]
+    if steps or behind:
+        steps.append(_wait(state, found.leader, left))
+    notes = [note, *(f"{said} It was left out." for said in left.values())]
+    return sit.plan(None, steps, notes, export=[], look=[], way="running", without=list(left))
+
+
+def _left_out(state: sit.State, found: sit.Situation, followers: object) -> dict[int, str]:
+    """Replicas that nobody waits for, each with the reason; ``followers``: who followed before the import, if known."""
+    left: dict[int, str] = {}
+    for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
+        pod, name = sit.pod_of(state, ordinal), sit.pod_name(state, ordinal)
+        if pod is found.leader or (pod is not None and _follows(state, found, pod)):
+            continue
+        if pod is None:
+            left[ordinal] = f"There is no pod {name}."
+        elif pod["litefs"]["cluster_id"] not in (None, found.cluster_id):
+            left[ordinal] = (
+                f"{name} holds the cluster {pod['litefs']['cluster_id']} and cannot follow the primary: re-seed it "
+                f"afterwards (playbooks/replica_reset.yml -e 'replica_reset_targets=[{ordinal}]')."
+            )
+        elif ordinal in sit.held(state):
+            left[ordinal] = f"{name} is held back as an old primary."
+        elif pod["node"] and sit.away(state, pod["node"]):
+            left[ordinal] = f"{name} is on node {pod['node']}, which does not answer."
+        elif pod["unschedulable"]:
+            left[ordinal] = f"{name} cannot be placed ({pod['unschedulable'].rstrip('.')})."
+        elif isinstance(followers, list) and ordinal not in followers:
+            why = pod["init"]["message"] or pod["litefs"]["error"] or "it is behind, or has a history of its own"
+            left[ordinal] = f"{name} did not follow the primary ({str(why).rstrip('.')})."
+    return left
+
+
+def _wait(state: sit.State, leader: sit.Pod, left: Mapping[int, str]) -> dict[str, Any]:
+    but = f" but {litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in left])}" if left else ""
+    return sit.step(
+        "wait_followers", f"wait until every replica{but} has what {leader['name']} has", without=list(left)
+    )
+
+
+def _restarts(
+    state: sit.State, found: sit.Situation, left: Mapping[int, str], since: str | None
+) -> list[dict[str, Any]]:
+    """The primary, whose migrations run at its start, then its replicas; of those that run since before ``since``."""
+    steps = []
+    for pod in [found.leader, *(pod for pod in state["pods"] if pod is not found.leader)]:
+        # A pod's time has no parts of a second, and none came to run in the second of the import.
+        if pod["ordinal"] not in left and (since is None or str(pod["created_at"]) < since[:19] + "Z"):
+            role = ", whose migrations run then" if pod is found.leader else ""
+            say = f"restart {pod['name']}{role}: the file's schema is another than the one it was started on"
+            steps.append(sit.restart(state, pod["ordinal"], say, primary=pod is found.leader))
+    return steps
+
+
+def _other_schema(file: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
+    """Whether the application has to start anew on the file; an export of an older version does not say."""
+    return any(
+        present.get(key) is not None and present[key] != file.get(key) for key in ("tables_sha256", "user_version")
+    )
+
+
+def _follows(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
+    return sit.in_sync(state, found, pod) and sit.txid(state, pod) >= found.position.txid
 
 
 def _lost(
@@ -395,11 +505,4 @@ def _unconfirmed(file: Mapping[str, Any], cluster_id: str, wishes: Mapping[str, 
     return (
         f"{file.get('path')} {source}, and would overwrite the data of the cluster {cluster_id}: to confirm that, give "
         f"-e restore_into={cluster_id}{given}."
-    )
-
-
-def _all_follow(state: sit.State, found: sit.Situation) -> bool:
-    return all(
-        pod is found.leader or (sit.in_sync(state, found, pod) and sit.txid(state, pod) >= found.position.txid)
-        for pod in state["pods"]
     )

@@ -39,9 +39,11 @@ def expired(manifests: Iterable[Mapping[str, Any]], keep: int, made: Mapping[str
 
     Never among them: what was made now, what another site or another cluster of this one made, what an operation
     exported before it acted, and what is stamped later than now, since one of the two clocks was wrong. What is not
-    ``whole`` does not count as kept.
+    ``whole`` does not count as kept. After a backup that is not at the primary's position (at_primary) nothing goes.
     """
     if keep <= 0 or made.get("reason") not in KEPT or not all(made.get(key) for key in OWNER):
+        return []
+    if made.get("at_primary") is False:  # a copy of nobody knows how long ago takes no other's place
         return []
     group = [
         one

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import kube, litefs
-from . import act, lock, promote, reset, restore, scale, sqlitefile, transfer
+from . import act, backup, holding, progress, promote, reset, restore, scale, sqlitefile, transfer
 from . import situation as sit
 
 OPERATIONS = ("scale", "replica_reset", "promote", "restore")
@@ -28,11 +27,6 @@ class Refused(Exception):
         self.plan = plan
 
 
-def now() -> str:
-    """The controller's time, with parts of a second."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def decide(
     operation: str,
     document: Mapping[str, Any],
@@ -41,31 +35,39 @@ def decide(
     volumes: sit.Seen | None,
     file: Mapping[str, Any],
     memo: Mapping[str, Any],
+    now: str,
 ) -> dict[str, Any]:
-    """The plan of any operation."""
+    """The plan of any operation. ``memo``: what it remembers, see recall(); ``now``: the API server's time."""
     if operation == "scale":
         remove = bool(wishes.get("remove_volumes"))
         without = wishes.get("without") or []
-        return scale.decide(document, wishes["replicas"], remove, exports, memo, now(), volumes, without)
+        return scale.decide(document, wishes["replicas"], remove, exports, memo, now, volumes, without)
     if operation == "replica_reset":
         without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
-        return reset.decide(document, wishes["targets"], exports, memo, now(), without, off)
+        return reset.decide(document, wishes["targets"], exports, memo, now, without, off)
     if operation == "promote":
-        return promote.decide(document, wishes, exports, now())
-    return restore.decide(document, file, wishes, exports, volumes, now(), memo)
+        return promote.decide(document, wishes, exports, now)
+    return restore.decide(document, file, wishes, exports, volumes, now, memo)
 
 
-def remember(operation: str, document: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to be known of the beginning, so that a run which died is continued and not begun again."""
-    if operation == "scale":
-        wish = sit.whole(wishes["replicas"])
-        return scale.remember(document, wish or 0, bool(wishes.get("remove_volumes"))) if wish else {}
+def recall(
+    operation: str, known: Mapping[str, Any], document: Mapping[str, Any], wishes: Mapping[str, Any], now: str
+) -> dict[str, Any]:
+    """What an operation has to know of its beginning: what it kept, and what only shows before the next act."""
+    kept = {key: value for key, value in (known.get(operation) or {}).items() if key not in ("begun", "holder")}
+    if operation == "scale" and (wish := sit.whole(wishes["replicas"])):
+        # A pod that runs (again) is proven anew; of one that is gone only what was proven then is known.
+        seen = scale.remember(document, wish, bool(wishes.get("remove_volumes")))
+        return {"volumes": {**(kept.get("volumes") or {}), **seen["volumes"]}}
     if operation == "replica_reset":
         without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
-        plan = reset.decide(document, wishes["targets"], [], {}, now(), without, off)
+        plan = reset.decide(document, wishes["targets"], [], {}, now, without, off)
         touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
-        return reset.remember(document, touched)
-    return {}
+        # The claim that is there now may be the new one of a run that died.
+        return {"claims": {**reset.remember(document, touched)["claims"], **(kept.get("claims") or {})}}
+    if operation == "restore":
+        return {**kept, progress.IMPORTED: known.get(progress.IMPORTED) or []}
+    return kept
 
 
 def plan(
@@ -78,12 +80,30 @@ def plan(
 ) -> dict[str, Any]:
     """What would be done now. Raises Refused."""
     document = site.look()
-    lease = site.api.get("coordination.k8s.io/v1", "Lease", lock.name_of(site.name), site.namespace)
-    memo = lock.memo_of(lease, operation, wishes, now()) or remember(operation, document, wishes)
-    found = decide(operation, document, wishes, exports, volumes, file, memo)
+    known = _known(document)
+    now = site.api.server_time()
+    memo = recall(operation, known, document, wishes, now)
+    found = decide(operation, document, wishes, exports, volumes, file, memo, now)
     if found["refusal"]:
         raise Refused(found)
+    found["notes"] += progress.others(known, operation, OPERATIONS)
     return found
+
+
+def call_off(site: act.Site, operation: str, holder: str) -> tuple[bool, str]:
+    """Forget what an operation had begun: (whether there was something, a sentence). What it did stays done."""
+    document = site.look()
+    holding.Holding(site, holder).renew()
+    known = _known(document)
+    mine = known.get(operation)
+    if not mine:
+        return False, f"No unfinished {operation} is remembered: nothing was forgotten."
+    site.write_record({progress.KEY: progress.text(progress.ended(known, operation))})
+    rest = ", ".join(f"{key} {value}" for key, value in mine.items() if key not in ("begun", "holder"))
+    said = f"The {operation} begun {mine.get('begun')} by {mine.get('holder')} is forgotten ({rest or 'nothing more'})."
+    if (document["record"] or {}).get("state") == "restore":
+        said += " The record still says that a restore is under way, and only playbooks/restore.yml ends that."
+    return True, said
 
 
 def step(
@@ -96,22 +116,37 @@ def step(
     file: Mapping[str, Any],
     seconds: int,
 ) -> dict[str, Any]:
-    """Do the next act, and wait until it has its effect.
+    """Do the next act, and wait until it has its effect. The lock is renewed meanwhile.
 
     Returns {done, changed, did: [sentence], needs: null|export|look|rescue, plan}. With
     ``needs`` nothing was done yet: the caller has to make exports, look into volumes or render the configuration, and
     come again.
     Raises Refused, act.NotDone, kube.KubeError.
     """
+    with holding.Holding(site, holder) as held:
+        return _step(site, held, holder, operation, wishes, exports, volumes, file, seconds)
+
+
+def _step(
+    site: act.Site,
+    held: holding.Holding,
+    holder: str,
+    operation: str,
+    wishes: Mapping[str, Any],
+    exports: list[dict[str, Any]],
+    volumes: sit.Seen | None,
+    file: Mapping[str, Any],
+    seconds: int,
+) -> dict[str, Any]:
     waited: list[Mapping[str, Any]] = []
     patience = time.monotonic() + min(seconds, 120)
     while True:
         document = site.look()
-        memo = lock.memo_of(_my_lease(site, holder), operation, wishes, now())
-        if not memo:
-            memo = {"begun": now(), **remember(operation, document, wishes)}
-        _renew(site, holder, memo)
-        found = decide(operation, document, wishes, exports, volumes, file, memo)
+        known = _known(document)
+        held.renew()
+        now = site.api.server_time()
+        memo = recall(operation, known, document, wishes, now)
+        found = decide(operation, document, wishes, exports, volumes, file, memo, now)
         if found["refusal"]:
             # A rolling update, also one that only now gets to the primary, restarts it within seconds.
             if operation != "promote" and _restarts(document) and time.monotonic() < patience:
@@ -134,6 +169,10 @@ def step(
         return {**answer, "needs": need}
     if not found["steps"]:
         _prove(site, operation, found, document, min(seconds, 120))
+        held.renew()
+        if operation in known:
+            targets = found["targets"] if operation == "replica_reset" else None
+            site.write_record({progress.KEY: progress.text(progress.ended(known, operation, targets))})
         return {**answer, "done": True, "did": site.left}
     acted = False
     for one in found["steps"]:
@@ -143,8 +182,17 @@ def step(
             continue
         if acted:
             break
-        proof = _do(site, operation, one, document, memo, file, seconds, holder)
-        answer["did"] += [one["say"], *([proof] if proof else [])]
+        if operation != "restore":
+            known = progress.begun(known, operation, memo, now, holder)
+        if operation == "promote" and found.get("loss"):
+            known = progress.rolled_back(known, int(found["loss"]["after_txid"], 16))
+        if progress.text(known) != ((document["record"] or {}).get("raw") or {}).get(progress.KEY):
+            site.write_record({progress.KEY: progress.text(known)})
+        answer["did"].append(one["say"])
+        if one["do"] == "import":
+            answer["did"].append(_import(site, held, one, known, wishes, file, seconds, holder))
+        else:
+            _do(site, operation, one, document, file, seconds)
         acted = answer["changed"] = True
     return answer
 
@@ -171,8 +219,11 @@ def _need(found: Mapping[str, Any]) -> str | None:
 
 
 def _check_restless(pods: list[str], exports: list[dict[str, Any]]) -> None:
-    """Raises act.NotDone where one pod was exported again and again and is never at rest."""
+    """Raises act.NotDone where a pod cannot be exported, or was exported again and again and is never at rest."""
+    failed = backup.failed(exports)
     for pod in pods:
+        if pod in failed:
+            raise act.NotDone(f"{pod} could not be exported, and without that it goes no further: {failed[pod]}")
         if sum(made.get("pod") == pod for made in exports) >= EXPORTS_OF_A_POD:
             raise act.NotDone(
                 f"{pod} was exported {EXPORTS_OF_A_POD} times and had other transactions each time: stop what writes "
@@ -186,8 +237,10 @@ def _prove(site: act.Site, operation: str, found: Mapping[str, Any], document: M
         for ordinal in found["targets"]:
             site.wait_pod(ordinal, seconds)
         return
-    without = sit.held(document)
-    if operation != "scale":
+    without = found.get("without")
+    if without is None:
+        without = sit.held(document)
+    if operation in ("promote", "restore"):
         without = [*without, *_strangers(document)]
     site.wait_replicated(seconds, without)
 
@@ -209,7 +262,8 @@ def _wait(site: act.Site, one: Mapping[str, Any], document: Mapping[str, Any], s
     elif one["do"] == "wait_gone":
         site.wait_gone(one["ordinal"], seconds)
     elif one["do"] == "wait_followers":
-        site.wait_replicated(seconds, [*sit.held(site.look()), *_strangers(document)])
+        known = one.get("without")
+        site.wait_replicated(seconds, [*sit.held(site.look()), *_strangers(document)] if known is None else known)
     else:
         site.wait_replicated(seconds, sit.held(document))
 
@@ -219,12 +273,10 @@ def _do(
     operation: str,
     one: Mapping[str, Any],
     document: Mapping[str, Any],
-    memo: dict[str, Any],
     file: Mapping[str, Any],
     seconds: int,
-    holder: str,
-) -> str | None:
-    """Do one step; the proof of it where there is something to tell."""
+) -> None:
+    """Do one step."""
     kind = one["do"]
     if kind == "scale":
         site.scale(one["replicas"], one["was"])
@@ -259,11 +311,8 @@ def _do(
         site.write_record({"state": "restore"})
     elif kind == "record_id":
         _record_id(site, one["ordinal"], file)
-    elif kind == "import":
-        return _import(site, one, memo, file, seconds, holder)
     else:
         raise act.NotDone(f"The step {kind} is not known to this version.")
-    return None
 
 
 def _record_id(site: act.Site, ordinal: int, file: Mapping[str, Any]) -> None:
@@ -278,12 +327,15 @@ def _record_id(site: act.Site, ordinal: int, file: Mapping[str, Any]) -> None:
 
 def _import(
     site: act.Site,
+    held: holding.Holding,
     one: Mapping[str, Any],
-    memo: dict[str, Any],
+    known: Mapping[str, Any],
+    wishes: Mapping[str, Any],
     file: Mapping[str, Any],
     seconds: int,
     holder: str,
 ) -> str:
+    """Import the file once; how that shows. That it is begun is kept before, and that it came right after it."""
     path = Path(str(file["path"]))
     try:
         facts = sqlitefile.verify(path)
@@ -291,15 +343,42 @@ def _import(
         raise act.NotDone(f"{path} {exc}.") from exc
     if facts["sha256"] != file["sha256"]:
         raise act.NotDone(f"{path} changed since it was checked: run again.")
+    held.renew()
     leaders = litefs.primaries(site.look())
     if len(leaders) != 1 or leaders[0]["name"] != one["pod"]:
         raise act.NotDone(f"{one['pod']} is not the one primary any more: run again.")
-    if one["cluster_id"] is not None and leaders[0]["litefs"]["cluster_id"] != one["cluster_id"]:
+    cluster = leaders[0]["litefs"]["cluster_id"]
+    if one["cluster_id"] is not None and cluster != one["cluster_id"]:
         raise act.NotDone(f"{one['pod']} holds another cluster than when this was decided: run again.")
+    before = litefs.position(leaders[0], site.database)
+    memo: dict[str, Any] = {
+        "state": "importing",
+        "sha256": facts["sha256"],
+        "cluster_id": cluster,
+        "time": site.api.server_time(),
+        "before": f"{before.txid if before else 0:016x}",
+        "followers": one.get("followers"),
+        "restart": bool(one.get("restart")),
+        "again": str(wishes.get("again") or ""),
+    }
+    rest = progress.ended(known, "restore")
+
+    def keep(**more: Any) -> None:
+        now = site.api.server_time()
+        site.write_record({progress.KEY: progress.text(progress.begun(rest, "restore", memo | more, now, holder))})
+
+    keep()
     expected = str(file["imported_checksum"])
     with transfer.watch(site.api, site.namespace, one["pod"], site.port, 2 * seconds + 60) as seen:
         query = transfer.name_query("/import", site.database)
-        transfer.upload(site.api, site.namespace, one["pod"], site.port, query, path, seconds)
+        problem = ""
+        try:
+            transfer.upload(site.api, site.namespace, one["pod"], site.port, query, path, seconds)
+        except kube.KubeError as exc:
+            if exc.status is not None:  # LiteFS took nothing
+                site.write_record({progress.KEY: progress.text(rest)})
+                raise
+            problem = f"{exc} "  # it may have come all the same
 
         def missing(document: dict[str, Any]) -> list[str]:
             # The application may write at once: the transaction of the import is the one with the file's checksum.
@@ -307,12 +386,11 @@ def _import(
             where = litefs.position(pod, site.database) if pod is not None else None
             if where is not None:
                 seen.setdefault(where.checksum, f"{where.txid:016x}")
-            return [] if expected in seen else [f"{one['pod']} does not show the file's checksum {expected}."]
+            return [] if expected in seen else [f"{problem}{one['pod']} does not show the file's checksum {expected}."]
 
         site.wait(30, missing, "see the imported file's checksum on the primary")
         txid = seen[expected]
-    memo |= {"imported": facts["sha256"], "txid": txid}
-    _renew(site, holder, memo)
+    _insist(lambda: keep(state="imported", txid=txid, time=site.api.server_time()))
     rows = ", ".join(f"{count} rows in {table}" for table, count in (file.get("rows") or {}).items())
     proof = f"it is transaction {txid} with the checksum {expected}, as computed from the file: {rows or 'no table'}"
     between = int(txid, 16) - int(one["exported"], 16) - 1 if one["exported"] else 0
@@ -324,26 +402,20 @@ def _import(
     )
 
 
-def _my_lease(site: act.Site, holder: str) -> dict[str, Any]:
-    lease = site.api.get("coordination.k8s.io/v1", "Lease", lock.name_of(site.name), site.namespace)
-    if lease is None or lock.holder_of(lease) != holder:
-        who = lock.holder_of(lease or {}) or "nobody"
-        raise act.NotDone(f"The lock {site.namespace}/{lock.name_of(site.name)} is held by {who}, not by {holder}.")
-    return lease
+def _insist(write: Callable[[], None], seconds: float = 60) -> None:
+    """Write what must not be forgotten, also while the API is away for a moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return write()
+        except kube.KubeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL)
 
 
-def _renew(site: act.Site, holder: str, memo: Mapping[str, Any]) -> dict[str, Any]:
-    renewed = lock.renew(_my_lease(site, holder), holder, memo, now())
-    if renewed is None:
-        raise act.NotDone(f"The lock {site.namespace}/{lock.name_of(site.name)} was taken away from {holder}.")
-    site.put_lease(renewed)
-    return renewed
-
-
-def holds(site: act.Site, holder: str) -> bool:
-    """Whether this holder has the lock."""
+def _known(document: Mapping[str, Any]) -> progress.Progress:
     try:
-        _my_lease(site, holder)
-    except (act.NotDone, kube.KubeError):
-        return False
-    return True
+        return progress.read(document)
+    except ValueError as exc:
+        raise Refused(sit.plan(f"Nothing was done. {exc}")) from exc

@@ -57,8 +57,8 @@ def header(path: Path) -> dict[str, Any]:
 def verify(path: Path) -> dict[str, Any]:
     """Check everything that the file itself can show; BadFile where something is wrong.
 
-    Returns header()'s fields, ``checksum`` (LiteFS's), ``imported_checksum`` (LiteFS's after an import of this file)
-    and ``sha256``. Nothing is written beside the file.
+    Returns header()'s fields, ``checksum`` (LiteFS's), ``imported_checksum`` (LiteFS's after an import of this file),
+    ``sha256``, ``tables_sha256`` and ``user_version``. Nothing is written beside the file.
     """
     for ending in ("-wal", "-journal"):
         left = path.with_name(path.name + ending)
@@ -72,7 +72,7 @@ def verify(path: Path) -> dict[str, Any]:
     if problem:
         raise BadFile(f"fails its integrity check: {problem}")
     own, imported = checksum.both(path, facts["page_size"])
-    return {**facts, "checksum": own, "imported_checksum": imported, "sha256": sha256(path)}
+    return {**facts, "checksum": own, "imported_checksum": imported, "sha256": sha256(path), **schema(path)}
 
 
 def sha256(path: Path) -> str:
@@ -90,6 +90,15 @@ def integrity(path: Path) -> str | None:
     except sqlite3.Error as exc:
         return str(exc)
     return None if found == ["ok"] else "; ".join(found)
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """What migrations go by: ``tables_sha256`` (of sqlite_master's statements) and ``user_version``."""
+    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+        statements = sorted(str(row) for row in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    return {"tables_sha256": hashlib.sha256("\n".join(statements).encode()).hexdigest(), "user_version": version}
 
 
 def rows(path: Path) -> dict[str, int]:

@@ -896,10 +896,60 @@ def test_restore_exports_the_present_database_first() -> None:
     assert loud["export"] == [] and [step["do"] for step in loud["steps"]][:2] == ["render", "restart"]
 
 
+IMPORTED = {
+    "state": "imported",
+    "sha256": "ab" * 32,
+    "cluster_id": A,
+    "txid": f"{4:016x}",
+    "before": f"{3:016x}",
+    "time": "2026-01-01T06:00:00.5Z",
+    "followers": [1, 2],
+}
+
+
+def remembering(answers: dict[int, Any] | None = None, wishes: Any = None, **changed: Any) -> dict[str, Any]:
+    """The plan of a restore that imported this file in an earlier run."""
+    return restore.decide(site(answers), file(), wishes or {}, [export()], None, NOW, IMPORTED | changed)
+
+
 def test_restore_does_not_import_twice_where_the_application_wrote_since() -> None:
-    plan = restore.decide(site(), file(), {}, [], None, NOW, {"imported": "ab" * 32, "txid": f"{4:016x}"})
+    plan = remembering()
     assert destructive(plan) == []
     assert f"transaction {4:016x}, and abaci-app-0 is at {5:016x} since: it is not imported again" in plan["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "wishes"),
+    [
+        ({"sha256": "cd" * 32}, {}),
+        ({"cluster_id": B}, {}),
+        ({"txid": f"{6:016x}"}, {}),  # the primary does not have that transaction: it went with the one before it
+        ({}, {"again": "yes"}),
+        ({"again": "yes"}, {"again": f"{4:016x}"}),
+        ({"state": "importing", "txid": None, "before": f"{5:016x}"}, {}),
+    ],
+    ids=["another file", "another cluster", "rolled back", "the word", "another word", "it never came"],
+)
+def test_restore_imports_what_is_not_there(changed: dict[str, Any], wishes: dict[str, Any]) -> None:
+    assert destructive(remembering(None, wishes, **changed)) == [("import", "abaci-app-0")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "followers", "left"),
+    [
+        ({2: make.node(B)}, [1, 2], [2]),
+        ({2: gone()}, [1], [2]),
+        ({2: gone()}, [1, 2], []),
+        ({1: make.node(txid=4)}, [1, 2], []),
+        ({1: make.node(txid=4), 2: make.node(B)}, None, [2]),
+    ],
+    ids=["of another cluster", "did not follow before", "is to come back", "is behind", "nobody knows who followed"],
+)
+def test_a_restore_waits_for_those_that_followed_before_it(answers: Any, followers: Any, left: list[int]) -> None:
+    plan = remembering(answers, followers=followers)
+    assert plan["without"] == left
+    waits = [step["without"] for step in plan["steps"] if step["do"] == "wait_followers"]
+    assert waits == ([left] if any(n not in left for n in answers) else [])
 
 
 def test_restore_looks_into_the_volumes_before_it_says_that_no_copy_is_left() -> None:

@@ -34,7 +34,14 @@ def store(tmp_path: Path) -> Any:
             db.execute("INSERT INTO t VALUES (randomblob(200000))")
             db.commit()
         (tmp_path / "backups").mkdir()
-        fields = {"database": "sqlite.db", "pod": "p-0", "txid": "7", "cluster_id": "A", **sqlitefile.verify(path)}
+        fields = {
+            "time": "2026-01-01T12:00:00Z",
+            "database": "sqlite.db",
+            "pod": "p-0",
+            "txid": "7",
+            "cluster_id": "A",
+            **sqlitefile.verify(path),
+        }
         return export.store(path, tmp_path / "backups", fields, encrypt, decrypt)
 
     return make

@@ -1,4 +1,4 @@
-"""The lock: one at a time, dead holders, and what a second run remembers."""
+"""The lock: one at a time, and dead holders."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import act,
 
 NOW = "2026-01-01T12:00:00.000000Z"
 ME, MINE_DEAD, OTHER = "ann@ops+c0ffee00/100", "ann@ops+c0ffee00/99", "bob@desk+c0ffee00/7"
-WISHES = {"targets": [1]}
 
 
-def taken(holder: str, renewed: str = "2026-01-01T11:59:00.000000Z", **changed: Any) -> dict[str, Any]:
-    lease, _memo, _note, problem = lock.take(
-        lock.render("abaci", "abaci-app"), holder, "replica_reset", WISHES, 900, renewed, alive=True
+def taken(holder: str, renewed: str = "2026-01-01T11:59:00.000000Z") -> dict[str, Any]:
+    lease, _note, problem = lock.take(
+        lock.render("abaci", "abaci-app"), holder, "replica_reset", 900, renewed, alive=True
     )
     assert lease is not None and problem is None
-    renewed_lease = lock.renew(lease, holder, {"begun": renewed, "claims": {"1": "old"}}, renewed)
-    assert renewed_lease is not None
-    held: dict[str, Any] = renewed_lease | changed
+    held: dict[str, Any] = lease
     return held
 
 
 def attempt(lease: dict[str, Any], holder: str = ME, operation: str = "replica_reset", **options: Any) -> Any:
-    wishes = options.pop("wishes", WISHES)
-    return lock.take(lease, holder, operation, wishes, 900, NOW, **{"alive": False, **options})
+    return lock.take(lease, holder, operation, 900, NOW, **{"alive": False, **options})
 
 
 @pytest.mark.parametrize(
@@ -45,7 +41,7 @@ def attempt(lease: dict[str, Any], holder: str = ME, operation: str = "replica_r
     ],
 )
 def test_who_may_take_a_lock_that_is_held(holder: str, options: dict[str, Any], free: bool) -> None:
-    lease, _memo, _note, problem = attempt(taken(holder), **options)
+    lease, _note, problem = attempt(taken(holder), **options)
     assert (lease is not None) is free
     if not free:
         assert holder in problem and f"operation_take_over={holder}" in problem and problem.endswith(".")
@@ -78,64 +74,27 @@ def test_where_the_boot_or_the_namespace_is_not_known_no_other_process_is_of_thi
     assert one == lock.holder("ann", "ops", 99, unknown)
 
 
-@pytest.mark.parametrize(
-    ("lease", "alive", "free"),
-    [
-        (None, False, True),
-        (lock.render("abaci", "abaci-app"), False, True),
-        (lock.free(taken(OTHER), ended=False), False, True),
-        (taken(OTHER), False, False),
-        (taken(OTHER, "2026-01-01T11:44:59.000000Z"), True, True),
-        (taken(MINE_DEAD), False, True),
-        (taken(MINE_DEAD), True, False),
-    ],
-)
-def test_the_site_is_applied_only_while_nobody_is_at_work(lease: Any, alive: bool, free: bool) -> None:
-    problem = lock.refusal(lease, ME, NOW, alive=alive)
-    assert (problem is None) is free
-    if problem:
-        assert f"{lock.holder_of(lease)} is at work here (replica_reset since" in problem and " 840 s " in problem
-
-
 def test_a_lock_ends_by_itself() -> None:
-    lease, _memo, note, _problem = attempt(taken(OTHER, "2026-01-01T11:44:59.000000Z"))
-    assert lease is not None and lock.holder_of(lease) == ME and OTHER in note
-    assert attempt(taken(OTHER, "2026-01-01T11:45:01.000000Z"))[0] is None
+    lease, note, _problem = attempt(taken(OTHER, "2026-01-01T11:44:59.000000Z"))
+    assert lease is not None and lock.holder_of(lease) == ME and f"{OTHER} did not give the lock back" in note
+    lease, _note, problem = attempt(taken(OTHER, "2026-01-01T11:45:01.000000Z"))
+    assert lease is None and f"{OTHER} is at work here (replica_reset since" in problem and " 1 s" in problem
 
 
-def test_the_memo_is_kept_for_the_same_operation_with_the_same_wishes_only() -> None:
-    lease = taken(MINE_DEAD)
-    assert attempt(lease)[1]["claims"] == {"1": "old"}
-    assert attempt(lease, wishes={"targets": [2]})[1] == {}
-    _lease, memo, note, _problem = attempt(lease, operation="scale")
-    assert memo == {} and "left replica_reset unfinished" in note
-
-
-def test_a_run_that_failed_is_remembered_and_one_that_ended_is_not() -> None:
-    failed = lock.free(taken(ME), ended=False)
-    assert lock.holder_of(failed) == "" and attempt(failed)[1]["claims"] == {"1": "old"}
-    ended = lock.free(taken(ME), ended=True)
-    assert lock.holder_of(ended) == "" and attempt(ended)[1] == {}
-
-
-def test_a_passing_operation_has_the_lock_and_leaves_what_another_had_begun() -> None:
-    lease, memo, note, _problem = attempt(taken(MINE_DEAD), operation="backup", wishes={}, passing=True)
-    assert memo == {} and "left replica_reset unfinished" in note
-    assert "(backup since" in attempt(lease, OTHER)[3]
-    back = lock.free(lease, ended=False)
-    assert lock.holder_of(back) == "" and attempt(back)[1]["claims"] == {"1": "old"}
-    lease, _memo, _note, _problem = attempt(back)
-    assert "(replica_reset since" in attempt(lease, OTHER)[3]
-
-
-def test_what_was_begun_long_ago_is_forgotten() -> None:
-    assert attempt(taken(MINE_DEAD, "2026-01-01T01:00:00.000000Z"))[1] == {}
+def test_what_is_given_back_is_free_and_says_nothing_of_what_it_was_taken_for() -> None:
+    given = taken(OTHER)
+    given["metadata"]["annotations"]["abaci.infra/memo"] = "of an older version"
+    back = lock.free(given)
+    assert lock.holder_of(back) == "" and back["metadata"]["annotations"] == {}
+    lease, note, _problem = attempt(back, operation="scale")
+    assert lease is not None and note is None
+    assert lease["metadata"]["annotations"] == {lock.OPERATION: "scale"}
 
 
 def test_a_step_of_somebody_whose_lock_was_taken_away_is_not_done() -> None:
-    assert lock.renew(taken(OTHER), ME, {}, NOW) is None
-    assert lock.renew(None, ME, {}, NOW) is None
-    renewed = lock.renew(taken(ME), ME, {"x": 1}, NOW)
+    assert lock.renew(taken(OTHER), ME, NOW) is None
+    assert lock.renew(None, ME, NOW) is None
+    renewed = lock.renew(taken(ME), ME, NOW)
     assert renewed is not None and renewed["spec"]["renewTime"] == NOW
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,10 @@ ARRIVED = {
 }
 
 
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat()
+
+
 class Site(act.Site):  # type: ignore[misc]
     """A site that looks like ``before`` until somebody waited, and like ``after`` from then on."""
 
@@ -26,18 +32,23 @@ class Site(act.Site):  # type: ignore[misc]
     def __init__(self, before: dict[str, Any], after: dict[str, Any], meanwhile: Callable[[dict[str, Any]], None]):
         super().__init__(self, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)  # type: ignore[arg-type]
         self.documents, self.meanwhile, self.deleted = [before, after], meanwhile, []
-        taken, _, _, _ = lock.take(
-            lock.render("abaci", "abaci-app"), ME, "replica_reset", WISHES, 900, runner.now(), alive=True
+        self.lease, _note, _refusal = lock.take(
+            lock.render("abaci", "abaci-app"), ME, "replica_reset", 900, self.server_time(), alive=True
         )
-        assert taken
-        seed = site({1: make.node(B), 2: make.node(B)})
-        self.lease = lock.renew(taken, ME, {"begun": runner.now(), **reset.remember(seed, [1, 2])}, runner.now())
+        begun = reset.remember(site({1: make.node(B), 2: make.node(B)}), [1, 2])
+        for document in self.documents:
+            document["record"]["raw"] = {"progress": json.dumps({"replica_reset": begun})}
 
     def get(self, *_: Any) -> dict[str, Any] | None:
         return self.lease
 
     def put_lease(self, lease: dict[str, Any]) -> None:
         self.lease = lease
+
+    def server_time(self) -> str:
+        return now()
+
+    def write_record(self, changes: dict[str, Any]) -> None: ...
 
     def look(self) -> dict[str, Any]:
         return self.documents[0]
@@ -58,7 +69,7 @@ def arriving(answers: dict[int, Any]) -> dict[str, Any]:
 
 
 def step(living: Site) -> dict[str, Any]:
-    made = [{**export(), "time": runner.now()}, {**export(B), "time": runner.now()}]
+    made = [{**export(), "time": now()}, {**export(B), "time": now()}]
     answer: dict[str, Any] = runner.step(living, ME, "replica_reset", WISHES, made, None, {}, 60)
     return answer
 
@@ -98,12 +109,21 @@ def test_hazard_the_lock_that_was_taken_over_during_a_wait_stops_the_next_act() 
     assert living.deleted == []
 
 
+def test_a_pod_that_could_not_be_exported_is_named_with_the_reason_and_nothing_is_done() -> None:
+    seed = site({2: make.node(B, txid=9)})
+    living = Site(seed, seed, lambda _lease: None)
+    made = [{**export(), "time": now()}, {"pod": "abaci-app-2", "problem": "The export is not sound."}]
+    with pytest.raises(act.NotDone, match=r"abaci-app-2 could not be exported.*The export is not sound"):
+        runner.step(living, ME, "replica_reset", WISHES, made, None, {}, 60)
+    assert living.deleted == []
+
+
 def test_hazard_a_pod_that_is_never_at_rest_is_not_exported_for_ever() -> None:
     seed = site({2: make.node(B, txid=9)})
     living = Site(seed, seed, lambda _lease: None)
-    made = [{**export(B), "time": runner.now(), "pod": "abaci-app-2"}] * 3
+    made = [{**export(B), "time": now(), "pod": "abaci-app-2"}] * 3
     with pytest.raises(act.NotDone, match="abaci-app-2 was exported 3 times"):
-        runner.step(living, ME, "replica_reset", WISHES, [{**export(), "time": runner.now()}, *made], None, {}, 60)
+        runner.step(living, ME, "replica_reset", WISHES, [{**export(), "time": now()}, *made], None, {}, 60)
 
 
 def test_a_plan_says_first_what_comes_first() -> None:
@@ -111,6 +131,6 @@ def test_a_plan_says_first_what_comes_first() -> None:
     assert runner.said(plan)[:3] == [
         "first, export from abaci-app-0",
         "import /backups/one.sqlite into abaci-app-0",
-        "wait until every replica has what the primary has",
+        "wait until every replica has what abaci-app-0 has",
     ]
     assert runner.said(scale.decide(site(), 3)) == ["nothing is left to do"]

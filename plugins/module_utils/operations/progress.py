@@ -1,0 +1,102 @@
+"""What an operation did and may not do twice: kept with the record until it is finished or called off. Pure.
+
+It is the key ``progress`` of the record (identity.name_of()), one JSON object, because nothing else outlives what lies
+between two runs: hours, a wrong clock, another operation, another machine. It is written before the act that it tells
+of. By operation:
+
+    scale          volumes: {ordinal: {claim, uid, volume}}   claims whose data was proven to be elsewhere
+    replica_reset  claims: {ordinal: uid}                     claims that are to be replaced
+    promote        nothing of its own: the record itself says how far it is
+    restore        sha256, cluster_id, time, followers: [ordinal], before: TXID, again: str, and
+                   state: importing | imported, then txid     see restore.py
+    imported       [{sha256, cluster_id, txid, time, again}]  restores that ended or were called off, the newest last
+
+and of each operation begun (RFC 3339, the API server's time) and holder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import identity
+
+KEY = "progress"
+IMPORTED = "imported"
+KEPT = 20  # imports that are remembered after their end
+CALL_OFF = "operation_call_off"
+
+Progress = dict[str, Any]
+
+
+def read(state: Mapping[str, Any]) -> Progress:
+    """What the record of a state document remembers; ValueError with a sentence where nobody can read it."""
+    text = ((state["record"] or {}).get("raw") or {}).get(KEY)
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{identity.name_of(state)} has a key {KEY} that is no JSON object, so nobody knows what an operation had "
+            f"done: correct it, or remove it where no operation is unfinished."
+        )
+    return value
+
+
+def text(progress: Mapping[str, Any]) -> str | None:
+    """The key's value; None for nothing to remember."""
+    return json.dumps(dict(progress), sort_keys=True, separators=(",", ":")) if progress else None
+
+
+def begun(progress: Mapping[str, Any], operation: str, memo: Mapping[str, Any], now: str, holder: str) -> Progress:
+    """The progress with what this operation remembers now."""
+    mine = {"begun": now, "holder": holder, **(progress.get(operation) or {}), **memo}
+    return {**progress, operation: mine}
+
+
+def ended(progress: Mapping[str, Any], operation: str, ordinals: Iterable[int] | None = None) -> Progress:
+    """The progress without an operation that came to its end, or was called off.
+
+    ``ordinals``: it ended for these only, and remembers the others. An import stays known afterwards.
+    """
+    left = {key: value for key, value in progress.items() if key != operation}
+    mine = dict(progress.get(operation) or {})
+    if operation == "restore" and mine.get("sha256"):
+        done = {key: mine.get(key) for key in ("sha256", "cluster_id", "txid", "time", "again")}
+        left[IMPORTED] = [*(progress.get(IMPORTED) or []), done][-KEPT:]
+    claims = {
+        ordinal: uid for ordinal, uid in (mine.get("claims") or {}).items() if int(ordinal) not in (ordinals or ())
+    }
+    if ordinals is not None and claims:
+        left[operation] = {**mine, "claims": claims}
+    return left
+
+
+def rolled_back(progress: Mapping[str, Any], after: int) -> Progress:
+    """The progress of a site that goes on from transaction ``after``: what was imported later is not there any more."""
+
+    def stays(one: Mapping[str, Any]) -> bool:
+        return int(str(one.get("txid") or one.get("before") or "0"), 16) <= after
+
+    left = dict(progress)
+    if "restore" in left and not stays(left["restore"]):
+        del left["restore"]
+    if IMPORTED in left:
+        left[IMPORTED] = [one for one in left[IMPORTED] if stays(one)]
+        if not left[IMPORTED]:
+            del left[IMPORTED]
+    return left
+
+
+def others(progress: Mapping[str, Any], operation: str, known: Iterable[str]) -> list[str]:
+    """What other operations left unfinished, one sentence each."""
+    return [
+        f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run playbooks/{name}.yml again "
+        f"afterwards as it was run then, or let it be forgotten with -e {CALL_OFF}={name}."
+        for name in known
+        if name != operation and isinstance(one := progress.get(name), dict)
+    ]

@@ -1,0 +1,270 @@
+"""What an operation may not do twice is remembered: not time, no clock, no other operation makes it forget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import factory_objects as make
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding
+from fake_api import Cluster, database
+from playing import ME, described, lease, operate
+
+BACKUP = database("as it was backed up")
+AGAIN = {"into": "", "without": [], "again": ""}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> dict[str, Any]:
+    """A backup of the site's cluster."""
+    path = tmp_path / "sqlite.db.20260101T000000Z.abaci-app-1.0000000000000003.sqlite"
+    path.write_bytes(BACKUP)
+    facts = described(path)
+    return facts | {"cluster_id": make.A, "txid": f"{3:016x}"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "backups"
+
+
+def site(**options: Any) -> Cluster:
+    """A site that went on after the backup was taken."""
+    return Cluster(content=database("as it was backed up", "and more"), **options)
+
+
+def mismatch(api: Cluster, ordinal: int) -> None:
+    api.node(ordinal).cluster = make.B
+
+
+def written_since(api: Cluster) -> bytes:
+    """Clients write, and are told that it is kept."""
+    content = database("as it was backed up", "acknowledged")
+    api.node(0).write(content)
+    return content
+
+
+def progress(api: Cluster) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(api.record().get("progress") or "{}")
+    return kept
+
+
+def test_a_replica_of_another_cluster_is_left_out_of_a_restore_which_ends_well(
+    file: dict[str, Any], folder: Path
+) -> None:
+    api = site()
+    mismatch(api, 2)
+    ended = operate(api, "restore", AGAIN, folder, file=file)
+    assert ended.rc == 0, ended.msg
+    assert any("abaci-app-2 holds the cluster" in line and "replica_reset.yml" in line for line in ended.said)
+    assert api.node(1).checksum == api.node(0).checksum == file["imported_checksum"]
+
+
+@pytest.mark.parametrize("between", ["nothing", "replica_reset", "scale", "hours", "a clock behind", "another machine"])
+def test_what_clients_wrote_after_an_import_is_there_after_the_same_restore_again(
+    file: dict[str, Any], folder: Path, between: str
+) -> None:
+    """The run died, or failed, after its import; clients write; whatever lies between, it is not imported again."""
+    api = site()
+    mismatch(api, 2)
+    operate(api, "restore", AGAIN, folder, file=file, killed=lambda answer: "import" in str(answer.get("did")))
+    assert len(api.node(0).imported) == 1
+    acknowledged = written_since(api)
+    me = ME
+    if between == "replica_reset":
+        ended = operate(api, "replica_reset", {"targets": [2], "without": []}, folder)
+        assert ended.rc == 0, ended.msg
+        assert any("restore is not finished" in line for line in ended.said), "it says what another had begun"
+        assert "replica_reset" not in progress(api) and "restore" in progress(api)
+    elif between == "scale":
+        assert operate(api, "scale", {"replicas": 2, "remove_volumes": False}, folder).rc == 0
+    elif between == "hours":
+        api.clock_ahead += 7 * 3600
+    elif between == "a clock behind":
+        api.clock_ahead -= 3600
+    elif between == "another machine":
+        me, api.clock_ahead = "bob@desk+00000000/7", 3600
+    ended = operate(api, "restore", AGAIN, folder, file=file, me=me)
+    assert ended.rc == 0, ended.msg
+    assert len(api.node(0).imported) == 1 and api.node(0).content == acknowledged
+    assert any("it is not imported again" in line for line in ended.said)
+    assert "restore" not in progress(api), "it is finished"
+
+
+def test_a_restore_that_ended_is_not_done_again_by_the_same_command(file: dict[str, Any], folder: Path) -> None:
+    api = site()
+    assert operate(api, "restore", AGAIN, folder, file=file).rc == 0
+    acknowledged = written_since(api)
+    ended = operate(api, "restore", AGAIN, folder, file=file)
+    assert ended.rc != 0 and "restore_again=0000000000000006" in ended.msg
+    assert api.node(0).content == acknowledged
+    word = AGAIN | {"again": f"{6:016x}"}
+    assert operate(api, "restore", word, folder, file=file).rc == 0
+    assert len(api.node(0).imported) == 2 and api.node(0).content == BACKUP
+    acknowledged = written_since(api)
+    assert operate(api, "restore", word, folder, file=file).rc != 0, "the word is good for once"
+    assert api.node(0).content == acknowledged
+
+
+def test_a_restore_that_is_called_off_by_name_is_forgotten_but_for_its_import(
+    file: dict[str, Any], folder: Path
+) -> None:
+    api = site()
+    operate(api, "restore", AGAIN, folder, file=file, killed=lambda answer: "import" in str(answer.get("did")))
+    acknowledged = written_since(api)
+    ended = operate(api, "restore", AGAIN, folder, call_off=True, me="eve@desk+00000000/9", timeout=1)
+    assert ended.rc != 0 and "is at work here" in ended.msg, "the dead run's lock is asked for"
+    lease(api)["spec"].pop("holderIdentity")
+    ended = operate(api, "restore", AGAIN, folder, call_off=True)
+    assert ended.rc == 0 and "is forgotten" in ended.did[0]
+    assert "restore" not in progress(api)
+    assert operate(api, "restore", AGAIN, folder, file=file).rc != 0
+    assert api.node(0).content == acknowledged
+    assert "nothing was forgotten" in operate(api, "restore", AGAIN, folder, call_off=True).did[0]
+
+
+@pytest.mark.parametrize("came", [True, False])
+def test_a_run_that_died_in_the_import_itself_does_not_guess_whether_it_came(
+    file: dict[str, Any], folder: Path, came: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = site()
+    monkeypatch.setattr(act.Site, "wait", lambda *_arguments: (_ for _ in ()).throw(act.NotDone("it died here")))
+    api.fail("POST", "LiteFS", how="timeout", after=came)
+    assert operate(api, "restore", AGAIN, folder, file=file).rc != 0
+    monkeypatch.undo()
+    assert progress(api)["restore"]["state"] == "importing"
+    ended = operate(api, "restore", AGAIN, folder, file=file)
+    assert ended.rc == 0 and len(api.node(0).imported) == 1, "nobody wrote, so the position tells"
+    assert progress(api)["imported"][-1]["sha256"] == file["sha256"]
+
+    api = site()
+    monkeypatch.setattr(act.Site, "wait", lambda *_arguments: (_ for _ in ()).throw(act.NotDone("it died here")))
+    api.fail("POST", "LiteFS", how="timeout", after=came)
+    operate(api, "restore", AGAIN, folder, file=file)
+    monkeypatch.undo()
+    acknowledged = written_since(api)
+    ended = operate(api, "restore", AGAIN, folder, file=file)
+    assert ended.rc != 0 and "nobody knows whether the file came" in ended.msg
+    assert api.node(0).content == acknowledged
+
+
+def test_a_refused_import_is_not_remembered(file: dict[str, Any], folder: Path) -> None:
+    api = site()
+    api.fail("POST", "LiteFS", how=500)
+    assert operate(api, "restore", AGAIN, folder, file=file).rc != 0
+    written_since(api)
+    assert operate(api, "restore", AGAIN, folder, file=file).rc == 0 and api.node(0).content == BACKUP
+
+
+def test_an_import_is_remembered_though_the_api_is_away_for_a_moment_right_after_it(
+    file: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = site()
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+
+    def away(request: Any) -> None:
+        if request.path.startswith("/import"):
+            api.fail("PUT", "ConfigMap", times=3)
+
+    api.after.append(away)
+    assert operate(api, "restore", AGAIN, folder, file=file).rc == 0
+    assert progress(api)["imported"][-1]["txid"] == f"{6:016x}"
+
+
+def test_a_replica_whose_node_died_after_the_import_does_not_hold_the_restore_up(
+    file: dict[str, Any], folder: Path
+) -> None:
+    api = site()
+    operate(api, "restore", AGAIN, folder, file=file, killed=lambda answer: "import" in str(answer.get("did")))
+    api.stop(2)
+    written_since(api)
+    ended = operate(api, "restore", AGAIN, folder, file=file)
+    assert ended.rc == 0, ended.msg
+    assert any("abaci-app-2 is on node node-2, which does not answer" in line for line in ended.said)
+
+
+def test_an_older_schema_restarts_the_primary_and_then_the_replicas(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "older.sqlite"
+    path.write_bytes(database("as it was", user_version=0))
+    file = described(path) | {"cluster_id": make.A}
+    api = site()
+    before = {name: pod["metadata"]["uid"] for name in api.litefs if (pod := api.have("Pod", name))}
+    ended = operate(api, "restore", AGAIN, folder, file=file)
+    assert ended.rc == 0, ended.msg
+    deleted = [one.name for one in api.of("DELETE", "Pod")]
+    assert deleted == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
+    assert [one.uid for one in api.of("DELETE", "Pod")] == list(before.values())
+    assert any("whose migrations run then" in line for line in ended.did)
+    assert len(api.node(0).imported) == 1
+
+
+def test_the_same_schema_restarts_nothing(file: dict[str, Any], folder: Path) -> None:
+    api = site()
+    assert operate(api, "restore", AGAIN, folder, file=file).rc == 0
+    assert api.of("DELETE", "Pod") == []
+
+
+def test_the_proof_of_a_scale_down_outlives_another_operation_and_a_day(folder: Path) -> None:
+    api = site()
+    wishes = {"replicas": 2, "remove_volumes": True}
+    claim = (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-2") or {})["metadata"]["uid"]
+    operate(api, "scale", wishes, folder, killed=lambda answer: "scale down" in str(answer.get("did")))
+    assert progress(api)["scale"]["volumes"]["2"]["uid"] == claim
+    operate(api, "replica_reset", {"targets": "mismatched", "without": []}, folder)
+    api.clock_ahead += 86400
+    ended = operate(api, "scale", wishes, folder)
+    assert ended.rc == 0, ended.msg
+    assert [(one.name, one.uid) for one in api.of("DELETE", "PersistentVolumeClaim")] == [
+        ("litefs-data-abaci-app-2", claim)
+    ]
+    assert "scale" not in progress(api)
+
+
+def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_by_one_with_other_wishes(
+    folder: Path,
+) -> None:
+    api = site()
+    mismatch(api, 1)
+    mismatch(api, 2)
+    died = {"targets": "mismatched", "without": []}
+    operate(
+        api, "replica_reset", died, folder, killed=lambda answer: "delete pod abaci-app-1" in str(answer.get("did"))
+    )
+    claim = (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-1") or {})["metadata"]["uid"]
+    api.clock_ahead += 7 * 3600
+    assert operate(api, "replica_reset", {"targets": [1, 2], "without": []}, folder).rc == 0
+    assert (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-1") or {})["metadata"]["uid"] == claim
+    assert api.node(2).cluster == make.A and "replica_reset" not in progress(api)
+
+
+def test_a_progress_that_nobody_can_read_stops_every_operation(folder: Path) -> None:
+    api = site()
+    api.record()["progress"] = "{"
+    ended = operate(api, "scale", {"replicas": 2, "remove_volumes": False}, folder)
+    assert ended.rc != 0 and "no JSON object" in ended.msg
+    assert api.of("PUT", "StatefulSet") == []
+
+
+def test_the_lock_is_renewed_while_a_step_lasts_and_a_stolen_one_is_seen_before_the_next_act() -> None:
+    api = site()
+    here = act.Site(api, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)
+    api.put(
+        {
+            "kind": "Lease",
+            "metadata": {"name": "abaci-app-operation"},
+            "spec": {"holderIdentity": ME, "renewTime": "2020-01-01T00:00:00.000000Z"},
+        }
+    )
+    with holding.Holding(here, ME, pause=0.05) as held:
+        deadline = 100
+        while "2020" in lease(api)["spec"]["renewTime"] and (deadline := deadline - 1):
+            __import__("time").sleep(0.02)
+        assert "2020" not in lease(api)["spec"]["renewTime"]
+        lease(api)["spec"]["holderIdentity"] = "bob@desk/7"
+        with pytest.raises(act.NotDone, match="held by bob@desk/7"):
+            held.renew()
+    writes = len(api.changes())
+    __import__("time").sleep(0.2)
+    assert len(api.changes()) == writes, "nothing is renewed afterwards"

@@ -295,9 +295,9 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     """Whether every replica has reached the position that the primary had when it was asked.
 
     ``at_position`` is from primary_position(). Returns {"done": bool, "problems": [one sentence per pod that is not
-    there]}. Every ordinal below the StatefulSet's replica count that the record does not hold back, and whose node is not
-    away, has to be there, of the same cluster, at or past the TXID; checksums must agree with the position asked for and
-    between any two pods at one TXID.
+    there]}. Every ordinal below the StatefulSet's replica count that the record does not hold back, and whose node is
+    not away, has to be there, of the same cluster, at or past the TXID; checksums must agree with the position asked
+    for and between any two pods at one TXID.
     """
     target = Position.parse(at_position["txid"], at_position["checksum"])
     cluster = at_position["cluster_id"]

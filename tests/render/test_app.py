@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {"app_domain": "abaci.localhost", **plan()},
     "operator": {"app_domain": "abaci.localhost", "app_https_port": 8443, **OPERATOR, **plan()},
     "other": {
+        "app_retry_reads": False,
         "app_name": "shop",
         "app_namespace": "market",
         "app_config_name": "shop-config",
@@ -458,12 +459,23 @@ def test_hazard_writes_are_all_but_get_and_head(rendered: Rendered) -> None:
 def test_hazard_a_write_hangs_for_30_s_on_the_old_address_of_the_primary(rendered: Rendered) -> None:
     name = name_of(rendered)
     transport = rendered.one("ServersTransport", name)
-    assert transport["spec"]["forwardingTimeouts"] == {"dialTimeout": "3s"}
+    assert transport["spec"]["forwardingTimeouts"]["dialTimeout"] == "1500ms"
     for route in rendered.all("IngressRoute"):
         assert route["spec"]["routes"][0]["services"][0]["serversTransport"] == name
     service = rendered.one("Service", name)["metadata"]
     reference = service["annotations"]["traefik.ingress.kubernetes.io/service.serverstransport"]
-    assert reference == f"{service['namespace']}-{name}@kubernetescrd"
+    assert reference == f"{service['namespace']}-{name}-reads@kubernetescrd"
+    assert f"{name}-reads" in rendered.names("ServersTransport")
+
+
+def test_hazard_a_write_on_a_kept_connection_that_the_pod_ends_at_that_moment(rendered: Rendered) -> None:
+    """Node ends one after 5 s, LiteFS's proxy after 30 s; Go repeats a GET then, but no POST."""
+    name = name_of(rendered)
+    idle = {
+        item["metadata"]["name"]: int(item["spec"]["forwardingTimeouts"]["idleConnTimeout"].removesuffix("s"))
+        for item in rendered.all("ServersTransport")
+    }
+    assert idle[name] < 5 and idle[f"{name}-reads"] < 30
 
 
 def test_a_transport_comes_before_what_names_it(rendered: Rendered) -> None:
@@ -499,7 +511,7 @@ def test_the_same_middlewares_are_on_every_route(rendered: Rendered) -> None:
     assert middlewares(rendered, "-writes") == [*reads[:-1], "fly-replay-writes"]
     if f"{name_of(rendered)}-socket" in rendered.names("IngressRoute"):
         assert middlewares(rendered, "-socket") == [
-            name for name in reads if name not in ("in-flight-req", "fly-replay")
+            "in-flight-socket" if name == "in-flight-req" else name for name in reads if name != "fly-replay"
         ]
 
 
@@ -531,6 +543,7 @@ def test_limits_count_clients_and_not_the_site(rendered: Rendered) -> None:
     }
     for kind in ("rateLimit", "inFlightReq"):
         assert set(found[kind]["sourceCriterion"]) == {"ipStrategy"}
+        assert found[kind]["sourceCriterion"]["ipStrategy"]["ipv6Subnet"] == 64
 
 
 # Of single variants
@@ -579,8 +592,8 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
     assert defaults.one("Middleware", "in-flight-req")["spec"]["inFlightReq"]["amount"] == 100
     assert defaults.one("Middleware", "hsts")["spec"]["headers"] == {
         "stsSeconds": 63072000,
-        "stsIncludeSubdomains": True,
-        "stsPreload": True,
+        "stsIncludeSubdomains": False,
+        "stsPreload": False,
     }
     config = expand(litefs_text(defaults), "abaci-app-0")
     check = "sh /etc/litefs/check-database.sh sqlite.db /var/lib/litefs /identity"
@@ -637,6 +650,26 @@ def test_replay_is_on_for_reads_and_off_for_writes(defaults: Rendered) -> None:
         if "plugin" in item["spec"]
     }
     assert replay == {"fly-replay": True, "fly-replay-writes": False, "redirect-head": False}
+
+
+def test_reads_are_asked_again_of_the_primary_but_not_those_that_write(run: Run) -> None:
+    def plugin(rendered: Rendered) -> dict[str, Any]:
+        prefix = "shop-" if name_of(rendered) == "shop" else ""
+        return dict(rendered.one("Middleware", f"{prefix}fly-replay")["spec"]["plugin"]["flyreplay"])
+
+    found = plugin(run["defaults"])
+    assert (found["primaryService"], found["primaryPort"]) == ("abaci-app-primary.abaci.svc.cluster.local", 80)
+    assert found["forwardPaths"] == expand(litefs_text(run["defaults"]), "abaci-app-0")["proxy"]["always-forward"]
+    (port,) = [p for p in run["defaults"].one("Service", "abaci-app-primary")["spec"]["ports"] if p["name"] == "http"]
+    assert port["port"] == found["primaryPort"]
+    assert not {"primaryService", "forwardPaths"} & set(plugin(run["other"]))
+    dial = {
+        name: run[name].one("ServersTransport", f"{name_of(run[name])}-reads")["spec"]["forwardingTimeouts"][
+            "dialTimeout"
+        ]
+        for name in ("defaults", "other")
+    }
+    assert dial == {"defaults": "500ms", "other": "1500ms"}
 
 
 def test_hsts_comes_only_with_the_operators_certificate(run: Run) -> None:
@@ -760,7 +793,7 @@ def test_an_older_api_gets_no_policy_and_holds_the_primary(run: Run) -> None:
 def test_behind_a_trusted_proxy_the_client_is_the_one_before_it(run: Run) -> None:
     for variant, depth in (("defaults", 0), ("trusted_proxies", 1)):
         limits = run[variant].one("Middleware", "rate-limit")["spec"]["rateLimit"]
-        assert limits["sourceCriterion"]["ipStrategy"] == {"depth": depth}
+        assert limits["sourceCriterion"]["ipStrategy"] == {"depth": depth, "ipv6Subnet": 64}
 
 
 def test_a_route_comes_after_the_middlewares_that_it_names(rendered: Rendered) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 import yaml
 from evaluating import evaluate
 from rendering import ROOT
@@ -45,7 +47,21 @@ def test_clients_keep_their_addresses_and_routes_stay_without_pods() -> None:
     }
     for port in ("web", "websecure"):
         assert found["ports"][port]["forwardedHeaders"] == {"trustedIPs": []}
-        assert found["ports"][port]["transport"] == {"lifeCycle": {"requestAcceptGraceTimeout": "10s"}}
+        assert found["ports"][port]["transport"]["lifeCycle"] == {"requestAcceptGraceTimeout": "10s"}
+
+
+def test_an_upload_may_take_longer_than_traefiks_minute() -> None:
+    for variables, wanted in (({}, "10m"), ({"traefik_read_timeout": "0"}, "0")):
+        ports = values(**variables)["ports"]
+        for port in ("web", "websecure"):
+            assert ports[port]["transport"]["respondingTimeouts"] == {"readTimeout": wanted}
+
+
+def test_the_access_log_has_no_codes_of_sign_in_callbacks() -> None:
+    without = ["--accesslog.fields.queryparameters.defaultmode=drop"]
+    assert values()["additionalArguments"] == without
+    assert "additionalArguments" not in values(traefik_access_log_queries=True)
+    assert "additionalArguments" not in values(traefik_access_log=False)
 
 
 def test_nothing_is_sent_that_would_take_away_what_k3s_sets() -> None:
@@ -83,6 +99,32 @@ def test_values_of_the_inventory_win() -> None:
     assert found["logs"]["access"] == {"enabled": True, "format": "common"}
     assert found["deployment"]["minReadySeconds"] == 5
     assert without_checksum(found)["deployment"] == {"kind": "DaemonSet", "minReadySeconds": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        *(
+            (good, True)
+            for good in ("192.0.2.1", "192.0.2.0/24", "10.0.0.0/8", "2001:db8::/64", "2001:db8::1/128", "::1")
+        ),
+        *(
+            (bad, False)
+            for bad in (
+                "0.0.0.0/0",
+                "::/0",
+                "999.1.1.1",
+                "192.0.2.1/33",
+                "192.0.2",
+                "proxy.example",
+                "",
+                "2001:db8::/129",
+            )
+        ),
+    ],
+)
+def test_a_trusted_proxy_is_an_address_and_never_everybody(given: str, taken: bool) -> None:
+    assert bool(re.match(evaluate("traefik", "__traefik_network"), given)) is taken
 
 
 def test_a_deployment_behind_cluster_addresses_is_possible() -> None:

@@ -24,7 +24,10 @@ class ValuesError(Exception):
 Schema = Mapping[str, Any]
 _PORT: Schema = {
     "forwardedHeaders": {"trustedIPs": list},
-    "transport": {"lifeCycle": {"requestAcceptGraceTimeout": (int, str), "graceTimeOut": (int, str)}},
+    "transport": {
+        "lifeCycle": {"requestAcceptGraceTimeout": (int, str), "graceTimeOut": (int, str)},
+        "respondingTimeouts": {"readTimeout": (int, str)},
+    },
 }
 SCHEMA: Schema = {
     "deployment": {"kind": str, "podAnnotations": {"*": str}},
@@ -34,6 +37,7 @@ SCHEMA: Schema = {
     "ports": {name: _PORT for name in PORTS},
     "experimental": {"localPlugins": {"*": {"moduleName": str, "mountPath": str, "type": str, "source": {"*": str}}}},
     "logs": {"access": {"enabled": bool, "format": str}},
+    "additionalArguments": list,
     "nodeSelector": {"*": str},
     "tolerations": list,
 }
@@ -131,6 +135,9 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
         for key, value in sorted(life.items()):
             if value is not None:
                 result.append(f"--entryPoints.{port}.transport.lifeCycle.{key}={value}")
+        read = ((settings.get("transport") or {}).get("respondingTimeouts") or {}).get("readTimeout")
+        if read is not None:
+            result.append(f"--entryPoints.{port}.transport.respondingTimeouts.readTimeout={read}")
         trusted = (settings.get("forwardedHeaders") or {}).get("trustedIPs")
         if trusted:
             result.append(f"--entryPoints.{port}.forwardedHeaders.trustedIPs={','.join(trusted)}")
@@ -140,7 +147,7 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
     access = values["logs"]["access"]
     if access.get("enabled"):
         result += ["--accesslog=true", f"--accesslog.format={access.get('format') or 'common'}"]
-    return result
+    return [*result, *(values.get("additionalArguments") or [])]
 
 
 def plugins(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -361,10 +361,16 @@ def test_traefik_honours_the_values_of_the_role() -> None:
         "providers": {"kubernetesCRD": {"allowEmptyServices": False}},
         "ports": {
             "web": {"forwardedHeaders": {"trustedIPs": ["192.0.2.0/24", "198.51.100.1"]}},
-            "websecure": {"transport": {"lifeCycle": {"requestAcceptGraceTimeout": "10s"}}},
+            "websecure": {
+                "transport": {
+                    "lifeCycle": {"requestAcceptGraceTimeout": "10s"},
+                    "respondingTimeouts": {"readTimeout": "10m"},
+                }
+            },
         },
         "experimental": {"localPlugins": {"flyreplay": PLUGIN}},
         "logs": {"access": {"enabled": True, "format": "json"}},
+        "additionalArguments": ["--accesslog.fields.queryparameters.defaultmode=drop"],
         "nodeSelector": {"edge": "true"},
         "tolerations": [{"operator": "Exists"}],
     }
@@ -379,6 +385,8 @@ def test_traefik_honours_the_values_of_the_role() -> None:
         "--providers.kubernetesingress.allowEmptyServices=true",
         "--entryPoints.web.forwardedHeaders.trustedIPs=192.0.2.0/24,198.51.100.1",
         "--entryPoints.websecure.transport.lifeCycle.requestAcceptGraceTimeout=10s",
+        "--entryPoints.websecure.transport.respondingTimeouts.readTimeout=10m",
+        "--accesslog.fields.queryparameters.defaultmode=drop",
         f"--experimental.localPlugins.flyreplay.moduleName={MODULE}",
         "--accesslog=true",
         "--accesslog.format=json",
@@ -398,7 +406,7 @@ def test_traefik_honours_the_values_of_the_role() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"additionalArguments": ["--x"]}, "'additionalArguments'"),
+        ({"additionalVolumes": [{"name": "x"}]}, "'additionalVolumes'"),
         ({"deployment": {"replicas": 2}}, "'deployment.replicas'"),
         ({"ports": {"metrics": {}}}, "'ports.metrics'"),
         ({"ports": {"web": {"redirections": {}}}}, "'ports.web.redirections'"),

@@ -1,31 +1,50 @@
-// Package flyreplay is a Traefik middleware that honours the Fly-Replay header of LiteFS's proxy.
+// Package flyreplay is a Traefik middleware that honours the Fly-Replay header of LiteFS's proxy, and asks another pod for
+// a read that one could not answer.
 //
 // On a replica that proxy answers a request which has to run on the primary with an empty 200 and
 // "Fly-Replay: instance=<pod>", and expects the edge to send the request again to that pod. Here a GET or HEAD
 // is sent again where the route allows it; any other method never is, because its body is gone and would have to
 // be buffered. What cannot be sent again becomes 503 with Retry-After. Neither the header nor the empty 200 that
 // carries it leaves the site.
+//
+// Where PrimaryService is set, a GET or HEAD that a pod answers with 502, 503 or 504, or that finds no connection to it, is
+// asked again before a byte of the answer has gone out: of the primary, and where that is away of the pod that Traefik picks
+// next. Paths in ForwardPaths are left out: such a GET may write, and must not run twice.
 package flyreplay
 
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 const (
-	header      = "Fly-Replay"
-	retryAfter  = "2"
-	dialTimeout = 3 * time.Second
+	header     = "Fly-Replay"
+	retryAfter = "2"
+	// Room for one SYN that is lost: it is sent again after 1 s.
+	dialTimeout = 1500 * time.Millisecond
+	// How long a pod that took no connection is passed over, and the primary not asked again.
+	awayFor = 3 * time.Second
+	// Of pods that are passed over, for one read. Traefik takes the pods in turn, but others take theirs in between.
+	maxPassed = 3
+	// Reads that are asked again in vain: so many at once, and then so many a second. One that helps costs nothing.
+	budgetBurst  = 100
+	budgetRefill = 5
+	// Lines of the log are at least so far apart; each says how many reads it stands for.
+	logEvery = time.Second
 )
 
 // What RFC 9110 7.6.1 (and practice) confines to one connection.
@@ -46,6 +65,15 @@ type Config struct {
 	Port int `json:"port,omitempty"`
 	// Replay is true on routes where a GET or HEAD is sent again, false where any Fly-Replay is a 503.
 	Replay bool `json:"replay,omitempty"`
+	// PrimaryService is the DNS name of the primary's Service. Where it is set (and Replay is true), reads that a pod could
+	// not answer are asked again.
+	PrimaryService string `json:"primaryService,omitempty"`
+	// PrimaryPort is the port of that Service.
+	PrimaryPort int `json:"primaryPort,omitempty"`
+	// ForwardPaths are the paths of GETs that write, as LiteFS has them in always-forward: * is the only wildcard.
+	ForwardPaths []string `json:"forwardPaths,omitempty"`
+	// AnswerTimeout is how many seconds a request that is sent from here may wait for the first line of its answer.
+	AnswerTimeout int `json:"answerTimeout,omitempty"`
 	// HeadRedirect is true on the route that redirects to https: Traefik answers HEAD with 308, and HEAD has to show
 	// what GET would be answered, which is 301.
 	HeadRedirect bool `json:"headRedirect,omitempty"`
@@ -53,7 +81,7 @@ type Config struct {
 
 // CreateConfig returns the defaults.
 func CreateConfig() *Config {
-	return &Config{Port: 8080}
+	return &Config{Port: 8080, PrimaryPort: 80, AnswerTimeout: 120}
 }
 
 type middleware struct {
@@ -64,6 +92,11 @@ type middleware struct {
 	service      string
 	port         string
 	transport    *http.Transport
+	primary      string // host:port; "": nothing is asked again
+	forward      []*regexp.Regexp
+	pods         *pods
+	budget       *budget
+	journal      *journal
 }
 
 // New makes the middleware; a configuration that could send a request anywhere else is refused.
@@ -77,8 +110,30 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 	if config.Port < 1 || config.Port > 65535 {
 		return nil, fmt.Errorf("middleware %s: port %d is not between 1 and 65535", name, config.Port)
 	}
+	if config.AnswerTimeout < 1 {
+		return nil, fmt.Errorf("middleware %s: answerTimeout %d is not positive", name, config.AnswerTimeout)
+	}
+	primary := ""
+	if config.PrimaryService != "" && config.Replay {
+		if !dnsName.MatchString(config.PrimaryService) {
+			return nil, fmt.Errorf("middleware %s: primaryService %q is not a DNS name", name, config.PrimaryService)
+		}
+		if config.PrimaryPort < 1 || config.PrimaryPort > 65535 {
+			return nil, fmt.Errorf("middleware %s: primaryPort %d is not between 1 and 65535", name, config.PrimaryPort)
+		}
+		primary = config.PrimaryService + ":" + strconv.Itoa(config.PrimaryPort)
+	}
+	forward := []*regexp.Regexp{}
+	for _, path := range config.ForwardPaths {
+		forward = append(forward, regexp.MustCompile("^"+strings.ReplaceAll(regexp.QuoteMeta(path), "\\*", ".*")+"$"))
+	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &middleware{
+		primary:      primary,
+		forward:      forward,
+		pods:         &pods{known: map[string]*pod{}},
+		budget:       &budget{tokens: budgetBurst},
+		journal:      &journal{write: func(line string) { fmt.Fprintln(os.Stderr, line) }},
 		next:         next,
 		replay:       config.Replay,
 		headRedirect: config.HeadRedirect,
@@ -95,25 +150,46 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 			// A request on a kept connection may be repeated by Go when that connection turns out dead. A GET
 			// that writes must not run twice.
 			DisableKeepAlives: true,
+			// A primary that hangs must not hold its visitors for ever.
+			ResponseHeaderTimeout: time.Duration(config.AnswerTimeout) * time.Second,
 		},
 	}, nil
 }
 
 func (m *middleware) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
+	if m.isRead(req) {
+		m.read(rw, req)
+		return
+	}
 	answer := newResponder(rw)
 	answer.moved = m.headRedirect && req.Method == http.MethodHead
 	m.next.ServeHTTP(answer, req)
+	m.end(answer, req)
+}
+
+// end follows a Fly-Replay, if the answer was one.
+func (m *middleware) end(answer *responder, req *http.Request) {
 	answer.finish()
 	if !answer.replay {
 		return
 	}
 	target := m.target(answer.value)
-	readOnly := req.Method == http.MethodGet || req.Method == http.MethodHead
-	if target == "" || !m.replay || !readOnly || hasBody(req) {
-		unavailable(rw)
+	if target == "" || !m.replay || !safe(req) || hasBody(req) {
+		unavailable(answer.rw)
 		return
 	}
-	m.send(rw, req, target)
+	resp, err := m.send(req, target)
+	if err != nil {
+		unavailable(answer.rw)
+		return
+	}
+	// Another Fly-Replay: the primary is moving. Following a chain could go round in circles.
+	if len(resp.Header.Values(header)) > 0 {
+		resp.Body.Close()
+		unavailable(answer.rw)
+		return
+	}
+	pass(answer.rw, resp)
 }
 
 // target returns host:port of the pod that the header's value names, "" where it names none of ours.
@@ -127,8 +203,8 @@ func (m *middleware) target(value string) string {
 	return ""
 }
 
-// send sends the request again, to the pod's proxy, and streams its answer.
-func (m *middleware) send(rw http.ResponseWriter, req *http.Request, target string) {
+// send sends the request to a pod's proxy, or to the primary's Service.
+func (m *middleware) send(req *http.Request, target string) (*http.Response, error) {
 	again := &http.Request{
 		Method: req.Method,
 		URL:    &url.URL{Scheme: "http", Host: target, Path: req.URL.Path, RawPath: req.URL.RawPath, RawQuery: req.URL.RawQuery},
@@ -141,17 +217,12 @@ func (m *middleware) send(rw http.ResponseWriter, req *http.Request, target stri
 		// As Traefik's own proxy does; what the client forged was removed at the entry point.
 		again.Header.Set("X-Forwarded-For", strings.Join(append(req.Header.Values("X-Forwarded-For"), client), ", "))
 	}
-	resp, err := m.transport.RoundTrip(again)
-	if err != nil {
-		unavailable(rw)
-		return
-	}
+	return m.transport.RoundTrip(again)
+}
+
+// pass streams the answer of a pod that was asked from here.
+func pass(rw http.ResponseWriter, resp *http.Response) {
 	defer resp.Body.Close()
-	if len(resp.Header.Values(header)) > 0 {
-		// The primary is moving. Following a chain could go round in circles.
-		unavailable(rw)
-		return
-	}
 	removeHopByHop(resp.Header)
 	copyHeader(rw.Header(), resp.Header)
 	rw.WriteHeader(resp.StatusCode)
@@ -159,6 +230,264 @@ func (m *middleware) send(rw http.ResponseWriter, req *http.Request, target stri
 		// Half an answer must not look like a whole one.
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// isRead tells whether the request may be asked again: it changes nothing, and nothing of it is gone after the first try.
+func (m *middleware) isRead(req *http.Request) bool {
+	if m.primary == "" || !safe(req) || hasBody(req) || req.Header.Get("Upgrade") != "" {
+		return false
+	}
+	for _, path := range m.forward {
+		if path.MatchString(req.URL.Path) {
+			return false
+		}
+	}
+	return true
+}
+
+// noAnswer tells whether a status means that a pod could not answer, in place of the application's own word.
+func noAnswer(status int) bool {
+	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+}
+
+// read asks a pod, and where that could not answer the primary, and where that is away whatever pod Traefik picks next.
+// That one's answer passes as it is.
+func (m *middleware) read(rw http.ResponseWriter, req *http.Request) {
+	first := m.ask(rw, req, true)
+	if !first.failed {
+		m.end(first, req)
+		return
+	}
+	if m.pods.isAway(m.primary) {
+		m.readElsewhere(rw, req, first.status)
+		return
+	}
+	resp, err := m.send(req, m.primary)
+	if err != nil {
+		m.pods.lose(m.primary)
+		m.readElsewhere(rw, req, first.status)
+		return
+	}
+	if noAnswer(resp.StatusCode) || len(resp.Header.Values(header)) > 0 {
+		resp.Body.Close()
+		m.readElsewhere(rw, req, first.status)
+		return
+	}
+	m.budget.give()
+	m.journal.note(req, first.status, "the primary", resp.StatusCode)
+	pass(rw, resp)
+}
+
+func (m *middleware) readElsewhere(rw http.ResponseWriter, req *http.Request, before int) {
+	last := m.ask(rw, req, false)
+	if !noAnswer(last.status) {
+		m.budget.give()
+	}
+	m.journal.note(req, before, "another pod", last.status)
+	m.end(last, req)
+}
+
+// ask has Traefik ask a pod. With again, an answer that is none is dropped, if the budget allows to ask once more.
+// Pods that take no connection at the moment are passed over.
+func (m *middleware) ask(rw http.ResponseWriter, req *http.Request, again bool) *responder {
+	for passed := 0; ; passed++ {
+		answer, over := m.try(rw, req, again, passed < maxPassed)
+		if !over {
+			return answer
+		}
+	}
+}
+
+// try is one attempt at one pod, which Traefik picks. It returns true where that pod was passed over.
+func (m *middleware) try(rw http.ResponseWriter, req *http.Request, again, passOver bool) (*responder, bool) {
+	ctx, cancel := context.WithCancel(req.Context())
+	defer cancel()
+	v := &visit{visitor: req.Context(), cancel: cancel, canLose: again, passOver: passOver}
+	trace := &httptrace.ClientTrace{
+		GetConn: func(address string) { m.pods.enter(v, address) },
+		GotConn: func(got httptrace.GotConnInfo) { m.pods.connected(v, got.Reused) },
+	}
+	answer := newResponder(rw)
+	answer.fails = func(status int) bool {
+		m.pods.leave(v)
+		if v.over {
+			return true
+		}
+		if !again || !(v.lost || noAnswer(status)) || req.Context().Err() != nil {
+			return false
+		}
+		return m.budget.take() || v.lost
+	}
+	// Traefik's interpreter hangs where a deferred function is one that was made here.
+	defer m.pods.leave(v)
+	m.next.ServeHTTP(answer, req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	answer.finish()
+	return answer, v.over
+}
+
+// pods knows which addresses took no connection a moment ago, and who waits for an answer of which.
+type pods struct {
+	mutex sync.Mutex
+	known map[string]*pod
+}
+
+type pod struct {
+	until   time.Time // away until then
+	waiting map[*visit]bool
+}
+
+// visit is one attempt at one pod.
+type visit struct {
+	visitor   context.Context
+	cancel    context.CancelFunc
+	passOver  bool // a pod that is away is not asked
+	canLose   bool // there is a next attempt
+	address   string
+	connected bool
+	over      bool // the pod was passed over
+	lost      bool // the pod turned out to be away while this one waited for its answer
+}
+
+func (p *pods) isAway(address string) bool {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	found := p.known[address]
+	return found != nil && time.Now().Before(found.until)
+}
+
+// lose marks an address that took no connection, and gives up what waits for an answer of it: on a connection that was kept
+// to a node that died nothing ever comes.
+func (p *pods) lose(address string) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	now := time.Now()
+	for other, found := range p.known {
+		if len(found.waiting) == 0 && now.After(found.until) {
+			delete(p.known, other)
+		}
+	}
+	found := p.get(address)
+	found.until = now.Add(awayFor)
+	for v := range found.waiting {
+		if v.canLose {
+			v.lost = true
+			v.cancel()
+		}
+	}
+}
+
+func (p *pods) get(address string) *pod {
+	found := p.known[address]
+	if found == nil {
+		found = &pod{waiting: map[*visit]bool{}}
+		p.known[address] = found
+	}
+	return found
+}
+
+// enter notes that Traefik is about to get a connection to this address.
+func (p *pods) enter(v *visit, address string) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	p.forget(v)
+	v.address, v.connected = address, false
+	found := p.get(address)
+	found.waiting[v] = true
+	if v.passOver && time.Now().Before(found.until) {
+		v.over = true
+		v.cancel()
+	}
+}
+
+// connected notes that there is a connection. One that was kept says nothing about the pod.
+func (p *pods) connected(v *visit, kept bool) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	v.connected = true
+	if found := p.known[v.address]; found != nil && !kept {
+		found.until = time.Time{}
+	}
+}
+
+// leave ends a visit, and marks its pod where it never got a connection. Only the first call for a visit does anything.
+func (p *pods) leave(v *visit) {
+	p.mutex.Lock()
+	address := v.address
+	// A visitor who goes away while Traefik connects says nothing about the pod.
+	away := address != "" && !v.connected && !v.over && !v.lost && v.visitor.Err() == nil
+	p.forget(v)
+	v.address = ""
+	p.mutex.Unlock()
+	if away {
+		p.lose(address)
+	}
+}
+
+func (p *pods) forget(v *visit) {
+	found := p.known[v.address]
+	if found == nil {
+		return
+	}
+	delete(found.waiting, v)
+	if len(found.waiting) == 0 && time.Now().After(found.until) {
+		delete(p.known, v.address)
+	}
+}
+
+// budget keeps an application that fails everywhere from being asked twice as often for ever.
+type budget struct {
+	mutex  sync.Mutex
+	tokens float64
+	filled time.Time
+}
+
+func (b *budget) take() bool {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	now := time.Now()
+	if !b.filled.IsZero() {
+		b.tokens += now.Sub(b.filled).Seconds() * budgetRefill
+	}
+	b.filled = now
+	if b.tokens > budgetBurst {
+		b.tokens = budgetBurst
+	}
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+func (b *budget) give() {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.tokens++
+}
+
+// journal says which reads were asked again, in Traefik's log.
+type journal struct {
+	mutex  sync.Mutex
+	write  func(string)
+	last   time.Time
+	unsaid int
+}
+
+func (j *journal) note(req *http.Request, status int, by string, answer int) {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	j.unsaid++
+	if time.Since(j.last) < logEvery {
+		return
+	}
+	path := req.URL.Path // without the query, which may hold secrets
+	if len(path) > 200 {
+		path = path[:200]
+	}
+	quoted, _ := json.Marshal(path)
+	j.write(fmt.Sprintf("flyreplay: %d asked again since the last line; now %s %s: %d, then %d from %s",
+		j.unsaid, req.Method, quoted, status, answer, by))
+	j.last, j.unsaid = time.Now(), 0
 }
 
 // stream passes each part on when it comes.
@@ -187,6 +516,10 @@ func unavailable(rw http.ResponseWriter) {
 	rw.Header().Set("Retry-After", retryAfter)
 	rw.WriteHeader(http.StatusServiceUnavailable)
 	_, _ = rw.Write([]byte("The primary is not available at the moment; please try again.\n"))
+}
+
+func safe(req *http.Request) bool {
+	return req.Method == http.MethodGet || req.Method == http.MethodHead
 }
 
 func hasBody(req *http.Request) bool {
@@ -228,6 +561,9 @@ type responder struct {
 	value    string
 	streamed bool
 	moved    bool // 308 becomes 301
+	status   int
+	fails    func(status int) bool // whether the answer is to be dropped because it is none
+	failed   bool
 }
 
 func newResponder(rw http.ResponseWriter) *responder {
@@ -235,7 +571,7 @@ func newResponder(rw http.ResponseWriter) *responder {
 }
 
 func (r *responder) Header() http.Header {
-	if r.replay {
+	if r.replay || r.failed {
 		return r.dropped
 	}
 	return r.rw.Header()
@@ -254,21 +590,23 @@ func (r *responder) WriteHeader(status int) {
 	if r.moved && status == http.StatusPermanentRedirect {
 		status = http.StatusMovedPermanently
 	}
-	r.decide()
-	if !r.replay {
+	r.decide(status)
+	if !r.replay && !r.failed {
 		r.streamed = r.rw.Header().Get("Content-Length") == ""
 		r.rw.WriteHeader(status)
 	}
 }
 
-func (r *responder) decide() {
+func (r *responder) decide(status int) {
 	r.decided = true
+	r.status = status
 	current := r.rw.Header()
 	values := current.Values(header)
-	if len(values) == 0 {
+	r.failed = r.fails != nil && r.fails(status)
+	r.replay = len(values) > 0 && !r.failed
+	if !r.replay && !r.failed {
 		return
 	}
-	r.replay = true
 	r.value = strings.Join(values, ";")
 	r.dropped = http.Header{}
 	for name := range current {
@@ -281,7 +619,7 @@ func (r *responder) Write(part []byte) (int, error) {
 	if !r.decided {
 		r.WriteHeader(http.StatusOK)
 	}
-	if r.replay {
+	if r.replay || r.failed {
 		return len(part), nil
 	}
 	count, err := r.rw.Write(part)
@@ -295,7 +633,7 @@ func (r *responder) Write(part []byte) (int, error) {
 // finish decides about an answer that was only headers, and keeps the header out of the trailers.
 func (r *responder) finish() {
 	if !r.decided {
-		r.decide()
+		r.decide(http.StatusOK)
 	}
 	r.rw.Header().Del(header)
 	r.rw.Header().Del(http.TrailerPrefix + header)
@@ -305,7 +643,7 @@ func (r *responder) Flush() {
 	if !r.decided {
 		r.WriteHeader(http.StatusOK)
 	}
-	if !r.replay {
+	if !r.replay && !r.failed {
 		flush(r.rw)
 	}
 }

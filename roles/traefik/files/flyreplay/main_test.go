@@ -5,12 +5,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -327,14 +331,422 @@ func TestEarlyHintsDoNotDecide(t *testing.T) {
 
 func TestAConfigurationThatLeadsElsewhereIsRefused(t *testing.T) {
 	for name, config := range map[string]*Config{
-		"no set":     {Service: "s", Port: 8080},
-		"no service": {StatefulSet: "a", Port: 8080},
-		"pattern":    {StatefulSet: ".*", Service: "s", Port: 8080},
-		"address":    {StatefulSet: "a", Service: "x@198.51.100.1", Port: 8080},
-		"port":       {StatefulSet: "a", Service: "s", Port: 0},
+		"no set":     {Service: "s", Port: 8080, AnswerTimeout: 1},
+		"no service": {StatefulSet: "a", Port: 8080, AnswerTimeout: 1},
+		"pattern":    {StatefulSet: ".*", Service: "s", Port: 8080, AnswerTimeout: 1},
+		"address":    {StatefulSet: "a", Service: "x@198.51.100.1", Port: 8080, AnswerTimeout: 1},
+		"port":       {StatefulSet: "a", Service: "s", Port: 0, AnswerTimeout: 1},
+		"timeout":    {StatefulSet: "a", Service: "s", Port: 8080},
+		"primary":    {StatefulSet: "a", Service: "s", Port: 8080, AnswerTimeout: 1, Replay: true, PrimaryService: "a/b", PrimaryPort: 80},
+		"its port":   {StatefulSet: "a", Service: "s", Port: 8080, AnswerTimeout: 1, Replay: true, PrimaryService: "a", PrimaryPort: 0},
 	} {
 		if _, err := New(context.Background(), http.NotFoundHandler(), config, "test"); err == nil {
 			t.Errorf("%s was accepted", name)
 		}
+	}
+}
+
+// pool is an edge before several pods that are asked in turn, as Traefik's load balancer does, and the primary's Service.
+type pool struct {
+	*site
+	made  *middleware
+	taken []string // the pods that Traefik connected to, or tried to
+	lines []string // of the log
+	count atomic.Int64
+}
+
+// newPool has a pod for each URL; primary nil means that the Service has no address.
+func newPool(t *testing.T, settings *Config, primary http.Handler, pods ...*url.URL) *pool {
+	t.Helper()
+	p := &pool{site: &site{}}
+	var mutex sync.Mutex
+	var proxies []http.Handler
+	for _, pod := range pods {
+		proxy := httputil.NewSingleHostReverseProxy(pod)
+		proxy.FlushInterval = -1
+		proxy.ErrorLog = log.New(io.Discard, "", 0)
+		proxy.Transport = &http.Transport{DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
+			mutex.Lock()
+			p.taken = append(p.taken, address)
+			mutex.Unlock()
+			return net.Dial(network, address)
+		}}
+		proxies = append(proxies, proxy)
+	}
+	turn := 0
+	next := http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		p.count.Add(1)
+		mutex.Lock()
+		chosen := proxies[turn%len(proxies)]
+		turn++
+		mutex.Unlock()
+		chosen.ServeHTTP(rw, req)
+	})
+	made, err := New(context.Background(), next, settings, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.made = made.(*middleware)
+	p.made.journal.write = func(line string) { p.lines = append(p.lines, line) }
+	var service string
+	if primary != nil {
+		service = serve(t, primary).Host
+	}
+	p.made.transport.DialContext = func(_ context.Context, network, address string) (net.Conn, error) {
+		mutex.Lock()
+		p.dialed = append(p.dialed, address)
+		mutex.Unlock()
+		if service == "" {
+			return nil, errors.New("no route to host")
+		}
+		return net.Dial(network, service)
+	}
+	p.edge = httptest.NewServer(made)
+	t.Cleanup(p.edge.Close)
+	return p
+}
+
+func reading() *Config {
+	settings := CreateConfig()
+	settings.StatefulSet, settings.Service, settings.Replay = "abaci-app", "pods.example", true
+	settings.PrimaryService, settings.ForwardPaths = "primary.example", []string{"/api/auth/callback*", "/a.b"}
+	return settings
+}
+
+// answers says its status and a name, and counts.
+func answers(status int, name string, asked *atomic.Int64) http.HandlerFunc {
+	return func(rw http.ResponseWriter, req *http.Request) {
+		asked.Add(1)
+		rw.Header().Set("X-From", name)
+		rw.Header().Set("X-"+name, "yes")
+		rw.WriteHeader(status)
+		if req.Method != http.MethodHead {
+			_, _ = rw.Write([]byte(name))
+		}
+	}
+}
+
+// closed is an address that refuses connections.
+func closed(t *testing.T) *url.URL {
+	t.Helper()
+	server := httptest.NewServer(http.NotFoundHandler())
+	address, _ := url.Parse(server.URL)
+	server.Close()
+	return address
+}
+
+func isFrom(t *testing.T, resp *http.Response, status int, name string) {
+	t.Helper()
+	if resp.StatusCode != status || resp.Header.Get("X-From") != name {
+		t.Errorf("want %d from %s, got %d %v", status, name, resp.StatusCode, resp.Header)
+	}
+}
+
+func TestAReadThatAPodCannotAnswerIsAnsweredByThePrimary(t *testing.T) {
+	for _, status := range []int{0, 502, 503, 504} {
+		for _, method := range []string{"GET", "HEAD"} {
+			var pod, primary atomic.Int64
+			address := closed(t)
+			if status > 0 {
+				address = serve(t, answers(status, "pod", &pod))
+			}
+			p := newPool(t, reading(), answers(404, "primary", &primary), address)
+			resp, body := p.do(t, method, "/page?x=1", nil, nil)
+			isFrom(t, resp, 404, "primary")
+			if resp.Header.Get("X-Pod") != "" || (method == "GET" && body != "primary") {
+				t.Errorf("%d %s: something of the dropped answer is left: %v %q", status, method, resp.Header, body)
+			}
+			if primary.Load() != 1 || len(p.dialed) != 1 || p.dialed[0] != "primary.example:80" {
+				t.Errorf("%d %s: the primary was asked %d times, dialed %v", status, method, primary.Load(), p.dialed)
+			}
+		}
+	}
+}
+
+func TestWhatIsAnAnswerOrMayNotRunTwicePassesAsItIs(t *testing.T) {
+	off, writing, upgrade := reading(), reading(), map[string]string{"Connection": "Upgrade", "Upgrade": "websocket"}
+	off.PrimaryService = ""
+	writing.Replay = false
+	for name, c := range map[string]struct {
+		settings *Config
+		method   string
+		path     string
+		body     string
+		headers  map[string]string
+		status   int
+	}{
+		"an error of the application": {reading(), "GET", "/", "", nil, 500},
+		"a limit":                     {reading(), "GET", "/", "", nil, 429},
+		"not there":                   {reading(), "GET", "/", "", nil, 404},
+		"a write":                     {reading(), "POST", "/", "", nil, 502},
+		"another method":              {reading(), "OPTIONS", "/", "", nil, 502},
+		"with a body":                 {reading(), "GET", "/", "x", nil, 502},
+		"a GET that writes":           {reading(), "GET", "/api/auth/callback/google", "", nil, 502},
+		"a GET that writes, exactly":  {reading(), "GET", "/a.b", "", nil, 504},
+		"a WebSocket":                 {reading(), "GET", "/", "", upgrade, 503},
+		"switched off":                {off, "GET", "/", "", nil, 502},
+		"on the writing route":        {writing, "GET", "/", "", nil, 502},
+	} {
+		var pod, primary atomic.Int64
+		p := newPool(t, c.settings, answers(200, "primary", &primary), serve(t, answers(c.status, "pod", &pod)))
+		var body io.Reader
+		if c.body != "" {
+			body = strings.NewReader(c.body)
+		}
+		resp, _ := p.do(t, c.method, c.path, body, c.headers)
+		isFrom(t, resp, c.status, "pod")
+		if pod.Load() != 1 || primary.Load() != 0 {
+			t.Errorf("%s: asked the pod %d times, the primary %d times", name, pod.Load(), primary.Load())
+		}
+	}
+	var pod, primary atomic.Int64
+	p := newPool(t, reading(), answers(200, "primary", &primary), serve(t, answers(502, "pod", &pod)))
+	for _, path := range []string{"/aXb", "/x/api/auth/callback", "/a.b/c"} {
+		resp, _ := p.do(t, "GET", path, nil, nil)
+		isFrom(t, resp, 200, "primary")
+	}
+}
+
+func TestAGetThatWritesIsStillSentToThePodNamed(t *testing.T) {
+	var primary atomic.Int64
+	p := newPool(t, reading(), answers(201, "primary", &primary), serve(t, sends("instance=abaci-app-0")))
+	resp, _ := p.do(t, "GET", "/api/auth/callback/google", nil, nil)
+	isFrom(t, resp, 201, "primary")
+	if len(p.dialed) != 1 || p.dialed[0] != "abaci-app-0.pods.example:8080" {
+		t.Errorf("dialed %v", p.dialed)
+	}
+}
+
+func TestWhereThePrimaryIsAwayAnotherPodIsAsked(t *testing.T) {
+	var bad, good atomic.Int64
+	p := newPool(t, reading(), nil, serve(t, answers(502, "bad", &bad)), serve(t, answers(200, "good", &good)))
+	for range 3 {
+		resp, body := p.do(t, "GET", "/", nil, nil)
+		isFrom(t, resp, 200, "good")
+		if body != "good" || resp.Header.Get("X-Bad") != "" {
+			t.Errorf("got %q %v", body, resp.Header)
+		}
+	}
+	if len(p.dialed) != 1 {
+		t.Errorf("a primary that was away a moment ago was dialled again: %v", p.dialed)
+	}
+	p.made.pods.known[p.made.primary].until = time.Now()
+	_, _ = p.do(t, "GET", "/", nil, nil)
+	if len(p.dialed) != 2 {
+		t.Errorf("after a while the primary is asked again: %v", p.dialed)
+	}
+}
+
+func TestAPrimaryThatCannotAnswerLeavesTheLastWordToAnotherPod(t *testing.T) {
+	var bad, good, primary atomic.Int64
+	for name, handler := range map[string]http.Handler{"503": answers(503, "primary", &primary), "moving": sends("instance=abaci-app-1")} {
+		p := newPool(t, reading(), handler, serve(t, answers(502, "bad", &bad)), serve(t, answers(200, "good", &good)))
+		resp, _ := p.do(t, "GET", "/", nil, nil)
+		t.Log(name)
+		isFrom(t, resp, 200, "good")
+	}
+	bad.Store(0)
+	primary.Store(0)
+	p := newPool(t, reading(), answers(503, "primary", &primary), serve(t, answers(502, "bad", &bad)))
+	resp, body := p.do(t, "GET", "/", nil, nil)
+	isFrom(t, resp, 502, "bad")
+	if body != "bad" || bad.Load() != 2 || primary.Load() != 1 {
+		t.Errorf("%q: asked %d times, the primary %d times", body, bad.Load(), primary.Load())
+	}
+}
+
+func TestAnApplicationThatFailsEverywhereIsNotAskedTwiceForEver(t *testing.T) {
+	var pod, primary atomic.Int64
+	p := newPool(t, reading(), answers(503, "primary", &primary), serve(t, answers(503, "pod", &pod)))
+	begin := time.Now()
+	for range 4 * budgetBurst {
+		_, _ = p.do(t, "GET", "/", nil, nil)
+	}
+	most := int64(budgetBurst + budgetRefill*(time.Since(begin).Seconds()+1))
+	if got := primary.Load(); got < budgetBurst || got > most {
+		t.Errorf("the primary was asked %d times, want %d to %d", got, budgetBurst, most)
+	}
+	if got := pod.Load(); got > 4*budgetBurst+most {
+		t.Errorf("the pod was asked %d times", got)
+	}
+	// The budget comes back with time.
+	before := primary.Load()
+	p.made.budget.filled = p.made.budget.filled.Add(-2 * time.Second)
+	for range 50 {
+		_, _ = p.do(t, "GET", "/", nil, nil)
+	}
+	if got := primary.Load() - before; got < 2*budgetRefill || got > 4*budgetRefill {
+		t.Errorf("after 2 s the primary was asked %d times", got)
+	}
+}
+
+func TestAskingAgainIsFreeWhereItHelps(t *testing.T) {
+	var pod, other, primary atomic.Int64
+	p := newPool(t, reading(), answers(200, "primary", &primary), serve(t, answers(502, "pod", &pod)))
+	q := newPool(t, reading(), nil, serve(t, answers(502, "pod", &pod)), serve(t, answers(200, "other", &other)))
+	for range 3 * budgetBurst {
+		resp, _ := p.do(t, "GET", "/", nil, nil)
+		isFrom(t, resp, 200, "primary")
+		resp, _ = q.do(t, "GET", "/", nil, nil)
+		isFrom(t, resp, 200, "other")
+	}
+}
+
+func TestAPodWithoutAConnectionIsPassedOverForAWhile(t *testing.T) {
+	var one, two, primary atomic.Int64
+	dead := closed(t)
+	p := newPool(t, reading(), answers(200, "primary", &primary), dead, serve(t, answers(200, "pod", &one)), serve(t, answers(200, "pod", &two)))
+	resp, _ := p.do(t, "GET", "/", nil, nil)
+	isFrom(t, resp, 200, "primary")
+	for range 30 {
+		resp, _ := p.do(t, "GET", "/", nil, nil)
+		isFrom(t, resp, 200, "pod")
+	}
+	if primary.Load() != 1 || one.Load()+two.Load() != 30 {
+		t.Errorf("the primary was asked %d times, the pods %d", primary.Load(), one.Load()+two.Load())
+	}
+	p.made.pods.known[dead.Host].until = time.Now()
+	for range 3 {
+		_, _ = p.do(t, "GET", "/", nil, nil)
+	}
+	if primary.Load() != 2 {
+		t.Errorf("after a while it is tried again: the primary was asked %d times", primary.Load())
+	}
+}
+
+func TestWhereEveryPodIsAwayOneIsStillTried(t *testing.T) {
+	p := newPool(t, reading(), nil, closed(t), closed(t))
+	for range 3 {
+		resp, _ := p.do(t, "GET", "/", nil, nil)
+		if resp.StatusCode != http.StatusBadGateway {
+			t.Errorf("got %d", resp.StatusCode)
+		}
+	}
+	if len(p.taken) < 4 {
+		t.Errorf("dialled %v", p.taken)
+	}
+}
+
+func TestAReadThatWaitsForAPodThatDiedIsAnsweredByThePrimary(t *testing.T) {
+	waiting, over := make(chan struct{}), make(chan struct{})
+	defer close(over)
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		waiting <- struct{}{}
+		<-over
+	}))
+	address, _ := url.Parse(server.URL)
+	var primary atomic.Int64
+	p := newPool(t, reading(), answers(200, "primary", &primary), address)
+	first := make(chan *http.Response, 1)
+	go func() {
+		resp, err := http.Get(p.edge.URL + "/slow")
+		if err != nil {
+			t.Error(err)
+		}
+		first <- resp
+	}()
+	<-waiting
+	select {
+	case <-first:
+		t.Fatal("a slow answer alone is no sign of anything")
+	case <-time.After(200 * time.Millisecond):
+	}
+	server.Listener.Close() // the connection stays, as to a node without power; a new one finds nothing
+	resp, _ := p.do(t, "GET", "/", nil, nil)
+	isFrom(t, resp, 200, "primary")
+	select {
+	case resp := <-first:
+		isFrom(t, resp, 200, "primary")
+		resp.Body.Close()
+	case <-time.After(5 * time.Second):
+		t.Error("the first read still waits")
+	}
+}
+
+func TestAVisitorWhoLeavesSaysNothingAboutThePod(t *testing.T) {
+	m := &middleware{pods: &pods{known: map[string]*pod{}}, budget: &budget{tokens: 1}, primary: "primary.example:80"}
+	m.next = http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		httptrace.ContextClientTrace(req.Context()).GetConn("192.0.2.1:8080")
+		<-req.Context().Done()
+		rw.WriteHeader(499)
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	got := httptest.NewRecorder()
+	m.ServeHTTP(got, httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+	if got.Code != 499 || m.pods.isAway("192.0.2.1:8080") || len(m.pods.known) != 0 {
+		t.Errorf("got %d, known %v", got.Code, m.pods.known)
+	}
+}
+
+func TestNothingIsAskedAgainOnceSomethingHasGoneOut(t *testing.T) {
+	var primary atomic.Int64
+	p := newPool(t, reading(), answers(200, "primary", &primary), serve(t, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Length", "100")
+		_, _ = rw.Write([]byte("half"))
+		rw.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})))
+	resp, err := http.Get(p.edge.URL)
+	if err == nil {
+		defer resp.Body.Close()
+		_, err = io.ReadAll(resp.Body)
+	}
+	if err == nil || primary.Load() != 0 {
+		t.Errorf("%v, the primary was asked %d times", err, primary.Load())
+	}
+}
+
+func TestTheLogSaysWhichPathWithoutItsQueryAndNotMoreThanOnceASecond(t *testing.T) {
+	var pod, primary atomic.Int64
+	p := newPool(t, reading(), answers(200, "primary", &primary), serve(t, answers(502, "pod", &pod)))
+	for range 20 {
+		_, _ = p.do(t, "GET", "/p%0Aage?code=secret", nil, nil)
+	}
+	if len(p.lines) != 1 || strings.Contains(p.lines[0], "secret") || strings.Contains(p.lines[0], "\n") {
+		t.Fatalf("got %q", p.lines)
+	}
+	for _, word := range []string{"GET", `"/p\nage"`, "502", "200", "the primary"} {
+		if !strings.Contains(p.lines[0], word) {
+			t.Errorf("%s is missing in %q", word, p.lines[0])
+		}
+	}
+	p.made.journal.last = time.Now().Add(-2 * logEvery)
+	_, _ = p.do(t, "GET", "/"+strings.Repeat("x", 5000), nil, nil)
+	if len(p.lines) != 2 || !strings.Contains(p.lines[1], " 20 asked again") || len(p.lines[1]) > 400 {
+		t.Errorf("got %q", p.lines)
+	}
+}
+
+func TestAPrimaryThatHangsIsGivenUp(t *testing.T) {
+	over := make(chan struct{})
+	defer close(over)
+	hang := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over })
+	settings := reading()
+	settings.AnswerTimeout = 1
+	p := newPool(t, settings, hang, serve(t, sends("instance=abaci-app-0")))
+	begin := time.Now()
+	resp, body := p.do(t, "GET", "/api/auth/callback", nil, nil)
+	isUnavailable(t, resp, body, "GET")
+	if time.Since(begin) > 5*time.Second {
+		t.Errorf("after %v", time.Since(begin))
+	}
+}
+
+func TestWhatIsKnownOfPodsDoesNotGrow(t *testing.T) {
+	p := &pods{known: map[string]*pod{}}
+	for _, address := range []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"} {
+		v := &visit{visitor: context.Background(), cancel: func() {}}
+		p.enter(v, address)
+		p.leave(v)
+		p.known[address].until = time.Now().Add(-time.Second)
+	}
+	v := &visit{visitor: context.Background(), cancel: func() {}}
+	p.enter(v, "192.0.2.9:1")
+	p.connected(v, false)
+	p.leave(v)
+	p.lose("192.0.2.4:1")
+	if len(p.known) != 1 {
+		t.Errorf("known %v", p.known)
 	}
 }

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,10 +349,10 @@ def test_no_annotation_is_ours_that_belongs_to_others(rendered: Rendered) -> Non
     assert set(template["metadata"]["annotations"]) == {"abaci.infra/config-checksum"}
 
 
-def test_the_guard_only_reads_and_has_no_rights(rendered: Rendered) -> None:
+def test_the_guard_may_write_to_the_volume_alone_and_has_no_rights(rendered: Rendered) -> None:
     mounts = {mount["mountPath"]: mount for mount in guard(rendered)["volumeMounts"]}
-    assert all(mount["readOnly"] for mount in mounts.values())
     data = next(item["value"] for item in guard(rendered)["env"] if item["name"] == "GUARD_DATA_DIR")
+    assert [path for path, mount in mounts.items() if not mount.get("readOnly")] == [data]
     assert mounts[data]["name"] == rendered.one("StatefulSet")["spec"]["volumeClaimTemplates"][0]["metadata"]["name"]
     assert data == expand(litefs_text(rendered), "x")["data"]["dir"]
     assert guard(rendered)["securityContext"]["capabilities"] == {"drop": ["ALL"]}
@@ -364,9 +367,38 @@ def test_the_guard_is_the_script(rendered: Rendered) -> None:
 
 def test_the_guard_has_all_that_the_script_demands(rendered: Rendered) -> None:
     script = (ROOT / "roles/app/files/guard.sh").read_text()
-    optional = {"GUARD_PATIENCE", "GUARD_TERMINATION_LOG", "GUARD_BUSYBOX"}
+    optional = {"GUARD_PATIENCE", "GUARD_SETTLE", "GUARD_COLD", "GUARD_TERMINATION_LOG", "GUARD_BUSYBOX"}
     demanded = set(re.findall(r"\$\{?(GUARD_\w+|POD_\w+)", script)) - optional
     assert {item["name"] for item in guard(rendered)["env"]} == demanded
+
+
+def test_the_guard_and_litefs_read_one_litefs_yml(rendered: Rendered) -> None:
+    """By the record alone it would let through a pod that litefs.yml makes the primary."""
+    (app,) = pod(rendered)["containers"]
+    mounted = {mount["mountPath"]: mount["name"] for mount in guard(rendered)["volumeMounts"]}
+    config = next(item["value"] for item in guard(rendered)["env"] if item["name"] == "GUARD_LITEFS_CONFIG")
+    assert config == app["command"][-1]
+    assert mounted[str(Path(config).parent)] == next(
+        mount["name"] for mount in app["volumeMounts"] if mount["mountPath"] == str(Path(config).parent)
+    )
+
+
+def test_the_guard_finds_the_primary_in_the_litefs_yml_that_is_rendered(rendered: Rendered, tmp_path: Path) -> None:
+    """The script's own words on the file as the role writes it: it waits for, and refuses, what it cannot read."""
+    config = tmp_path / "litefs.yml"
+    config.write_text(rendered.one("ConfigMap", f"{name_of(rendered)}-litefs")["data"]["litefs.yml"])
+    script = (ROOT / "roles/app/files/guard.sh").read_text()
+    function = re.search(r"^rendered\(\) \{\n.*?^\}\n", script, re.MULTILINE | re.DOTALL)
+    assert function
+    said = subprocess.run(
+        ["busybox", "sh", "-c", f"{function[0]}\nrendered"],
+        env={"PATH": os.environ["PATH"], "GUARD_LITEFS_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    ordinal = next(item["value"] for item in guard(rendered)["env"] if item["name"] == "GUARD_PRIMARY_ORDINAL")
+    assert said == f"{ordinal} {ordinal} "
 
 
 def test_the_guard_reads_the_record_that_is_written(rendered: Rendered) -> None:

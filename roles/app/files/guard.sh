@@ -2,21 +2,29 @@
 # Identity guard: decides, before LiteFS starts, whether this pod may start on its volume.
 #
 # Under a static lease LiteFS starts as primary on whatever volume it finds: on an empty one it founds a new, empty
-# cluster; on an old one it rolls every replica back. So the primary has to prove that its volume holds the data that
-# the record (a ConfigMap outside the volumes, mounted at $GUARD_IDENTITY_DIR) speaks of. Replicas always start: an
-# empty volume adopts the cluster's id, and LiteFS itself refuses a foreign one.
+# cluster; one whose database is no SQLite file it empties; with an old one it rolls every replica back. So the primary
+# has to prove that its volume holds the data that the record (a ConfigMap outside the volumes, mounted at
+# $GUARD_IDENTITY_DIR) speaks of. A replica gets the primary's data whatever its own volume holds: it is held back where
+# that would throw away what the running primary does not have. An empty volume adopts the cluster's id, and LiteFS itself
+# refuses a foreign one. What LiteFS does with each kind of damage stands in docs/runbooks/primary-refused.md.
 #
-# Plain sh for busybox. It only reads; its one output besides the log is the termination message of a refusal.
+# Plain sh for busybox. It reads; besides the log and the termination message of a refusal it writes one file, `ahead`, on
+# the volume of a replica that is held back for what only it has: the primary's TXID goes on, the volume's does not.
 #
 # Environment: POD_NAME, POD_IP, GUARD_SERVICE (the headless Service's full name), GUARD_PORT (LiteFS's HTTP API),
 # GUARD_DATABASE (the database's name), GUARD_PRIMARY_ORDINAL (used where there is no record), GUARD_DATA_DIR,
-# GUARD_IDENTITY_DIR, GUARD_RECORD (the record's name, for messages); optional GUARD_PATIENCE (seconds for a peer that
-# does not answer), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox whose wget and nslookup are used).
+# GUARD_IDENTITY_DIR, GUARD_RECORD (the record's name, for messages); optional GUARD_LITEFS_CONFIG (litefs.yml, as LiteFS
+# will read it), GUARD_PATIENCE (seconds for a peer that does not answer), GUARD_SETTLE (seconds in which a mounted
+# ConfigMap may still be an old one), GUARD_COLD (seconds since the host's start in which other hosts may still be
+# starting), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox whose wget and nslookup are used).
 set -eu
 LC_ALL=C
 export LC_ALL
 
 patience=${GUARD_PATIENCE:-20}
+# The kubelet shows a changed ConfigMap after up to about a minute and a half.
+settle=${GUARD_SETTLE:-90}
+cold=${GUARD_COLD:-900}
 busybox=${GUARD_BUSYBOX:-busybox}
 runbook=docs/runbooks/primary-refused.md
 newline='
@@ -27,7 +35,7 @@ log() {
 }
 
 refuse() {
-    end "refuses to start as primary: $1"
+    end "refuses to start as $role: $1"
 }
 
 end() {
@@ -42,7 +50,7 @@ start() {
     exit 0
 }
 
-# Seconds of a clock that is never set.
+# Seconds since the host's start: a clock that is never set.
 seconds() {
     read -r uptime _ </proc/uptime
     printf '%s' "${uptime%%.*}"
@@ -74,11 +82,89 @@ below() {
     [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort | head -n 1)" = "$1" ]
 }
 
-# The TXID that the volume ends with, from the names <first>-<last>.ltx. (One find: there can be many thousands.)
+# $3 bytes of file $1 from byte $2 on, as hex digits; fewer where the file ends before.
+hex() {
+    od -A n -v -t x1 -j "$2" -N "$3" "$1" 2>/dev/null | tr -d ' \n'
+}
+
+# The file of the newest transaction of database $1, which is the one whose name <first>-<last>.ltx has the highest last
+# TXID; nothing where there is none. (One find: there can be many thousands.)
+newest_ltx() {
+    name=$(find "$GUARD_DATA_DIR/dbs/$1/ltx" -name '*.ltx' 2>/dev/null |
+        sed -n 's,^.*/\([0-9a-f]\{16\}-[0-9a-f]\{16\}\.ltx\)$,\1,p' | sort -t - -k 2 | tail -n 1)
+    [ -z "$name" ] || printf '%s' "$GUARD_DATA_DIR/dbs/$1/ltx/$name"
+}
+
+# The TXID that database $1 on this volume ends with: what the newest file says itself, for LiteFS goes by that, or its
+# name where the file is cut. Format: https://github.com/superfly/ltx (magic, flags, page size, commit, first, last TXID).
 own_txid() {
-    last=$(find "$GUARD_DATA_DIR/dbs/$GUARD_DATABASE/ltx" -name '*.ltx' 2>/dev/null |
-        sed -n 's,^.*/[0-9a-f]\{16\}-\([0-9a-f]\{16\}\)\.ltx$,\1,p' | sort | tail -n 1)
-    printf '%s' "${last:-0000000000000000}"
+    ltx=$(newest_ltx "$1")
+    if [ -z "$ltx" ]; then
+        printf 0000000000000000
+        return
+    fi
+    header=$(hex "$ltx" 0 32)
+    case $header in
+        4c545831????????????????????????????????????????????????????????) printf '%s' "${header#"${header%????????????????}"}" ;;
+        *) printf '%s' "$ltx" | sed 's,^.*-\([0-9a-f]*\)\.ltx$,\1,' ;;
+    esac
+}
+
+# The checksum that the newest transaction file says the database has after it: its last 16 bytes are this and its own.
+own_checksum() {
+    ltx=$(newest_ltx "$GUARD_DATABASE")
+    [ -z "$ltx" ] || tail -c 16 "$ltx" | od -A n -v -t x1 -N 8 | tr -d ' \n'
+}
+
+# Refuse a volume that cannot be read: it would look like an empty one.
+refuse_if_closed() {
+    for path in "" /clusterid /dbs "/dbs/$GUARD_DATABASE" "/dbs/$GUARD_DATABASE/database" "/dbs/$GUARD_DATABASE/ltx"; do
+        file=$GUARD_DATA_DIR$path
+        # Tried, not tested: sh takes for granted that root may read all, and in this container it may not.
+        if [ -e "$file" ] && ! { (cd "$file" && ls) || head -c 1 "$file"; } >/dev/null 2>&1; then
+            refuse "$file on its volume cannot be read by LiteFS's user (it belongs to $(stat -c '%u:%g, mode %a' "$file"))."
+        fi
+    done
+}
+
+# Refuse a database $1 that LiteFS would delete, or take although nothing proves it.
+refuse_if_damaged() {
+    folder=$GUARD_DATA_DIR/dbs/$1
+    [ -s "$folder/database" ] || return 0
+    header=$(hex "$folder/database" 0 100)
+    case ${#header}$header in
+        20053514c69746520666f726d6174203300*) ;;
+        *)
+            refuse "the file of its database $1 is no SQLite database (any more): LiteFS would delete it and its transactions, and every replica would follow."
+            ;;
+    esac
+    pages=${header#????????????????????????????????}
+    pages=$((0x${pages%"${pages#????}"}))
+    case $pages in
+        1) pages=65536 ;;
+        512 | 1024 | 2048 | 4096 | 8192 | 16384 | 32768) ;;
+        *) refuse "the header of its database $1 is damaged: it says a page size of $pages, and LiteFS would not start on it." ;;
+    esac
+    ltx=$(newest_ltx "$1")
+    if [ -z "$ltx" ]; then
+        # In a site's first start a file may have been put there; later LiteFS always keeps the newest.
+        [ "$state" = recorded ] || return 0
+        refuse "its database $1 has no transaction file (folder ltx): nothing proves what it is, and LiteFS would take it as it stands."
+    fi
+    header=$(hex "$ltx" 0 32)
+    case ${#header}$header in
+        644c545831*) ;;
+        *) refuse "the newest transaction file of its database $1, ${ltx##*/}, is cut or damaged: LiteFS would not start on it." ;;
+    esac
+    fields=${header#????????????????}
+    in_ltx=$((0x${fields%"${fields#????????}"}))
+    fields=${fields#????????}
+    if [ "$in_ltx" -ne "$pages" ]; then
+        refuse "its database $1 has pages of $pages bytes and the newest transaction has pages of $in_ltx: another file stands in its place, and LiteFS would not start on it."
+    fi
+    if [ $((0x${fields%"${fields#????????}"})) -eq 0 ]; then
+        refuse "the newest transaction of its database $1 drops it: LiteFS would delete the file."
+    fi
 }
 
 # Ask DNS for the pods' addresses. Sets peers (without this pod), listed (this pod is among them) and dns: found,
@@ -114,7 +200,8 @@ get() {
     "$busybox" timeout 3 "$busybox" wget -q -Y off -O - "$1" 2>/dev/null | tr -d ' \t\r\n'
 }
 
-# Ask the LiteFS at address $1. Prints "<cluster id or -> <is primary> <TXID or ->"; fails if it gave no usable answer.
+# Ask the LiteFS at address $1. Prints "<cluster id or -> <is primary> <TXID or -> <checksum or ->" and then a line
+# "<name> <TXID>" for each database that it has; fails if it gave no usable answer.
 ask() {
     case $1 in
         *:*) url="http://[$1]:$GUARD_PORT" ;;
@@ -125,9 +212,11 @@ ask() {
     [ -n "$is_primary" ] || return 1
     id=$(printf '%s' "$info" | sed -n 's/.*"clusterID":"\([^"]*\)".*/\1/p')
     vars=$(get "$url/debug/vars")
-    name=$(printf '%s' "$GUARD_DATABASE" | sed 's/[][\.*^$/]/\\&/g')
-    txid=$(printf '%s' "$vars" | sed -n "s/.*\"name\":\"$name\",\"txid\":\"\\([0-9a-fA-F]\\{16\\}\\)\".*/\\1/p" | tr A-F a-f)
-    if [ -z "$txid" ]; then
+    databases=$(printf '%s' "$vars" | grep -o '"name":"[^"]*","txid":"[0-9a-fA-F]\{16\}","checksum":"[0-9a-fA-F]*"' |
+        sed 's/^"name":"\(.*\)","txid":"\(.*\)","checksum":"\(.*\)"$/\1 \2 \3/' |
+        awk '{ print $1, tolower($2), tolower($3) }')
+    position=$(printf '%s\n' "$databases" | awk -v name="$GUARD_DATABASE" '$1 == name { print $2, $3 }')
+    if [ -z "$position" ]; then
         # No such database is an answer; no LiteFS store, or a database without a TXID, is not.
         case $vars in
             *"\"$GUARD_DATABASE\":{"*) return 1 ;;
@@ -135,7 +224,7 @@ ask() {
             *) return 1 ;;
         esac
     fi
-    printf '%s %s %s' "${id:--}" "$is_primary" "${txid:--}"
+    printf '%s %s %s\n%s\n' "${id:--}" "$is_primary" "${position:-- -}" "$(printf '%s' "$databases" | cut -d ' ' -f 1,2)"
 }
 
 # Whether the patience with address $1 lasts; it begins when the address is first asked.
@@ -155,9 +244,13 @@ is_patient_with() {
 }
 
 # Ask every peer until it answers, its address is gone, or the patience with it ends: a network policy reaches a new
-# pod seconds late, and a refused connection looks the same. Sets answers, one line a peer: <address> <as ask prints>.
+# pod seconds late, and a refused connection looks the same. Where not one of them answers soon after the host's start,
+# which may have been a power cut of all hosts, the primary of a recorded cluster waits three times as long. A replica
+# waits only for the primary's answer. Sets answers, one line a peer: <address> <the first line of ask>, and positions,
+# one line a peer's database: <address> <cluster id> <name> <TXID>.
 ask_peers() {
     answers=''
+    positions=''
     asked=' '
     began=$(seconds)
     while :; do
@@ -184,7 +277,9 @@ ask_peers() {
                 *" $peer "*) continue ;;
             esac
             if reply=$(ask "$peer"); then
-                answers="$answers$peer $reply$newline"
+                first=${reply%%"$newline"*}
+                answers="$answers$peer $first$newline"
+                positions="$positions$(printf '%s\n' "$reply" | sed "1d; /^\$/d; s/^/$peer ${first%% *} /")$newline"
                 asked="$asked$peer "
             elif is_patient_with "$peer"; then
                 pending="$pending $peer"
@@ -192,56 +287,143 @@ ask_peers() {
                 unasked="$unasked $peer"
             fi
         done
-        if [ -z "$pending" ]; then
+        if [ -z "$pending" ] && [ -n "$unasked" ] && [ -z "$answers" ] && [ "$role$state" = primaryrecorded ] &&
+            [ "$(seconds)" -lt "$cold" ] && [ "$elapsed" -le $((patience * 3)) ]; then
+            pending=$unasked
+        fi
+        if [ -z "$pending" ] || { [ "$role" = replica ] && [ -n "$(leader)" ]; }; then
             break
         fi
         sleep 1
     done
     if [ -n "$unasked" ]; then
-        log "could not ask$unasked: no answer on port $GUARD_PORT within $patience s"
+        log "could not ask$unasked: no answer on port $GUARD_PORT within $(($(seconds) - began)) s"
     fi
     if [ -z "$answers" ]; then
-        log 'no other pod answered'
+        log "no other pod answered; DNS knows ${peers:-none}"
     else
-        log "answers (address, cluster id, is primary, TXID): $(printf '%s' "$answers" | tr '\n' ';')"
+        log "answers (address, cluster id, is primary, TXID, checksum): $(printf '%s' "$answers" | tr '\n' ';')"
     fi
 }
 
-# Refuse if a peer of the same cluster is ahead of this volume.
+# The answer of a peer that says that it is primary.
+leader() {
+    printf '%s' "$answers" | awk '$3 == "true" { print; exit }'
+}
+
+# Refuse if a peer of the same cluster is ahead of this volume in a database that both have.
 refuse_if_behind() {
-    while read -r peer id _ txid; do
-        if [ -n "$peer" ] && [ "$id" = "$own_id" ] && [ "$txid" != - ] && below "$own_txid" "$txid"; then
-            refuse "its volume ends at TXID $own_txid of $GUARD_DATABASE, and the pod at $peer has TXID $txid: starting on this older copy would roll every replica back."
+    while read -r peer id name txid; do
+        if [ -z "$peer" ] || [ "$id" != "$own_id" ] || [ ! -d "$GUARD_DATA_DIR/dbs/$name" ]; then
+            continue
+        fi
+        mine=$(own_txid "$name")
+        if below "$mine" "$txid"; then
+            refuse "its volume ends at TXID $mine of $name, and the pod at $peer has TXID $txid: starting on this older copy would roll every replica back."
         fi
     done <<END
-$answers
+$positions
 END
 }
 
+hold_back() {
+    end "is held back: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml exports it and re-seeds it."
+}
+
+# A replica of the recorded cluster: it may start unless the running primary lacks what its volume holds.
+guard_replica() {
+    folder=$GUARD_DATA_DIR/dbs/$GUARD_DATABASE
+    own_id=$(content "$GUARD_DATA_DIR/clusterid")
+    mine=$(own_txid "$GUARD_DATABASE")
+    if [ "$state" != recorded ]; then
+        start "it is a replica; ordinal $primary is the primary"
+    fi
+    if [ -z "$(newest_ltx "$GUARD_DATABASE")" ] && [ ! -s "$folder/database" ]; then
+        start "it is a replica, and its volume holds nothing; ordinal $primary is the primary"
+    fi
+    if [ -n "$own_id" ] && [ "$own_id" != "$recorded" ]; then
+        start "it is a replica; its volume is of cluster $own_id, which LiteFS refuses by itself"
+    fi
+    # As it was seen once: the primary's TXID goes on, and would soon hide it.
+    if [ "$(content "$GUARD_DATA_DIR/ahead")" = "$mine" ]; then
+        hold_back "its volume ends at TXID $mine of $GUARD_DATABASE, which the running primary did not have"
+    fi
+    # Less than a primary's: that one waits for this pod's answer.
+    patience=$(((patience + 1) / 2))
+    ask_peers
+    answer=$(leader)
+    if [ -z "$answer" ]; then
+        start "it is a replica, and no primary answers: LiteFS waits for it, and its guard asks this pod first"
+    fi
+    read -r peer id _ txid checksum <<END
+$answer
+END
+    if [ "$id" != "${own_id:-$id}" ] || [ "$txid" = - ]; then
+        start "it is a replica; the primary at $peer holds cluster $id"
+    fi
+    if [ -z "$(newest_ltx "$GUARD_DATABASE")" ]; then
+        hold_back "its volume holds a database $GUARD_DATABASE without a transaction file, so nothing tells whether it is ahead of the primary at $peer"
+    fi
+    if below "$txid" "$mine" || { [ "$txid" = "$mine" ] && [ "$(own_checksum)" != "$checksum" ]; }; then
+        printf '%s\n' "$mine" >"$GUARD_DATA_DIR/ahead" || log 'the file ahead could not be written to the volume'
+        hold_back "its volume ends at TXID $mine of $GUARD_DATABASE, and the primary at $peer has TXID $txid with other content"
+    fi
+    start "it is a replica at TXID $mine; the primary at $peer has $txid"
+}
+
+# Sets what the record says, and this pod's role by it.
+read_record() {
+    state=$(content "$GUARD_IDENTITY_DIR/state")
+    recorded=$(content "$GUARD_IDENTITY_DIR/clusterID")
+    primary=$(content "$GUARD_IDENTITY_DIR/primaryOrdinal")
+    damage=''
+    if [ -n "$state" ] && ! is_number "$primary"; then
+        damage="the record ConfigMap $GUARD_RECORD is damaged: its primaryOrdinal is '$primary', which is no number."
+    fi
+    if [ -z "$state" ] || [ -n "$damage" ]; then
+        primary=$GUARD_PRIMARY_ORDINAL
+    fi
+    role=replica
+    if [ "$ordinal" = "$primary" ]; then
+        role=primary
+    fi
+    # An old primary whose role was moved away. As a replica its unreplicated tail would be thrown away without a word.
+    case ",$(content "$GUARD_IDENTITY_DIR/heldOrdinals")," in
+        *",$ordinal,"*)
+            end "is held back: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml exports it and re-seeds it."
+            ;;
+    esac
+}
+
+# Whom litefs.yml names as primary: "<of candidate> <of hostname> "; LiteFS goes by that, and the guard by the record.
+rendered() {
+    # shellcheck disable=SC2016  # the $ is LiteFS's
+    sed -n -e 's/^ *candidate: *${POD_NAME == ".*-\([0-9]*\)"} *$/\1/p' -e 's/^ *hostname: .*-\([0-9]*\) *$/\1/p' \
+        "$GUARD_LITEFS_CONFIG" | tr '\n' ' '
+}
+
 ordinal=${POD_NAME##*-}
-state=$(content "$GUARD_IDENTITY_DIR/state")
-recorded=$(content "$GUARD_IDENTITY_DIR/clusterID")
-primary=$(content "$GUARD_IDENTITY_DIR/primaryOrdinal")
-damage=''
-if [ -n "$state" ] && ! is_number "$primary"; then
-    damage="the record ConfigMap $GUARD_RECORD is damaged: its primaryOrdinal is '$primary', which is no number."
-fi
-if [ -z "$state" ] || [ -n "$damage" ]; then
-    primary=$GUARD_PRIMARY_ORDINAL
-fi
-
-# An old primary whose role was moved away. As a replica its unreplicated tail would be thrown away without a word.
-case ",$(content "$GUARD_IDENTITY_DIR/heldOrdinals")," in
-    *",$ordinal,"*)
-        end "is held back: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml exports it and re-seeds it."
-        ;;
-esac
-
-if [ "$ordinal" != "$primary" ]; then
-    start "it is a replica; ordinal $primary is the primary"
-fi
+read_record
 if [ -n "$damage" ]; then
-    refuse "$damage"
+    if [ "$role" = primary ]; then
+        refuse "$damage"
+    fi
+    start "it is a replica; the record is damaged, and ordinal $primary was the primary"
+fi
+# One of the two ConfigMaps may be shown as it was a minute ago: after a promote both say the same within that time.
+began=$(seconds)
+while [ -n "${GUARD_LITEFS_CONFIG:-}" ] && [ -e "$GUARD_LITEFS_CONFIG" ] && [ "$(rendered)" != "$primary $primary " ]; do
+    if [ $(($(seconds) - began)) -ge "$settle" ]; then
+        refuse "the record ConfigMap $GUARD_RECORD says that ordinal $primary is the primary, and litefs.yml names '$(rendered)' (candidate and hostname), so LiteFS would not go by the record: let playbooks/promote.yml finish, or run site.yml, which renders it from the record; it tries again by itself."
+    fi
+    log "waits: litefs.yml names ordinal $(rendered)as primary, the record $primary"
+    sleep 2
+    read_record
+done
+refuse_if_closed
+if [ "$role" = replica ]; then
+    first_asked=''
+    guard_replica
 fi
 
 # site.yml holds the first start back until the volumes are safe, where the cluster cannot do that at their creation.
@@ -251,7 +433,8 @@ while [ "$(content "$GUARD_IDENTITY_DIR/hold")" = true ]; do
 done
 
 own_id=$(content "$GUARD_DATA_DIR/clusterid")
-own_txid=$(own_txid)
+own_txid=$(own_txid "$GUARD_DATABASE")
+low_water=$(content "$GUARD_IDENTITY_DIR/lowWaterTXID")
 has_database=no
 if [ -s "$GUARD_DATA_DIR/dbs/$GUARD_DATABASE/database" ]; then
     has_database=yes
@@ -279,14 +462,36 @@ case $state in
         ;;
 esac
 
+if [ "$state" != restore ]; then
+    for folder in "$GUARD_DATA_DIR"/dbs/*/; do
+        if [ -d "$folder" ]; then
+            folder=${folder%/}
+            refuse_if_damaged "${folder##*/}"
+        fi
+    done
+fi
+if [ "$state" = recorded ] && [ -n "$low_water" ]; then
+    case $low_water in
+        *[!0-9a-f]*) well=no ;;
+        ????????????????) well=yes ;;
+        *) well=no ;;
+    esac
+    [ "$well" = yes ] ||
+        refuse "the record ConfigMap $GUARD_RECORD is damaged: its lowWaterTXID is '$low_water', which is no TXID."
+    if below "$own_txid" "$low_water"; then
+        refuse "its volume ends at TXID $own_txid of $GUARD_DATABASE, and the record says that this site had TXID $low_water at $(content "$GUARD_IDENTITY_DIR/lowWaterTime"): starting on this older copy would lose what came after."
+    fi
+fi
+
 first_asked=''
 rounds=0
 while :; do
     ask_peers
-    leader=$(printf '%s' "$answers" | awk '$3 == "true" { print $1; exit }')
+    leader=$(leader)
     if [ -z "$leader" ]; then
         break
     fi
+    leader=${leader%% *}
     # Said at once and then about every 10 s.
     if [ $((rounds % 5)) -eq 0 ]; then
         log "waits: the pod at $leader says that it is primary"
@@ -308,5 +513,8 @@ refuse_if_behind
 
 if [ "$state" = bootstrap ] && [ -z "$own_id" ]; then
     start 'first start of this site, on an empty volume'
+fi
+if [ -z "$answers" ] && [ -n "$peers" ]; then
+    start "its volume holds cluster $own_id at TXID $own_txid, not below ${low_water:-what is recorded}; of the pods that DNS knows none answered"
 fi
 start "its volume holds cluster $own_id at TXID $own_txid, and no pod that answered has more"

@@ -615,18 +615,18 @@ def test_a_replica_that_was_ahead_stays_held_when_the_primary_has_gone_on(pod: P
 
 
 def test_a_replica_asks_for_the_primary_no_longer_than_the_primary_waits_for_it(pod: Pod) -> None:
-    pod.patience = 6
+    pod.patience = 12
     outcome = follower(pod, 7, Peer(silent=True)).run()
     assert outcome.code == 0
-    assert 2 < outcome.took < 8
+    assert 5 < outcome.took < 12
     assert "no primary answers" in outcome.log
 
 
 def test_a_replica_does_not_wait_for_others_once_the_primary_answered(pod: Pod) -> None:
-    pod.patience = 10
+    pod.patience = 20
     outcome = follower(pod, 7, Peer(OURS, primary=True, txid=txid(7))).peer(SECOND, Peer(silent=True)).run()
     assert outcome.code == 0
-    assert outcome.took < 5
+    assert outcome.took < 9
 
 
 def test_a_replica_whose_copy_is_whole_writes_nothing_to_the_volume(pod: Pod) -> None:
@@ -659,7 +659,7 @@ def test_where_nobody_answers_after_a_cold_start_the_primary_waits_longer(pod: P
 
 @pytest.mark.parametrize("arrange", ["first start", "alone", "one of two answered"])
 def test_a_cold_start_makes_nothing_slow_that_can_answer(pod: Pod, arrange: str) -> None:
-    pod.patience, pod.cold = 3, 2**31
+    pod.patience, pod.cold = 4, 2**31
     if arrange == "first start":
         pod.record("bootstrap").dns([SELF, LISTENER])
     else:
@@ -668,7 +668,7 @@ def test_a_cold_start_makes_nothing_slow_that_can_answer(pod: Pod, arrange: str)
         pod.peer(LISTENER, Peer(OURS, txid=txid(7))).dns([SELF, LISTENER, SECOND])
     outcome = pod.run()
     assert outcome.code == 0, outcome.log
-    assert outcome.took < 7
+    assert outcome.took < 11
 
 
 def test_it_waits_while_the_second_of_two_peers_is_primary(pod: Pod) -> None:

@@ -64,6 +64,10 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         replicas: int                for the StatefulSet, never left out
         wished_replicas: int         for its annotation abaci.infra/wished-replicas
         primary_ordinal: int         in force: for lease, candidate, Services and guard
+        away: [int]                  ordinals whose node is away: nobody waits for their pods either
+        by_hand: bool                the controller's rolling update would wait for ever, or begin with the primary:
+                                     pods with an old template are replaced by us
+        behind: bool                 a pod that can run has not the newest template
         held: [int]                  ordinals that the record holds back: nobody waits for their pods
         first_start: bool            no trace of the application's data exists
         record: {action: none|create|update, data: {str: str}}    the ConfigMap's whole data
@@ -103,7 +107,12 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
     notes += said
     chosen = isolation.decide(state, wishes)
     notes.append(_ISOLATION_SAYS[chosen.mode].format(reason=chosen.reason))
-    notes += held_back(state) + order_of_rollouts(state, decision.ordinal, replicas) + kept_volumes(state)
+    notes += (
+        litefs.left_out(state)
+        + held_back(state)
+        + order_of_rollouts(state, decision.ordinal, replicas)
+        + kept_volumes(state)
+    )
 
     minor = state["api"]["minor"]
     return {
@@ -113,6 +122,9 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         "wished_replicas": wished_replicas,
         "primary_ordinal": decision.ordinal,
         "held": litefs.held(state),
+        "away": sorted(litefs.absent(state)),
+        "by_hand": by_hand(state, decision.ordinal),
+        "behind": behind(state),
         "first_start": identity.nothing_exists(state),
         "record": {
             "action": "none" if decision.data is None else "update" if state["record"] else "create",
@@ -275,6 +287,24 @@ def allows(allowed: Iterable[str], name: str) -> bool:
         if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
             return True
     return False
+
+
+def by_hand(state: Mapping[str, Any], primary: int) -> bool:
+    """Whether the controller's own rolling update, from the highest ordinal down, would not do.
+
+    It waits for ever for a pod that is held back or whose node is away, and for a replica where the primary is not up;
+    and it restarts a primary of a higher ordinal before replicas.
+    """
+    if not state["statefulset"]["exists"]:
+        return False
+    up = any(pod["ordinal"] == primary for pod in litefs.primaries(state))
+    return bool(not up or primary or litefs.absent(state) or litefs.held(state))
+
+
+def behind(state: Mapping[str, Any]) -> bool:
+    """Whether a pod that can run has not the newest template."""
+    newest, gone = state["statefulset"]["update_revision"], {*litefs.absent(state), *litefs.held(state)}
+    return any(pod["revision"] != newest for pod in state["pods"] if pod["ordinal"] not in gone)
 
 
 def held_back(state: Mapping[str, Any]) -> list[str]:

@@ -124,16 +124,20 @@ class Client:
         grace_period_seconds: int | None = None,
         propagation_policy: str = "Background",
         uid: str | None = None,
+        version: str | None = None,
     ) -> bool:
         """Ask for the object's deletion; False where there was none. ``uid``: only that very object.
+
+        ``version``: only while it is at this resourceVersion. KubeError with status 409 where it is another.
 
         It does not wait: finalizers and graceful termination go on after the return.
         """
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation_policy}
         if grace_period_seconds is not None:
             options["gracePeriodSeconds"] = grace_period_seconds
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": version}
+        if conditions := {key: value for key, value in wanted.items() if value is not None}:
+            options["preconditions"] = conditions
         try:
             self._json("DELETE", self._path(api_version, kind, namespace, name), body=options)
         except KubeError as exc:

@@ -269,11 +269,14 @@ def absent(state: Mapping[str, Any]) -> dict[int, str]:
 
 
 def left_out(state: Mapping[str, Any]) -> list[str]:
-    """A sentence for each pod that nobody waits for because its node is away."""
-    name = state["statefulset"]["name"]
+    """A sentence for each replica that nobody waits for because its node is away."""
+    name, primary = state["statefulset"]["name"], (state["record"] or {}).get("primary_ordinal")
     return [
-        f"{name}-{ordinal} was not waited for: its node {node} is away. It catches up when the node is back."
+        f"Nobody waits for {name}-{ordinal}: its node {node} is away. It catches up when the node is back. If the node "
+        "does not come back, switch it off, and run playbooks/replica_reset.yml -e "
+        f"'{json.dumps({'replica_reset_targets': [ordinal], 'replica_reset_node_off': node})}'."
         for ordinal, node in absent(state).items()
+        if str(ordinal) != primary
     ]
 
 

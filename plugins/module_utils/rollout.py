@@ -12,7 +12,7 @@ Object = dict[str, Any]
 
 # Seconds for which a trouble may last before it counts as lasting: a registry that hiccups, a node whose network
 # comes up and a program that is restarted once all look hopeless for a moment.
-_PULL, _CRASH, _REFUSED, _UNSCHEDULABLE, _REJECTED, _AWAY = 20, 15, 15, 60, 20, 60
+_PULL, _CRASH, _REFUSED, _UNSCHEDULABLE, _REJECTED = 20, 15, 15, 60, 20
 
 _PULL_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -22,13 +22,14 @@ _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunCon
 class Verdict:
     """``failed`` means: if this lasts for ``patience`` seconds, waiting longer is useless.
 
-    ``warning`` is what ``done`` leaves out.
+    ``warning`` is what ``done`` leaves out. ``log``: pod and container whose last log says more.
     """
 
     state: Literal["done", "waiting", "failed"]
     sentence: str
     patience: int = 0
     warning: str = ""
+    log: tuple[str, str] | None = None
 
 
 def judge(
@@ -37,24 +38,28 @@ def judge(
     events: list[Object],
     nodes: list[Object] | None = None,
     without: Collection[int] = (),
+    *,
+    in_order: bool = True,
 ) -> Verdict:
     """Judge a StatefulSet, Deployment or DaemonSet.
 
     ``pods`` are those its selector matches, ``events`` those of its namespace. Done is what the spec asks for:
     with a StatefulSet's partition the pods below it may stay as they are, with OnDelete all may. A DaemonSet does not
-    wait for nodes that are not ready: their pods come with them. A StatefulSet does not wait for the pods whose
-    ordinals are ``without``; those of lower ordinals, which its controller does not update before them, may be old.
+    wait for nodes that are not ready: their pods come with them. A StatefulSet does not wait for such pods either, nor
+    for those whose ordinals are ``without``; with ``in_order`` those of lower ordinals, which its controller does not
+    update before them, may be old.
     """
     name = f"{workload['kind']} {workload['metadata']['namespace']}/{workload['metadata']['name']}"
-    gone = {node["metadata"]["name"] for node in nodes or [] if not is_ready(node)}
-    away = [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") in gone]
+    away = _on_dead_nodes(pods, nodes)
     is_daemon = workload["kind"] == "DaemonSet"
     missing = _missing(workload, pods, away if is_daemon else [])
+    if workload["kind"] == "StatefulSet":
+        without = {*without, *(_ordinal(pod) for pod in away)}
     if missing and without and pods:
-        pods, away = ([pod for pod in some if _ordinal(pod) not in without] for some in (pods, away))
-        missing, warning = _missing_without(workload, pods, without)
+        pods = [pod for pod in pods if _ordinal(pod) not in without]
+        missing, warning = _missing_without(workload, pods, without, in_order)
         if not missing:
-            return Verdict("done", f"{name} is rolled out.", warning=warning)
+            return Verdict("done", f"{name} is rolled out.", warning=" ".join([*map(_left, away), warning]).strip())
     if not missing:
         names = ", ".join(sorted({pod["spec"]["nodeName"] for pod in away})) if is_daemon else ""
         warning = f"{name} was not waited for on node {names}, which is not Ready." if names else ""
@@ -64,18 +69,8 @@ def judge(
     if is_daemon:
         pods = [pod for pod in pods if pod not in away]
     troubles = [trouble for pod in _current(workload, pods) if (trouble := _pod_trouble(pod, events))]
-    if workload["kind"] == "StatefulSet":  # whose pods nothing moves to another node
-        troubles += [
-            Verdict(
-                "failed",
-                f"pod {pod['metadata']['name']} is on node {pod['spec']['nodeName']}, which is not Ready; "
-                "bring that node back.",
-                _AWAY,
-            )
-            for pod in away
-        ]
     for trouble in sorted(troubles, key=lambda trouble: trouble.patience):
-        return Verdict("failed", f"{name} does not become ready: {trouble.sentence}", trouble.patience)
+        return dataclasses.replace(trouble, sentence=f"{name} does not become ready: {trouble.sentence}")
     refused = _last_warning(events, workload["metadata"], "FailedCreate", since=_youngest(pods))
     if refused and len(pods) < _wanted(workload):
         return Verdict("failed", f"{name} gets no pod: {refused}.", _REJECTED)
@@ -83,6 +78,52 @@ def judge(
         if condition["type"] == "Progressing" and condition["status"] == "False":
             return Verdict("failed", f"{name} does not progress: {said(condition.get('message'))}.")
     return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
+
+
+def on_dead_nodes(pods: list[Object], nodes: list[Object]) -> list[int]:
+    """The ordinals of a StatefulSet's pods whose node is not ready."""
+    return [_ordinal(pod) for pod in _on_dead_nodes(pods, nodes)]
+
+
+def _on_dead_nodes(pods: list[Object], nodes: list[Object] | None) -> list[Object]:
+    gone = {node["metadata"]["name"] for node in nodes or [] if not is_ready(node)}
+    return [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") in gone]
+
+
+def next_to_replace(workload: Object, pods: list[Object], primary: int, without: Collection[int]) -> Object | None:
+    """The pod to be deleted next where we, and not the controller, roll a StatefulSet out (OnDelete); None: wait.
+
+    A primary that is not up goes first, since replicas do not become ready without it; a running one goes last. In
+    between they go one at a time, the highest ordinal first. Those of ``without`` are left alone.
+    """
+    status = workload.get("status") or {}
+    wanted = [ordinal for ordinal in range(_wanted(workload)) if ordinal not in without]
+    living = {_ordinal(pod): pod for pod in pods if _ordinal(pod) in wanted}
+    if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
+        return None
+    if len(living) < len(wanted) or any(pod["metadata"].get("deletionTimestamp") for pod in living.values()):
+        return None
+    current = _current(workload, list(living.values()))
+    old = {ordinal: pod for ordinal, pod in living.items() if pod not in current}
+    if primary in old and not _runs(old[primary]):
+        return old[primary]
+    if not all(is_ready(pod) for pod in current):
+        return None
+    # One that is not ready serves nobody.
+    order = sorted(old, key=lambda ordinal: (ordinal == primary, is_ready(old[ordinal]), -ordinal))
+    return old[order[0]] if order else None
+
+
+def _runs(pod: Object) -> bool:
+    """Whether the application's container runs, be it ready or not."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or [{}]
+    app = next((item for item in statuses if item.get("name") == "app"), statuses[0])
+    return "running" in (app.get("state") or {})
+
+
+def _left(pod: Object) -> str:
+    name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
+    return f"Pod {name} was not waited for: its node {node} is not Ready."
 
 
 def is_ready(obj: Mapping[str, Any]) -> bool:
@@ -146,7 +187,7 @@ def _missing(workload: Object, pods: list[Object], away: list[Object]) -> str:
     return ""
 
 
-def _missing_without(workload: Object, pods: list[Object], without: Collection[int]) -> tuple[str, str]:
+def _missing_without(workload: Object, pods: list[Object], without: Collection[int], in_order: bool) -> tuple[str, str]:
     """(what keeps a StatefulSet from being done where nobody waits for these ordinals, what that leaves undone)."""
     spec, status = workload["spec"], workload.get("status") or {}
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
@@ -163,7 +204,7 @@ def _missing_without(workload: Object, pods: list[Object], without: Collection[i
         if alive.get(ordinal) not in current and ordinal >= partition and strategy.get("type") != "OnDelete"
     ]
     # The controller goes from the highest ordinal down, and not past a pod that is not ready.
-    behind = [ordinal for ordinal in old if ordinal in alive and ordinal < max(without)]
+    behind = [ordinal for ordinal in old if ordinal in alive and ordinal < max(without) and in_order]
     ready = [ordinal for ordinal in wanted if ordinal in alive and is_ready(alive[ordinal])]
     if len(ready) < len(wanted):
         return f"{len(ready)} of {len(wanted)} pods are ready", ""
@@ -250,7 +291,8 @@ def _container_trouble(pod: Object, container: Object, init: bool, events: list[
         if last_words:
             why += f": {last_words}"
         logs = f"kubectl -n {pod['metadata']['namespace']} logs {pod_name} -c {name} --previous"
-        return Verdict("failed", f"{where} ends again and again ({why}); see {logs}.", _CRASH)
+        sentence = f"{where} ends again and again ({why}); see {logs}."
+        return Verdict("failed", sentence, _CRASH, log=(pod_name, name))
     return None
 
 

@@ -7,10 +7,10 @@ short_description: Wait until a workload runs what its spec asks for, or say why
 description:
   - Waits until the controller of a StatefulSet, Deployment or DaemonSet has seen the last change and all pods are
     updated and ready. A StatefulSet's O(ignore:partition) and C(OnDelete) are respected. A DaemonSet's pods on nodes
-    that are not ready are not waited for, and a warning names the nodes.
+    that are not ready are not waited for, nor are a StatefulSet's; a warning names them.
   - Fails in one sentence with the cause (an image that cannot be pulled, a crash loop, what an init container
-    said when it ended, no node that takes the pod, a StatefulSet's pod on a node that is not ready) as soon as that
-    cause lasts, and at the latest after O(timeout).
+    said when it ended, no node that takes the pod) as soon as that cause lasts, and at the latest after O(timeout).
+    Of a container in a crash loop the last lines of its log are in the sentence.
 version_added: 0.1.0
 author: The abaci.infra authors
 extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
@@ -47,6 +47,20 @@ options:
     type: list
     elements: int
     default: []
+  replace:
+    description:
+      - Delete the pods of a StatefulSet that have an older template, one at a time, as its controller does not with
+        C(OnDelete). Pods on nodes that are not ready, and those of O(without), are left alone.
+      - The pod of O(primary) is the last; where its container C(app) does not run it is the first, since the others
+        wait for it. Nothing is deleted while the node of O(primary) is not ready.
+    type: bool
+    default: false
+    version_added: 0.2.0
+  primary:
+    description: With O(replace), the primary's ordinal.
+    type: int
+    default: 0
+    version_added: 0.2.0
   timeout:
     description: Seconds to wait at most.
     type: int
@@ -72,6 +86,11 @@ waited:
   description: Seconds that it took. V(0) in check mode.
   type: int
   returned: success
+replaced:
+  description: Names of the pods that were deleted so that they come back with the new template, in their order.
+  type: list
+  elements: str
+  returned: always
 """
 
 import dataclasses
@@ -80,9 +99,10 @@ from collections.abc import Collection
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube, rollout
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, identity, kube, rollout
 
 POLL = 2.0
+LOG_LINES, LOG_LENGTH = 10, 1000
 
 
 def wait(
@@ -94,30 +114,50 @@ def wait(
     timeout: int,
     node_resource: str = "",
     without: Collection[int] = (),
-) -> rollout.Verdict:
-    """Return ``done`` once the workload is rolled out, or the last verdict, whose sentence says why it is not."""
+    primary: int | None = None,
+) -> tuple[rollout.Verdict, list[str]]:
+    """(``done`` once it is rolled out, or the last verdict, whose sentence says why it is not; names of pods replaced).
+
+    With ``primary`` old pods are replaced here.
+    """
+    replaced: list[str] = []
     deadline = time.monotonic() + timeout
     failing_since: float | None = None
     while True:
         try:
-            verdict = _look(client, kind, name, namespace, annotations, without)
+            verdict = _look(client, kind, name, namespace, annotations, without, primary, replaced)
             if verdict.state == "done" and node_resource:
                 offered = rollout.judge_nodes(client.list("v1", "Node"), node_resource)
                 verdict = dataclasses.replace(offered, warning=verdict.warning)
         except kube.KubeError as exc:  # an API server that restarts is part of life
             verdict = rollout.Verdict("waiting", str(exc))
         if verdict.state == "done":
-            return verdict
+            return verdict, replaced
         now = time.monotonic()
         if verdict.state == "failed":
             failing_since = now if failing_since is None else failing_since
             if now - failing_since >= verdict.patience:
-                return verdict
+                return _with_log(client, namespace, verdict), replaced
         else:
             failing_since = None
         if now >= deadline:
-            return dataclasses.replace(verdict, sentence=f"After {timeout} s: {verdict.sentence}")
+            verdict = _with_log(client, namespace, verdict)
+            return dataclasses.replace(verdict, sentence=f"After {timeout} s: {verdict.sentence}"), replaced
         time.sleep(POLL)
+
+
+def _with_log(client: kube.Client, namespace: str, verdict: rollout.Verdict) -> rollout.Verdict:
+    """The verdict, with the last lines of the log that it names."""
+    if verdict.log is None:
+        return verdict
+    pod, container = verdict.log
+    query = f"container={container}&previous=true&tailLines={LOG_LINES}"
+    try:
+        log = client.raw(f"/api/v1/namespaces/{namespace}/pods/{pod}/log?{query}").decode(errors="replace")
+    except kube.KubeError:
+        return verdict  # the kubelet has removed it, or does not answer
+    lines = " | ".join(line.strip() for line in log.splitlines()[-LOG_LINES:] if line.strip())[-LOG_LENGTH:]
+    return dataclasses.replace(verdict, sentence=f"{verdict.sentence} Its last lines: {lines}") if lines else verdict
 
 
 def _look(
@@ -126,7 +166,9 @@ def _look(
     name: str,
     namespace: str,
     annotations: dict[str, str],
-    without: Collection[int] = (),
+    without: Collection[int],
+    primary: int | None,
+    replaced: list[str],
 ) -> rollout.Verdict:
     workload = client.get("apps/v1", kind, name, namespace)
     if workload is None:
@@ -138,11 +180,31 @@ def _look(
                 f"{kind} {namespace}/{name} does not have the new settings yet (annotation {key} is not {value})."
             )
             return rollout.Verdict("waiting", sentence)
+    if primary is not None:
+        # Ours to roll out: done is when all have the new template, whatever the strategy says.
+        workload["spec"]["updateStrategy"] = {"type": "RollingUpdate"}
     verdict = rollout.judge(workload, [], [])
     if verdict.state == "done":
         return verdict
     pods = client.list("v1", "Pod", namespace, rollout.selector(workload))
-    return rollout.judge(workload, pods, client.list("v1", "Event", namespace), client.list("v1", "Node"), without)
+    nodes = client.list("v1", "Node")
+    if primary is not None:
+        out = {*without, *rollout.on_dead_nodes(pods, nodes)}
+        if primary in out:
+            return rollout.Verdict(
+                "failed",
+                f"{name}-{primary} is the primary, and its node is not Ready or it is held back: no pod is restarted "
+                f"without it. Bring the node back, or move the role with {identity.PROMOTE}.",
+            )
+        old = rollout.next_to_replace(workload, pods, primary, out)
+        if old is not None:
+            meta = old["metadata"]
+            # A pod that changed since was perhaps started meanwhile: it is looked at again.
+            if client.delete("v1", "Pod", meta["name"], namespace, uid=meta["uid"], version=meta["resourceVersion"]):
+                replaced.append(meta["name"])
+            return rollout.Verdict("waiting", f"{kind} {namespace}/{name}: pod {meta['name']} is being replaced.")
+    events = client.list("v1", "Event", namespace)
+    return rollout.judge(workload, pods, events, nodes, without, in_order=primary is None)
 
 
 def main() -> None:
@@ -155,24 +217,28 @@ def main() -> None:
             "annotations": {"type": "dict", "default": {}},
             "node_resource": {"type": "str", "default": ""},
             "without": {"type": "list", "elements": "int", "default": []},
+            "replace": {"type": "bool", "default": False},
+            "primary": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
     )
     if module.check_mode:
-        module.exit_json(changed=False, waited=0)
+        module.exit_json(changed=False, waited=0, replaced=[])
     asked: dict[str, Any] = module.params
     begin = time.monotonic()
     try:
         client = kube.connect(asked["kubeconfig"])
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
-    verdict = wait(client, **{key: asked[key] for key in asked if key != "kubeconfig"})
+    primary = asked["primary"] if asked["replace"] else None
+    plain = {key: asked[key] for key in asked if key not in ("kubeconfig", "replace", "primary")}
+    verdict, replaced = wait(client, **plain, primary=primary)
     if verdict.state != "done":
-        module.fail_json(msg=verdict.sentence)
+        module.fail_json(msg=verdict.sentence, changed=bool(replaced), replaced=replaced)
     if verdict.warning:
         module.warn(verdict.warning)
-    module.exit_json(changed=False, waited=round(time.monotonic() - begin))
+    module.exit_json(changed=bool(replaced), replaced=replaced, waited=round(time.monotonic() - begin))
 
 
 if __name__ == "__main__":

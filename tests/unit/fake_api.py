@@ -255,9 +255,13 @@ class FakeApi(kube.Client):  # type: ignore[misc]
             if request.method == "GET":
                 return 200, _scale(found) if request.subresource == "scale" else found
             if request.method == "DELETE":
+                wanted = (request.body or {}).get("preconditions") or {}
                 if request.uid not in (None, found["metadata"]["uid"]):
                     return 409, _status(409, f"the UID in the precondition ({request.uid}) is not the object's")
-                if found["metadata"].get("finalizers"):
+                if wanted.get("resourceVersion") not in (None, found["metadata"]["resourceVersion"]):
+                    return 409, _status(409, f"{request.kind} {request.name} has been modified")
+                forced = request.kind == "Pod" and request.body.get("gracePeriodSeconds") == 0
+                if found["metadata"].get("finalizers") and not forced:
                     found["metadata"].setdefault("deletionTimestamp", self.time().strftime("%Y-%m-%dT%H:%M:%SZ"))
                 else:
                     del self.objects[key]

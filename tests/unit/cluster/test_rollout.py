@@ -272,8 +272,10 @@ def test_a_daemon_set_does_not_wait_for_a_node_that_is_not_ready_and_says_so(
 def test_a_stateful_sets_pod_on_a_node_that_is_not_ready_is_named_and_not_waited_for_to_the_end() -> None:
     given = workload(**{**FULL, "readyReplicas": 2})
     verdict = rollout.judge(given, [on("node-1", "x-0"), on("node-3", "x-2")], [], [READY, DOWN])
-    assert (verdict.state, verdict.patience) == ("failed", 60)
-    assert "pod x-2 is on node node-3, which is not Ready" in verdict.sentence
+    assert verdict.state == "waiting" and "0 of 2 pods are ready" in verdict.sentence, "x-1 is not there yet"
+    pods = [on("node-1", f"x-{ordinal}", **UP) for ordinal in (0, 1)]
+    verdict = rollout.judge(given, [*pods, on("node-3", "x-2")], [], [READY, DOWN])
+    assert verdict.state == "done" and verdict.warning == "Pod x-2 was not waited for: its node node-3 is not Ready."
     assert rollout.judge(workload(**FULL), [], [], [READY, DOWN]).state == "done"
 
 

@@ -34,6 +34,7 @@ LABEL = "abaci.bed"
 SUITES = ("trixie", "bookworm")
 DOMAIN = "abaci.localhost"
 DATA_DIR = "/var/lib/rancher/k3s"
+VOLUMES = {"k3s": DATA_DIR, "kubelet": "/var/lib/kubelet"}
 IMAGES = {
     "images-app": "antialias/soroban-abacus-flashcards:latest",
     "images-redis": "library/redis:7-alpine",
@@ -508,9 +509,7 @@ def start_node(bed: Plan, node: Node, tag: str, flags: Sequence[str], folder: pa
     if state == "running":
         return
     if not state:
-        volumes = {
-            f"{node.container}-{short}": path for short, path in (("k3s", DATA_DIR), ("kubelet", "/var/lib/kubelet"))
-        }
+        volumes = {f"{node.container}-{short}": path for short, path in VOLUMES.items()}
         for volume in volumes:
             docker("volume", "create", "--label", f"{LABEL}={bed.name}", volume)
         publish = (
@@ -758,6 +757,26 @@ def up(name: str, nodes: int, suite: str, ports: Ports, release: str | None) -> 
     say(f"{nodes} node(s) answer; inventory {write_inventory(bed, folder, release)}")
 
 
+def renew(name: str, host: str, suite: str, ports: Ports) -> None:
+    """Make one node anew, with empty disks, under its name, address and SSH host key: a host whose disk was replaced.
+
+    Raises:
+        BedError: the bed has no such node.
+    """
+    existing = [c for c in bed_containers(name) if not c.endswith(("-registry", "-acme"))]
+    bed = plan(name, max(len(existing), 1), suite, ports, network(name))
+    node = next((node for node in bed.nodes if node.host == host), None)
+    if node is None or node.container not in existing:
+        raise BedError(f"Bed {name!r} has no node {host!r}: it has {', '.join(existing) or 'none'}.")
+    with lock():
+        tag = image(f"node-{suite}")
+        docker("rm", "-f", "-v", node.container)
+        docker("volume", "rm", *(f"{node.container}-{short}" for short in VOLUMES))
+        start_node(bed, node, tag, node_flags(tag), folder_of(name))
+    wait_ssh(bed)
+    say(f"{host} is a new host with empty disks")
+
+
 def down(name: str) -> None:
     selected = ("--filter", f"label={LABEL}={name}")
     with lock():
@@ -788,8 +807,9 @@ def status(name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("action", choices=("build", "up", "down", "push", "status"))
+    parser.add_argument("action", choices=("build", "up", "renew", "down", "push", "status"))
     parser.add_argument("--name", default="local", help="name of the bed (default: local)")
+    parser.add_argument("--host", default="server-0", help="the node to make anew (default: server-0)")
     parser.add_argument("--nodes", type=int, default=3, help="number of nodes, one of them the server (default: 3)")
     parser.add_argument("--suite", default="trixie", choices=SUITES, help="Debian release of the nodes")
     parser.add_argument("--k3s", metavar="VERSION", default="", help="install this k3s release instead of the stand-in")
@@ -800,6 +820,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 artifact(item)
         elif chosen.action == "up":
             up(chosen.name, chosen.nodes, chosen.suite, Ports.from_env(os.environ), chosen.k3s or None)
+        elif chosen.action == "renew":
+            renew(chosen.name, chosen.host, chosen.suite, Ports.from_env(os.environ))
         elif chosen.action == "down":
             down(chosen.name)
         elif chosen.action == "push":

@@ -19,6 +19,15 @@ def backup_line(manifest: Mapping[str, Any]) -> str:
     )
 
 
+def volume_line(copied: Mapping[str, Any]) -> str:
+    """One line about the copy of a volume's database, for the operator."""
+    proven = "" if copied["position_proven"] else ", its position is NOT proven: it was written to meanwhile"
+    return (
+        f"{copied['volume']}: TXID {copied['txid'] or 'unknown'} of cluster {copied['cluster_id'] or 'unknown'}, "
+        f"{copied['size'] / 1e6:.1f} MB{proven}."
+    )
+
+
 def cluster_backup_line(kept: Mapping[str, Any]) -> str:
     """One line about a copy of the cluster's datastore, for the operator."""
     copied = kept["copied"]
@@ -42,6 +51,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "backup_line": backup_line,
+            "volume_line": volume_line,
             "cluster_backup_line": cluster_backup_line,
             "cluster_backup_age": cluster_backup_age,
             "cluster_restore_mistakes": datastore.restore_mistakes,

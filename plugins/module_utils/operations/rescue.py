@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sqlite3
 import struct
 import time
 import urllib.parse
@@ -220,8 +219,8 @@ def save(
                 if exc.status != _NOT_THERE:
                     raise export.Failed(f"Volume {volume['name']} could not be exported: {exc}") from exc
         newest, shown = _newest(site, pod, base)
-        settle(path)
         try:
+            sqlitefile.settle(path)
             facts = sqlitefile.verify(path)
         except sqlitefile.BadFile as exc:
             raise export.Failed(f"The database in volume {volume['name']} {exc}; nothing was kept.") from exc
@@ -260,18 +259,6 @@ def _nothing(volume: Mapping[str, Any], site: Site, held: str | None) -> dict[st
         "time": site.api.server_time()[:19] + "Z",
         "path": f"nothing: volume {volume['name']} holds no database {site.database}",
     }
-
-
-def settle(path: Path) -> None:
-    """Let SQLite roll back or check point what stood beside the copied database, so that the one file is whole."""
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        try:
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error as exc:
-            raise export.Failed(f"The copied database cannot be opened: {exc}.") from exc
-    for ending in ("-wal", "-shm", "-journal"):
-        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _newest_file(site: Site, pod: str) -> tuple[str | None, str | None]:

@@ -75,6 +75,18 @@ def verify(path: Path) -> dict[str, Any]:
     return {**facts, "checksum": own, "imported_checksum": imported, "sha256": sha256(path), **schema(path)}
 
 
+def settle(path: Path) -> None:
+    """Let SQLite roll back or check point what stands beside a copied database, so that the one file is whole."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as exc:
+            raise BadFile(f"cannot be opened: {exc}") from exc
+    for ending in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
 def sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as file:

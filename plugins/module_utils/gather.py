@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from . import litefs, state
 from .kube import KubeError
 
 T = TypeVar("T")
+
+NODE_LEASES = "kube-node-lease"
 
 # Between two looks at a lag of exactly 0: long enough that a synced replica's lag is no longer 0.
 RESAMPLE_SECONDS = 0.05
@@ -43,6 +46,7 @@ def gather(
         claims = pool.submit(api.list, "v1", "PersistentVolumeClaim", namespace)
         volumes = pool.submit(api.list, "v1", "PersistentVolume")
         nodes = pool.submit(api.list, "v1", "Node")
+        silences = pool.submit(node_silences, api)
         listed = {
             "version": version.result(),
             "statefulset": statefulset.result(),
@@ -51,6 +55,7 @@ def gather(
             "claims": claims.result(),
             "volumes": volumes.result(),
             "nodes": nodes.result(),
+            "silences": silences.result(),
         }
         exists = namespace_object.result() is not None
 
@@ -130,6 +135,24 @@ def ask_kubelet(api: Any, node: str) -> list[str] | str:
         return str(exc).rstrip(".")
     except (ValueError, KeyError, TypeError, AttributeError):
         return "its kubelet's configz could not be read"
+
+
+def node_silences(api: Any) -> dict[str, float]:
+    """Seconds since each kubelet renewed its node's Lease, by the API server's clock.
+
+    A kubelet renews it every 10 s; the node is Ready for 40 s after its last word.
+    """
+    try:
+        leases = api.list("coordination.k8s.io/v1", "Lease", NODE_LEASES)
+        now = datetime.datetime.fromisoformat(api.server_time())
+    except KubeError:
+        return {}  # whoever may not read them goes by Ready alone
+    renewed = {lease["metadata"]["name"]: (lease.get("spec") or {}).get("renewTime") for lease in leases}
+    return {
+        name: round((now - datetime.datetime.fromisoformat(str(time))).total_seconds(), 1)
+        for name, time in renewed.items()
+        if time
+    }
 
 
 def wait_replicated(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 CLUSTER_ID = re.compile(r"LFSC.{16}", re.ASCII)
 EMPTY_CHECKSUM = "8000000000000000"  # a database that was dropped, or has no page
+UNHEARD_SECONDS = 15
 
 _HEX16 = re.compile(r"[0-9a-f]{16}")
 _SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?\s*", re.ASCII)
@@ -250,6 +251,18 @@ def away(state: Mapping[str, Any], name: str) -> bool:
     """Whether a node does not answer the API, or is no part of the cluster any more."""
     node = next((item for item in state["nodes"] if item["name"] == name), None)
     return node is None or not node["ready"]
+
+
+def unheard(state: Mapping[str, Any], name: str) -> bool:
+    """Whether nothing was heard from a node just now, though the API may call it Ready for 40 s more.
+
+    Its Lease, which its kubelet renews every 10 s, is older than 15 s, or its kubelet does not answer the API. What
+    runs there may run on, and write.
+    """
+    node = next((item for item in state["nodes"] if item["name"] == name), None)
+    if node is None or not node["ready"] or (node["silent_seconds"] or 0) > UNHEARD_SECONDS:
+        return True
+    return node["error"] is not None and "forbidden" not in str(node["error"]).lower()
 
 
 def last_node(state: Mapping[str, Any], ordinal: int) -> str | None:

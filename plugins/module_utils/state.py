@@ -56,6 +56,7 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       kept: bool                      no claim that exists now has it: data that only a person may remove
     ]
     nodes: [{name: str, ready: bool, schedulable: bool (not cordoned), labels: {str: str},
+             silent_seconds: float|null (since its kubelet renewed its Lease; null: not known),
              taints: [{key: str, value: str|null, effect: str}],
              allowed_unsafe_sysctls: [str]|null, error: str|null (why it is null), kernel: str, runtime: str,
              kubelet: str, user_namespaces: bool|null (null: the kubelet does not say), fuse_devices: int (that the
@@ -106,13 +107,15 @@ def document(
     volumes: Iterable[Object] = (),
     nodes: Iterable[Object] = (),
     kubelets: Mapping[str, list[str] | str] | None = None,
+    silences: Mapping[str, float] | None = None,
     answers: Mapping[str, dict[str, Any]] | None = None,
     gathered_at: str | None = None,
 ) -> dict[str, Any]:
     """Make the document from objects as the API returns them.
 
     ``version`` is the answer to /version. ``pods``, ``claims`` and ``volumes`` may hold others' objects: those are left
-    out. ``kubelets``: node name -> allowedUnsafeSysctls, or the sentence why they are not known. ``answers``: pod name
+    out. ``kubelets``: node name -> allowedUnsafeSysctls, or the sentence why they are not known. ``silences``: node
+    name -> seconds since its Lease was renewed, by the API server's clock. ``answers``: pod name
     -> litefs.node() or litefs.unreachable().
     """
     living = [_claim(claim, ordinal) for claim, ordinal in _ours(claims, f"{claim_template}-{name}")]
@@ -128,7 +131,9 @@ def document(
         "pods": [_pod(pod, ordinal, answers or {}) for pod, ordinal in our_pods(pods, name)],
         "claims": living,
         "volumes": _volumes(volumes, namespace, f"{claim_template}-{name}", {claim["uid"] for claim in living}),
-        "nodes": sorted((_node(item, kubelets or {}) for item in nodes), key=lambda item: str(item["name"])),
+        "nodes": sorted(
+            (_node(item, kubelets or {}, silences or {}) for item in nodes), key=lambda item: str(item["name"])
+        ),
     }
 
 
@@ -387,13 +392,14 @@ def _pinned_to(spec: Object) -> str | None:
     return None
 
 
-def _node(item: Object, kubelets: Mapping[str, list[str] | str]) -> dict[str, Any]:
+def _node(item: Object, kubelets: Mapping[str, list[str] | str], silences: Mapping[str, float]) -> dict[str, Any]:
     name, spec, status = item["metadata"]["name"], item.get("spec", {}), item.get("status", {})
     information = status.get("nodeInfo") or {}
     allowed = kubelets.get(name, "its kubelet was not asked")
     return {
         "name": name,
         "ready": rollout.is_ready(item),
+        "silent_seconds": silences.get(name),
         "schedulable": not spec.get("unschedulable", False),
         "labels": dict(item["metadata"].get("labels") or {}),
         "taints": [

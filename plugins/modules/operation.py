@@ -23,7 +23,7 @@ options:
     description:
       - What the operator wants. scale has replicas, remove_volumes and without; replica_reset has targets,
         without and node_off; promote has
-        successor, accept, node_off and without; restore has into, without and again.
+        successor, accept, node_off, without, give_up_volume, call_off and to; restore has into, without and again.
     type: dict
     default: {}
   exports:

@@ -71,7 +71,8 @@ EXAMPLES = r"""
 RETURN = r"""
 volumes:
   description:
-    - Volume name to what is in it, C(cluster_id), C(txid), C(page_size) and C(journal_mode), each null for none.
+    - Volume name to what is in it, C(cluster_id), C(txid), C(checksum), C(page_size) and C(journal_mode), each
+      null for none.
     - C(problem) is a sentence where it could not be looked into, else null.
   returned: success
   type: dict

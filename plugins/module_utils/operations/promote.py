@@ -1,17 +1,25 @@
-"""Moving the primary's role when the primary's node or volume is gone. Pure.
+"""Moving the primary's role: because the primary's node or volume is gone, or planned, while it runs. Pure.
 
 The order of the steps is the safety: the record names the successor and holds the old primary back, then the old
 primary is stopped, then the configuration is rendered from the record, then the successor restarts as primary, and only
 then the others. A run that died anywhere is continued: what is done shows in the document.
+
+A planned move (wish ``to``) is the same with a proof in between: once the old primary is stopped its volume is looked
+into, and the successor starts only if it has the very last transaction. So nothing is lost, and the old primary follows
+again at the end. Until the successor was primary either kind can be called off.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import identity, litefs
 from . import situation as sit
+
+KEY = "promote"  # of the record: what was there before, as JSON {from: int, held: [int], planned: bool, equal: bool}
+RESET = "playbooks/replica_reset.yml"
 
 
 def decide(
@@ -19,77 +27,115 @@ def decide(
     wishes: Mapping[str, Any] | None = None,
     exports: Iterable[Mapping[str, Any]] = (),
     now: str | None = None,
+    volumes: sit.Seen | None = None,
 ) -> dict[str, Any]:
-    """What is left to do to make the replica with the highest position primary.
+    """What is left to do to make the replica with the highest position primary, or the one that is wished for.
 
     ``state`` has, beside the document, ``rendered_ordinal``: whose name the rendered litefs.yml has as primary.
     ``wishes``: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be lost,
     as shown), node_off (name of the old primary's node, which a person has made sure is off), without (ordinals of
-    pods that cannot be asked and are given up until they are exported).
-    The plan also says ``successor``, ``export`` (pods to export first) and ``loss`` ({after_txid, pod, seconds}).
+    pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names of
+    volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role back),
+    to (ordinal: a planned move). ``volumes``: what a look into volumes found.
+    The plan also says ``successor``, ``look`` (volumes to look into first), ``export`` (pods to export first) and
+    ``loss`` ({after_txid, pod, seconds}).
     """
     wishes = wishes or {}
     now = now or str(state["gathered_at"])
-
-    def refuse(sentence: str, cause: sit.Cause | None = None, **more: Any) -> dict[str, Any]:
-        return sit.plan(
-            f"Nothing was promoted. {sentence}",
-            cause=cause,
-            **({"successor": None, "export": [], "loss": None} | more),
-        )
-
     if not state["statefulset"]["exists"]:
-        return refuse(f"There is no StatefulSet {state['statefulset']['name']} in namespace {state['namespace']}.")
+        return _refuse(f"There is no StatefulSet {state['statefulset']['name']} in namespace {state['namespace']}.")
     try:
         record = identity.parse(state)
     except ValueError as exc:
-        return refuse(str(exc))
+        return _refuse(str(exc))
     if record is None or record.cluster_id is None:
-        return refuse(
+        return _refuse(
             f"{identity.name_of(state)} records no cluster, so nothing says which copies are the right ones: see "
             f"{sit.RUNBOOK}."
         )
-    held = sit.held(state)
-    if _begun(state, record):
-        return _continue(state, record, wishes)
     leaders = litefs.primaries(state)
     if len(leaders) > 1:
-        return refuse(
+        return _refuse(
             f"Pods {litefs.names(leaders)} each say that they are primary: stop the wrong one first (see "
             f"{sit.RUNBOOK}).",
             "two-primaries",
         )
+    if wishes.get("call_off"):
+        return _call_off(state, record, leaders)
+    before = _before(state)
+    if before and before["planned"]:
+        return _continue_planned(state, record, before, leaders, wishes, volumes or {})
+    if _begun(state, record):
+        return _continue(state, record, wishes, volumes or {})
+    if wishes.get("to") not in (None, ""):
+        return _planned(state, record, wishes["to"])
+    return _begin(state, record, leaders, wishes, list(exports), now, volumes or {})
+
+
+def _refuse(sentence: str, cause: sit.Cause | None = None, **more: Any) -> dict[str, Any]:
+    return _plan(f"Nothing was promoted. {sentence}", cause=cause, **more)
+
+
+def _plan(refusal: str | None, steps: Iterable[Mapping[str, Any]] = (), **more: Any) -> dict[str, Any]:
+    return sit.plan(refusal, steps, **({"successor": None, "export": [], "look": [], "loss": None} | more))
+
+
+def _begin(
+    state: sit.State,
+    record: identity.Record,
+    leaders: list[sit.Pod],
+    wishes: Mapping[str, Any],
+    exports: list[Mapping[str, Any]],
+    now: str,
+    seen: sit.Seen,
+) -> dict[str, Any]:
+    """No primary of the recorded cluster runs, and nothing has begun."""
+    held = sit.held(state)
+    given_up = _numbers(wishes.get("without"))
     old = sit.pod_of(state, record.primary_ordinal)
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
-        return refuse(
+        return _refuse(
             f"The primary {leaders[0]['name']} runs and holds the recorded cluster {record.cluster_id}: there is "
-            "nothing to promote; a planned restart loses nothing and needs no other primary."
+            "nothing to promote; a planned restart loses nothing and needs no other primary, and -e "
+            "promote_to=<ordinal> moves the role while it runs."
         )
     if leaders and leaders[0]["ordinal"] != record.primary_ordinal:
-        return refuse(
+        return _refuse(
             f"{leaders[0]['name']} says that it is primary, of the cluster {leaders[0]['litefs']['cluster_id']}, and "
             f"is neither the recorded primary nor of the recorded cluster {record.cluster_id}: see {sit.RUNBOOK}.",
             "two-primaries",
         )
-    candidates = [pod for pod in sit.holders(state, record.cluster_id) if pod["ordinal"] != record.primary_ordinal]
+    candidates = [
+        pod
+        for pod in sit.holders(state, record.cluster_id or "")
+        if pod["ordinal"] not in (record.primary_ordinal, *given_up)
+    ]
     if not candidates:
-        return refuse(
+        return _refuse(
             f"No replica that answers holds the recorded cluster {record.cluster_id} with the database "
             f"{state['database']}: bring back the primary's kept volume ({sit.RUNBOOK}), or restore a backup with "
-            "playbooks/restore.yml.",
+            f"{identity.RESTORE}, which looks into every volume first.",
             "no-copy-left",
         )
+    hearing = _hearing(state, record, candidates)
+    if hearing is not None:
+        return _refuse(
+            f"{hearing['name']} heard from {sit.pod_name(state, record.primary_ordinal)} {_lag(hearing)} s ago, so "
+            "that primary runs and acknowledges writes, and only this machine cannot ask it: see to its node's "
+            "kubelet; or switch that node off, wait 3 s, and run again.",
+            "primary-node-gone",
+        )
     top = sit.best(state, candidates)
-    checksums = {state_position.checksum for pod in top if (state_position := litefs.position(pod, state["database"]))}
+    checksums = {where.checksum for pod in top if (where := litefs.position(pod, state["database"]))}
     if len(checksums) > 1:
-        return refuse(
+        return _refuse(
             f"{litefs.names(top)} are at the same TXID {sit.txid(state, top[0]):016x} with different checksums, so "
-            "they are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), stop the one that is "
-            "wrong, and run again.",
+            "they are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), and give up the one that "
+            "is wrong with -e '{\"promote_without\": [<ordinal>]}'.",
             "two-primaries",
         )
-    if old in sit.holders(state, record.cluster_id) and sit.txid(state, old) > sit.txid(state, top[0]):
-        return refuse(
+    if old in sit.holders(state, record.cluster_id or "") and sit.txid(state, old) > sit.txid(state, top[0]):
+        return _refuse(
             f"{old['name']} answers, though not as primary, and holds TXID {sit.txid(state, old):016x}, more than "
             f"{litefs.names(top)} at {sit.txid(state, top[0]):016x}: restart it (kubectl delete pod {old['name']}), or "
             f"see {sit.RUNBOOK}.",
@@ -97,48 +143,72 @@ def decide(
         )
     silent = _silent(state, record, wishes)
     if silent:
-        return refuse(silent, "replica-away")
+        return _refuse(silent, "replica-away")
     successor, problem = _successor(state, top, wishes.get("successor"))
     if problem or successor is None:
-        return refuse(problem or "")
+        return _refuse(problem or "")
     figure = f"{sit.txid(state, successor):016x}"
-    loss = {"after_txid": figure, "pod": successor["name"], "seconds": _lag(successor)}
+    best = {"successor": successor["ordinal"], "loss": {"after_txid": figure, "pod": successor["name"]}}
+    best["loss"]["seconds"] = _lag(successor)
+    since = f", which heard from the old primary {_lag(successor)} s ago" if _lag(successor) is not None else ""
+    stands = f"The best copy is {successor['name']} at TXID {figure}{since}."
     problem = _not_off(state, record, wishes.get("node_off"))
     if problem:
-        return refuse(problem, "primary-node-gone", successor=successor["ordinal"], loss=loss)
+        return _refuse(problem, "primary-node-gone", **best)
+    names = _left_behind(state, record, wishes)
+    look = sit.unseen(names, seen)
+    if look:
+        return _plan(None, notes=[stands, "What is asked for depends on what the volumes hold."], look=look, **best)
+    problem, said = _weigh(state, record, {name: seen[name] for name in names}, successor)
+    if problem:
+        return _refuse(problem, _cause(state, old), **best)
     if str(wishes.get("accept") or "").lower() != figure:
         given = f" (promote_accept_loss_after is {wishes['accept']})" if wishes.get("accept") else ""
-        since = f", which heard from the old primary {loss['seconds']} s ago" if loss["seconds"] is not None else ""
-        return refuse(
-            f"The best copy is {successor['name']} at TXID {figure}{since}. What the old primary acknowledged after "
-            "that transaction is lost, unless its volume comes back. To accept that, give the figure back: -e "
-            f"promote_accept_loss_after={figure}{given}.",
+        return _refuse(
+            f"{stands} What the old primary acknowledged after that transaction is lost, unless its volume comes back. "
+            f"{' '.join([*said, ''])}To accept that, give the figure back: -e promote_accept_loss_after={figure}"
+            f"{given}.",
             _cause(state, old),
-            successor=successor["ordinal"],
-            loss=loss,
+            **best,
         )
     export = [
         pod["name"]
         for pod in litefs.reachable(state)
-        if sit.txid(state, pod)
+        if pod["ordinal"] not in given_up
+        and sit.txid(state, pod)
         and sit.fresh_export(exports, state["database"], pod["litefs"]["cluster_id"], _least(state, pod), now) is None
     ]
-    given_up = sorted({record.primary_ordinal, *held, *_numbers(wishes.get("without"))} - {successor["ordinal"]})
+    hold = sorted({record.primary_ordinal, *held, *given_up} - {successor["ordinal"]})
+    before = {"from": record.primary_ordinal, "held": held, "planned": False, "equal": False}
     steps = [
         sit.step(
             "record",
             f"record ordinal {successor['ordinal']} as primary and hold back "
-            f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in given_up])}",
+            f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in hold])}",
             primary_ordinal=successor["ordinal"],
-            held=given_up,
+            held=hold,
+            promote=json.dumps(before),
         )
     ]
-    rest = _rest(state, record, successor["ordinal"], given_up, wishes, fresh=True)
+    rest = _rest(state, record, successor["ordinal"], hold, wishes, fresh=True)
     problem = next((one["refusal"] for one in rest if "refusal" in one), None)
     if problem:
-        return refuse(problem, "primary-node-gone", successor=successor["ordinal"], loss=loss)
-    steps += rest
-    return sit.plan(None, steps, cause=_cause(state, old), successor=successor["ordinal"], export=export, loss=loss)
+        return _refuse(problem, "primary-node-gone", **best)
+    notes = [*said, *_order(state, successor["ordinal"])]
+    return _plan(None, steps + rest, cause=_cause(state, old), export=export, notes=notes, **best)
+
+
+def _before(state: sit.State) -> dict[str, Any] | None:
+    """What was there before the promote that the record tells of; None where there is none, or it was ended."""
+    try:
+        said = json.loads(((state["record"] or {}).get("raw") or {}).get(KEY) or "null")
+        held = [int(ordinal) for ordinal in said["held"]]
+        before = {"from": int(said["from"]), "held": held, "planned": bool(said["planned"])}
+        before["equal"] = bool(said["equal"])
+    except (ValueError, TypeError, KeyError):
+        held = sit.held(state)
+        return {"from": held[0], "held": [], "planned": False, "equal": False} if len(held) == 1 else None
+    return before if before["from"] in sit.held(state) else None
 
 
 def _begun(state: sit.State, record: identity.Record) -> bool:
@@ -148,11 +218,12 @@ def _begun(state: sit.State, record: identity.Record) -> bool:
     return bool(held) and record.primary_ordinal not in held and pod in sit.holders(state, record.cluster_id or "")
 
 
-def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> dict[str, Any]:
+def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, Any], seen: sit.Seen) -> dict[str, Any]:
     """The record names the successor already: what is left."""
     held = sit.held(state)
     successor = record.primary_ordinal
     steps: list[dict[str, Any]] = []
+    notes: list[str] = []
     present = sit.pod_of(state, successor)
     if present is not None and not present["litefs"]["is_primary"]:
         # Until the old primary stopped, another replica may have received more.
@@ -166,11 +237,244 @@ def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, An
                     f"record ordinal {successor} as primary, which received more meanwhile",
                     primary_ordinal=successor,
                     held=held,
+                    promote=((state["record"] or {}).get("raw") or {}).get(KEY),
                 )
             )
+        # The old primary may have come back meanwhile, with all that it acknowledged.
+        names = [name for name in _back(state, held) if name not in _names(wishes.get("give_up_volume"))]
+        look = sit.unseen(names, seen)
+        if look:
+            return _plan(
+                None, successor=successor, look=look, notes=["A pod that is held back came back with a volume."]
+            )
+        problem, notes = _weigh(state, record, {name: seen[name] for name in names}, top[0], back=True)
+        if problem:
+            return _refuse(problem, "primary-node-gone", successor=successor)
     steps += _rest(state, record, successor, held, wishes, fresh=bool(steps))
     refusal = next((step["refusal"] for step in steps if "refusal" in step), None)
-    return sit.plan(refusal, steps, successor=successor, export=[], loss=None)
+    return _plan(refusal, steps, successor=successor, notes=[*notes, *_order(state, successor)])
+
+
+def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod]) -> dict[str, Any]:
+    """Give the role back while the successor was never primary. Safe to repeat."""
+    before = _before(state)
+    steps: list[dict[str, Any]] = []
+    old = record.primary_ordinal
+    if before is not None:
+        problem = _was_primary(state, record, before, leaders)
+        if problem:
+            return _refuse(problem)
+        old = before["from"]
+    name, pod = sit.pod_name(state, old), sit.pod_of(state, old)
+    if state.get("rendered_ordinal") != old:
+        # Before the record: it still holds the old primary back, and whoever restarts meanwhile is a replica.
+        steps.append(sit.step("render", f"render the configuration for primary {name} again", ordinal=old, quiet=False))
+    if before is not None:
+        steps.append(
+            sit.step(
+                "record",
+                f"record ordinal {old} as primary again, and hold it back no more",
+                primary_ordinal=old,
+                held=before["held"],
+                promote=None,
+            )
+        )
+    node = sit.last_node(state, old)
+    if node and sit.unheard(state, node):
+        note = f"{name} starts as primary by itself when node {node} is back; until then there is none."
+        return _plan(None, steps, notes=[note], successor=old, unproven=True)
+    leads = [one["ordinal"] for one in leaders] == [old]
+    if not leads and not steps and (pod is None or not sit.held_back(pod)):
+        return _plan(None, notes=["No promote is under way."], successor=old, unproven=True)
+    if not leads:
+        steps.append(sit.restart(state, old, f"restart {name}, whose guard lets it start", primary=True))
+    for one in state["pods"]:
+        lost = one["litefs"]["reachable"] and one["litefs"]["primary_hostname"] not in (None, name)
+        if one["ordinal"] != old and (lost or (leads and one["litefs"]["never_synced"])):
+            steps.append(
+                sit.restart(state, one["ordinal"], f"restart {one['name']} as a replica of {name}", primary=False)
+            )
+    return _plan(None, [*steps, _all_follow(name)] if steps else [], successor=old)
+
+
+def _was_primary(
+    state: sit.State, record: identity.Record, before: Mapping[str, Any], leaders: list[sit.Pod]
+) -> str | None:
+    """Why the promote cannot be called off: the successor is, or may have been, primary."""
+    successor, old = record.primary_ordinal, before["from"]
+    name = sit.pod_name(state, successor)
+    then = (
+        f"{RESET} -e '{{\"replica_reset_targets\": [{old}]}}' exports what only {sit.pod_name(state, old)} has and "
+        f"makes it a replica, and {identity.PROMOTE} -e promote_to={old} gives it the role back"
+    )
+    if leaders and leaders[0]["ordinal"] != old:
+        return f"{leaders[0]['name']} is primary already and may have acknowledged writes: {then}."
+    pod = sit.pod_of(state, successor)
+    # A process reads who is primary once, at its start: one that runs and is none was none since it was rendered.
+    if state.get("rendered_ordinal") == successor and (pod is None or not pod["litefs"]["reachable"]):
+        return (
+            f"{name} may have been primary, since litefs.yml names it, and it does not answer: run {identity.PROMOTE} "
+            f"again, which brings it to its end; then {then}."
+        )
+    return None
+
+
+def _planned(state: sit.State, record: identity.Record, wish: object) -> dict[str, Any]:
+    """The primary runs, and its role is to move to an ordinal: the beginning."""
+    found = sit.look(state)
+    target = sit.whole(wish)
+    if isinstance(found, sit.Problem):
+        return _refuse(f"{found.sentence} promote_to moves the role of a primary that runs.", found.cause)
+    leader = found.leader
+    pod = sit.pod_of(state, target) if target is not None else None
+    if target is None or pod is None or target in sit.held(state):
+        return _refuse(
+            f"promote_to is {wish!r}, which is not the ordinal of a pod that may be primary: it is one of "
+            f"{', '.join(str(one['ordinal']) for one in state['pods'] if one['ordinal'] not in sit.held(state))}."
+        )
+    name = pod["name"]
+    if pod is leader:
+        free = [one["ordinal"] for one in state["pods"] if sit.held_back(one) and one["ordinal"] not in sit.held(state)]
+        steps = _let_go(state, name, free)
+        return _plan(
+            None, [*steps, _all_follow(name)] if steps else [], notes=[f"{name} is the primary."], successor=target
+        )
+    better = sit.ahead(state, found)
+    if better:
+        return _refuse(
+            f"{litefs.names(better)} has transactions that the primary {leader['name']} does not have: see "
+            f"{sit.RUNBOOK}.",
+            "older-volume",
+        )
+    if not sit.in_sync(state, found, pod):
+        return _refuse(f"{name} does not follow {leader['name']} now: wait until it does ({RESET} if it never will).")
+    if sit.rolling(state):
+        return _refuse(f"StatefulSet {state['statefulset']['name']} is being rolled out: run again when that is done.")
+    if sit.unheard(state, str(leader["node"])):
+        return _refuse(
+            f"Nothing was heard from node {leader['node']} of the primary {leader['name']} just now: run again when it "
+            "is back, or without promote_to.",
+            "primary-node-gone",
+        )
+    held = sit.held(state)
+    before = {"from": leader["ordinal"], "held": held, "planned": True, "equal": False}
+    hold = sorted({*held, leader["ordinal"]})
+    steps = [
+        sit.step(
+            "record",
+            f"record ordinal {target} as primary and hold back {leader['name']}: writes stop here",
+            primary_ordinal=target,
+            held=hold,
+            promote=json.dumps(before),
+        ),
+        _stop(leader, "; the guard holds it back"),
+        *_hand_over(state, record, target, before),
+    ]
+    return _plan(None, steps, successor=target, notes=_order(state, target))
+
+
+def _hand_over(
+    state: sit.State, record: identity.Record, target: int, before: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What comes after the old primary was stopped in a planned move."""
+    old, name = before["from"], sit.pod_name(state, target)
+    held = sorted({*sit.held(state), old})
+    steps: list[dict[str, Any]] = []
+    if not before["equal"]:
+        steps.append(
+            sit.step(
+                "record",
+                f"record that {name} has the last transaction of {sit.pod_name(state, old)}",
+                primary_ordinal=target,
+                held=held,
+                promote=json.dumps({**before, "equal": True}),
+            )
+        )
+    rest = _rest(state, record, target, held, {}, fresh=not before["equal"])
+    steps += [one for one in rest if one.get("do") in ("render", "restart")]
+    steps.append(
+        sit.step(
+            "record",
+            f"hold {sit.pod_name(state, old)} back no more: it has nothing that {name} does not have",
+            primary_ordinal=target,
+            held=before["held"],
+            promote=None,
+        )
+    )
+    return [*steps, *_let_go(state, name, [old]), _all_follow(name)]
+
+
+def _let_go(state: sit.State, leader: str, ordinals: Iterable[int]) -> list[dict[str, Any]]:
+    """Restart pods that are held back no more: their guard would try again by itself only after minutes."""
+    pods = [pod for ordinal in ordinals if (pod := sit.pod_of(state, ordinal)) is not None]
+    return [
+        sit.restart(state, pod["ordinal"], f"restart {pod['name']} as a replica of {leader}", primary=False)
+        for pod in pods
+    ]
+
+
+def _all_follow(leader: str) -> dict[str, Any]:
+    return sit.step("wait_followers", f"wait until every replica that runs has what {leader} has")
+
+
+def _continue_planned(
+    state: sit.State,
+    record: identity.Record,
+    before: Mapping[str, Any],
+    leaders: list[sit.Pod],
+    wishes: Mapping[str, Any],
+    seen: sit.Seen,
+) -> dict[str, Any]:
+    """A planned move has begun: what is left."""
+    target, old = record.primary_ordinal, before["from"]
+    name, pod = sit.pod_name(state, old), sit.pod_of(state, old)
+    if before["equal"]:
+        return _plan(None, _hand_over(state, record, target, before), successor=target, notes=_order(state, target))
+    node = sit.last_node(state, old)
+    if node and sit.unheard(state, node):
+        return _refuse(
+            f"Nothing is heard from node {node} since {name} was to hand its role over, so nothing proves that its "
+            f"last transaction arrived: bring the node back and run again, or call it off with -e "
+            f"promote_call_off=true and run {identity.PROMOTE} without promote_to.",
+            "primary-node-gone",
+        )
+    if pod is None or not sit.held_back(pod):
+        stop = [_stop(pod, "; the guard holds it back")] if pod is not None else []
+        wait = sit.step("wait_guard", f"wait until the guard holds {name}", ordinal=old, pod=name)
+        return _plan(
+            None, [*stop, *([] if stop else [wait]), *_hand_over(state, record, target, before)], successor=target
+        )
+    claim = sit.claim_of(state, old)
+    volume = str((claim or {}).get("volume") or "")
+    if volume not in seen:
+        return _plan(None, successor=target, look=[volume], notes=[f"{name} has to have nothing more."])
+    has, last = seen[volume], sit.pod_of(state, target)
+    where = litefs.position(last, state["database"]) if last is not None else None
+    off = "-e promote_call_off=true gives the role back, and nothing is lost"
+    if has["problem"]:
+        return _refuse(f"{has['problem'].rstrip('.')}, so nothing proves that {name} has nothing more: {off}.")
+    if where is None or last not in sit.holders(state, record.cluster_id or ""):
+        return _refuse(f"{sit.pod_name(state, target)} does not answer: {off}.")
+    same = has["cluster_id"] == record.cluster_id and int(str(has["txid"] or "0"), 16) == where.txid
+    if not same or has.get("checksum") != where.checksum:
+        return _refuse(
+            f"{name} stopped at TXID {has['txid'] or 'unknown'} (checksum {has.get('checksum') or 'unknown'}), and "
+            f"{sit.pod_name(state, target)} is at {where.txid:016x} ({where.checksum}): {off}. Then try again when "
+            "fewer writes arrive."
+        )
+    return _plan(None, _hand_over(state, record, target, before), successor=target, notes=_order(state, target))
+
+
+def _stop(pod: sit.Pod, why: str, *, force: bool = False, wait: bool = True) -> dict[str, Any]:
+    return sit.step(
+        "stop",
+        f"stop {pod['name']}{why}",
+        pod=pod["name"],
+        uid=pod["uid"],
+        ordinal=pod["ordinal"],
+        force=force,
+        wait=wait,
+    )
 
 
 def _rest(
@@ -186,40 +490,31 @@ def _rest(
     name = sit.pod_name(state, successor)
     leaders = litefs.primaries(state)
     done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
+    given_up = set(_numbers(wishes.get("without"))) - {record.primary_ordinal, (_before(state) or {}).get("from")}
     for ordinal in held:
         pod = sit.pod_of(state, ordinal)
         if pod is None or sit.held_back(pod) or pod["unschedulable"]:
             continue
-        off = bool(pod["node"]) and sit.away(state, pod["node"])
-        if off and wishes.get("node_off") != pod["node"] and ordinal not in _numbers(wishes.get("without")):
+        off = bool(pod["node"]) and sit.unheard(state, pod["node"])
+        if not off:
+            steps.append(_stop(pod, "; the guard holds it back"))
+        elif wishes.get("node_off") == pod["node"]:
+            steps.append(_stop(pod, f", whose node {pod['node']} is off", force=True))
+        elif ordinal not in given_up:
             steps.append({"refusal": _switch_off(pod["name"], pod["node"])})
-            continue
-        steps.append(
-            sit.step(
-                "stop",
-                f"stop {pod['name']}" + (f", whose node {pod['node']} is off" if off else "; the guard holds it back"),
-                pod=pod["name"],
-                uid=pod["uid"],
-                ordinal=ordinal,
-                force=off,
-            )
-        )
+        elif not pod["deleting"]:
+            # A replica: it cannot write, and its node ends it when it is back.
+            steps.append(_stop(pod, f" when its node {pod['node']} is back; nobody waits for that", wait=False))
     if steps and any("refusal" in step for step in steps):
         return [step for step in steps if "refusal" in step]
     if fresh or state.get("rendered_ordinal") != successor:
-        steps.append(
-            sit.step(
-                "render",
-                f"render configuration, Services and routes for primary {name}",
-                ordinal=successor,
-                quiet=False,
-            )
-        )
+        say = f"name {name} as primary in litefs.yml and in the Service of the primary"
+        steps.append(sit.step("render", say, ordinal=successor, quiet=False))
     if not done:
         steps.append(sit.restart(state, successor, f"restart {name} as primary", primary=True))
     living = state["statefulset"]
     for pod in state["pods"]:
-        if pod["ordinal"] in (successor, *held):
+        if pod["ordinal"] in (successor, *held) or (pod["node"] and sit.away(state, pod["node"])):
             continue
         foreign = pod["litefs"]["cluster_id"] not in (None, record.cluster_id)
         if foreign and done:
@@ -229,9 +524,96 @@ def _rest(
             continue
         say = f"restart {pod['name']} as a replica of {name}"
         steps.append(sit.restart(state, pod["ordinal"], say, primary=False))
-    if steps:
-        steps.append(sit.step("wait_followers", f"wait until every replica that runs has what {name} has"))
-    return steps
+    return [*steps, _all_follow(name)] if steps else []
+
+
+def _hearing(state: sit.State, record: identity.Record, candidates: Iterable[sit.Pod]) -> sit.Pod | None:
+    """A replica that hears the recorded primary now: a heartbeat comes every second."""
+    name = sit.pod_name(state, record.primary_ordinal)
+    return next(
+        (
+            pod
+            for pod in candidates
+            if pod["litefs"]["primary_hostname"] == name
+            and pod["litefs"]["never_synced"] is False
+            and pod["litefs"]["lag_ms"] is not None
+            and pod["litefs"]["lag_ms"] < sit.IN_SYNC_LAG_MS
+        ),
+        None,
+    )
+
+
+def _left_behind(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> list[str]:
+    """Volumes that may hold more than any replica: that of an old primary that does not answer, and kept ones."""
+    old = sit.pod_of(state, record.primary_ordinal)
+    claim = sit.claim_of(state, record.primary_ordinal)
+    own = claim["volume"] if claim is not None and (old is None or not old["litefs"]["reachable"]) else None
+    given_up = _names(wishes.get("give_up_volume"))
+    return [
+        volume["name"]
+        for volume in state["volumes"]
+        if (volume["name"] == own or volume["kept"]) and volume["name"] not in given_up
+    ]
+
+
+def _back(state: sit.State, held: Iterable[int]) -> list[str]:
+    """The volumes of pods that are held back on a node that answers."""
+    found = []
+    for ordinal in held:
+        pod, claim = sit.pod_of(state, ordinal), sit.claim_of(state, ordinal)
+        if pod is None or claim is None or not claim["volume"] or not sit.held_back(pod):
+            continue
+        if pod["node"] and not sit.unheard(state, pod["node"]):
+            found.append(str(claim["volume"]))
+    return found
+
+
+def _weigh(
+    state: sit.State, record: identity.Record, seen: sit.Seen, best: sit.Pod, *, back: bool = False
+) -> tuple[str | None, list[str]]:
+    """(why one of the volumes must not be left behind, what the others hold)."""
+    said: list[str] = []
+    have = sit.txid(state, best)
+    nodes = {volume["name"]: volume["node"] for volume in state["volumes"]}
+    for name, held in seen.items():
+        word = f'-e \'{{"promote_give_up_volume": ["{name}"]}}\''
+        if held["problem"]:
+            if nodes.get(name) and sit.away(state, nodes[name]):
+                said.append(f"{_capital(held['problem'])} What it holds comes back with that node.")
+                continue
+            return f"{_capital(held['problem'])} It may hold more: see to that, or leave it behind with {word}.", []
+        txid = int(str(held["txid"] or "0"), 16)
+        if held["cluster_id"] not in (None, record.cluster_id):
+            said.append(f"Volume {name} holds another cluster, {held['cluster_id']}, up to TXID {held['txid']}.")
+        elif txid > have:
+            what = "" if held["cluster_id"] else "a database without a cluster id that may be "
+            way = (
+                "-e promote_call_off=true gives the role back, and nothing is lost"
+                if back
+                else f"bring it back first ({sit.RUNBOOK}, "
+                + ("section The id alone" if not held["cluster_id"] else "section First: the kept volume")
+                + "), and nothing is lost"
+            )
+            return (
+                f"Volume {name} is readable and holds {what}the recorded cluster {record.cluster_id} up to TXID "
+                f"{held['txid']}, {txid - have} transactions more than {best['name']}: {way}; or leave them behind "
+                f"with {word}.",
+                [],
+            )
+        else:
+            said.append(f"Volume {name} holds nothing more ({'TXID ' + str(held['txid']) if txid else 'no database'}).")
+    return None, said
+
+
+def _order(state: sit.State, successor: int) -> list[str]:
+    """What the successor means for rolling updates."""
+    if not successor:
+        return []
+    return [
+        f"From then on a rolling update, which goes from the highest ordinal down, reaches the primary "
+        f"{sit.pod_name(state, successor)} before {sit.pod_name(state, 0)}; -e promote_to=0 moves the role back, once "
+        "that one follows."
+    ]
 
 
 def _least(state: sit.State, pod: sit.Pod) -> int:
@@ -271,7 +653,7 @@ def _successor(state: sit.State, top: list[sit.Pod], wish: object) -> tuple[sit.
 def _not_off(state: sit.State, record: identity.Record, node_off: object) -> str | None:
     """Why the old primary cannot be taken for stopped."""
     name, node = sit.pod_name(state, record.primary_ordinal), sit.last_node(state, record.primary_ordinal)
-    if not node or not sit.away(state, node):
+    if not node or not sit.unheard(state, node):
         if node_off and node_off != node:
             return f"promote_node_off is {node_off}, but the old primary is not on that node: leave the variable out."
         return None
@@ -286,7 +668,7 @@ def _switch_off(name: str, node: object) -> str:
 
 
 def _cause(state: sit.State, old: sit.Pod | None) -> sit.Cause:
-    if old is None or (old["node"] and sit.away(state, old["node"])):
+    if old is None or (old["node"] and sit.unheard(state, old["node"])):
         return "primary-node-gone"
     return sit.sign(old) or "primary-volume-empty"
 
@@ -299,3 +681,11 @@ def _lag(pod: sit.Pod) -> float | None:
 def _numbers(value: object) -> list[int]:
     items = value if isinstance(value, list) else [] if value in (None, "") else [value]
     return [number for item in items if (number := sit.whole(item)) is not None]
+
+
+def _names(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [] if value in (None, "") else [str(value)]
+
+
+def _capital(sentence: str) -> str:
+    return f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."

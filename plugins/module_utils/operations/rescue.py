@@ -142,12 +142,13 @@ def look(
     """What each volume holds."""
     found: dict[str, dict[str, Any]] = {}
     for volume in volumes:
-        what = dict.fromkeys(("cluster_id", "txid", "page_size", "journal_mode", "problem"))
+        what = dict.fromkeys(("cluster_id", "txid", "checksum", "page_size", "journal_mode", "problem"))
         try:
             with opened(site, volume, image, timeout, pull_secrets) as pod:
                 held = cluster_id(site, pod, time.monotonic() + 20)
                 page_size, mode = _shape(site, pod)
-                what |= {"cluster_id": held, "txid": _newest_file(site, pod)[1]}
+                txid, checksum = _newest(site, pod, f"/data/dbs/{urllib.parse.quote(site.database)}")
+                what |= {"cluster_id": held, "txid": txid, "checksum": checksum}
                 what |= {"page_size": page_size, "journal_mode": mode}
         except (CannotLook, kube.KubeError) as exc:
             what["problem"] = f"{str(exc).rstrip('.')}."

@@ -46,7 +46,7 @@ def decide(
         without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
         return reset.decide(document, wishes["targets"], exports, memo, now, without, off)
     if operation == "promote":
-        return promote.decide(document, wishes, exports, now)
+        return promote.decide(document, wishes, exports, now, volumes)
     return restore.decide(document, file, wishes, exports, volumes, now, memo)
 
 
@@ -233,6 +233,8 @@ def _check_restless(pods: list[str], exports: list[dict[str, Any]]) -> None:
 
 def _prove(site: act.Site, operation: str, found: Mapping[str, Any], document: Mapping[str, Any], seconds: int) -> None:
     """The proof after: what the operation promised holds now."""
+    if found.get("unproven"):
+        return
     if operation == "replica_reset":
         for ordinal in found["targets"]:
             site.wait_pod(ordinal, seconds)
@@ -293,11 +295,16 @@ def _do(
         site.write_record({act.HELD_KEY: ",".join(map(str, left)) or None})
     elif kind == "record":
         site.write_record(
-            {"primaryOrdinal": str(one["primary_ordinal"]), act.HELD_KEY: ",".join(map(str, one["held"])) or None}
+            {
+                "primaryOrdinal": str(one["primary_ordinal"]),
+                act.HELD_KEY: ",".join(map(str, one["held"])) or None,
+                promote.KEY: one["promote"],
+            }
         )
     elif kind == "stop":
         site.delete_pod(one["pod"], one["uid"], 0 if one["force"] else None)
-        site.wait_stopped(one["ordinal"], one["uid"], seconds)
+        if one["wait"]:
+            site.wait_stopped(one["ordinal"], one["uid"], seconds)
     elif kind == "restart":
         site.delete_pod(one["pod"], one["uid"])
         if one["primary"]:

@@ -25,7 +25,7 @@ Pod = Mapping[str, Any]
 Seen = Mapping[str, Mapping[str, Any]]
 
 RUNBOOK = identity.RUNBOOK
-away, absent, held, last_node = litefs.away, litefs.absent, litefs.held, litefs.last_node
+away, absent, held, last_node, unheard = litefs.away, litefs.absent, litefs.held, litefs.last_node, litefs.unheard
 IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
 FRESH_SECONDS = 900  # how old an export may be that stands for the data before a destructive step
 # Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.

@@ -559,8 +559,13 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
 def test_promote(
     name: str, state: dict[str, Any], wishes: dict[str, Any], refusal: str | None, steps: list[str]
 ) -> None:
-    plan = promote.decide(state, wishes, [export(), export(B)], NOW)
+    plan = promote.decide(state, wishes, [export(), export(B)], NOW, nothing_in(state))
     check(plan, refusal, steps)
+
+
+def nothing_in(state: dict[str, Any]) -> dict[str, Any]:
+    """Every volume was looked into, and holds nothing."""
+    return {volume["name"]: held(None) for volume in state["volumes"]}
 
 
 def test_promote_goes_on_where_a_run_died() -> None:
@@ -570,7 +575,7 @@ def test_promote_goes_on_where_a_run_died() -> None:
     lonely = {0: gone(), 1: alone(5), 2: alone(5)}
 
     def steps(state: dict[str, Any]) -> list[str]:
-        plan = promote.decide(state, {}, [], NOW)
+        plan = promote.decide(state, {}, [], NOW, nothing_in(state))
         assert plan["refusal"] is None
         return [f"{step['do']} {step.get('ordinal', '')}".strip() for step in plan["steps"]]
 
@@ -592,7 +597,7 @@ def test_promote_takes_the_replica_that_received_more_until_the_old_primary_stop
     record = make.record("recorded", A, ordinal=1)
     pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
     state = site({0: gone(), 1: alone(5), 2: alone(6)}, record=record, held="0", pods=pods)
-    plan = promote.decide(state, {}, [], NOW)
+    plan = promote.decide(state, {}, [], NOW, nothing_in(state))
     assert plan["successor"] == 2 and plan["steps"][0]["do"] == "record" and plan["steps"][0]["held"] == [0]
 
 
@@ -600,13 +605,14 @@ def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_st
     record = make.record("recorded", A, ordinal=1)
     pods = [make.held(0, cases.HELD_BACK), make.held(1, cases.LOST.replace("-0", "-1")), make.pod(2)]
     state = site({0: gone(), 1: gone(), 2: alone(5)}, record=record, held="0", pods=pods, rendered_ordinal=1)
-    assert promote.decide(state, {}, [export()], NOW)["loss"]["pod"] == "abaci-app-2"
-    plan = promote.decide(state, ACCEPT, [export()], NOW)
-    assert plan["refusal"] is None and plan["steps"][0] | {"say": ""} == {
+    assert promote.decide(state, {}, [export()], NOW, nothing_in(state))["loss"]["pod"] == "abaci-app-2"
+    plan = promote.decide(state, ACCEPT, [export()], NOW, nothing_in(state))
+    assert plan["refusal"] is None and plan["steps"][0] | {"say": "", "promote": ""} == {
         "do": "record",
         "say": "",
         "primary_ordinal": 2,
         "held": [0, 1],
+        "promote": "",
     }
 
 
@@ -623,7 +629,7 @@ def test_hazard_a_wrong_primary_that_is_written_to_is_exported_once() -> None:
 
 
 def test_promote_says_what_may_be_lost_and_since_when() -> None:
-    plan = promote.decide(guarded(), {}, [], NOW)
+    plan = promote.decide(guarded(), {}, [], NOW, nothing_in(guarded()))
     assert plan["loss"] == {"after_txid": FIGURE, "pod": "abaci-app-1", "seconds": 40.0}
     assert "40.0 s ago" in plan["refusal"]
 
@@ -1068,7 +1074,7 @@ def test_hazard_promote_never_picks_less_than_the_best_and_never_while_a_right_p
     best = _best(state, recorded)
     for figure in {f"{pod_txid:016x}" for pod_txid in range(0, 12)}:
         wishes = {"successor": successor, "accept": figure, "node_off": "node-0"}
-        plan = promote.decide(state, wishes, [export(A, txid=2000), export(B, txid=2000)], NOW)
+        plan = promote.decide(state, wishes, [export(A, txid=2000), export(B, txid=2000)], NOW, nothing_in(state))
         if not plan["steps"]:
             continue
         assert plan["successor"] in best, name

@@ -56,6 +56,9 @@ class FakeApi:
     def list(self, _version: str, kind: str, _namespace: str | None = None) -> list[dict[str, Any]]:
         return self.lists.get(kind, [])
 
+    def server_time(self) -> str:
+        return "2026-01-01T12:00:00.5Z"
+
     def portforward_get(
         self, _namespace: str, pod_name: str, _port: int, path: str, timeout: float
     ) -> tuple[int, dict[str, str], bytes]:

@@ -1,0 +1,303 @@
+"""promote looks first, can be called off, moves the role of a primary that runs, and goes back."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import cases
+import factory_objects as make
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils import gather, litefs
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, promote, runner
+from cases import A, B, alone, dead_node, export, gone, guarded, site
+from fake_api import Cluster
+
+ACCEPT = {"accept": f"{5:016x}"}
+NOW = cases.NOW
+EMERGENCY = {"from": 0, "held": [], "planned": False, "equal": False}
+
+
+def volume(cluster: str | None = None, txid: int | None = None, **more: Any) -> dict[str, Any]:
+    """What a look into a volume found."""
+    at = None if txid is None else f"{txid:016x}"
+    checksum = None if txid is None else f"c0ffee{txid:010x}"
+    shape = {"page_size": None, "journal_mode": None, "problem": None}
+    return {"cluster_id": cluster, "txid": at, "checksum": checksum, **shape, **more}
+
+
+def decide(state: dict[str, Any], seen: Any = None, **wishes: Any) -> dict[str, Any]:
+    plan: dict[str, Any] = promote.decide(state, wishes, [export(), export(B)], NOW, seen)
+    return plan
+
+
+def kinds(plan: dict[str, Any]) -> list[str]:
+    assert plan["refusal"] is None, plan["refusal"]
+    return [f"{one['do']} {one.get('ordinal', one.get('primary_ordinal', ''))}".strip() for one in plan["steps"]]
+
+
+def begun(before: dict[str, Any] | None = None, answers: dict[int, Any] | None = None, **parts: Any) -> dict[str, Any]:
+    """The record names 1 and holds 0 back."""
+    raw = make.record("recorded", A, ordinal=1, held="0")
+    if before is not None:
+        raw["data"][promote.KEY] = json.dumps(before)
+    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
+    lonely = {0: gone(), 1: alone(5), 2: alone(5)}
+    return site(lonely | (answers or {}), **{"record": raw, "pods": pods, "held": "0", **parts})
+
+
+# --- it looks first -------------------------------------------------------------------------------------------------
+
+
+def test_the_old_primarys_volume_and_the_kept_ones_are_looked_into_before_anything_is_asked_for() -> None:
+    kept = make.volume(0, claim_uid="gone", name="pvc-kept", phase="Released")
+    state = guarded(volumes=[*(make.volume(n) for n in range(3)), kept])
+    plan = decide(state)
+    assert plan["refusal"] is None and plan["steps"] == [] and plan["look"] == ["pvc-0", "pvc-kept"]
+    assert "abaci-app-1 at TXID 0000000000000005" in plan["notes"][0]
+    assert decide(state, {"pvc-0": volume()}, promote_x=1)["look"] == ["pvc-kept"]
+    assert decide(state, give_up_volume=["pvc-kept"])["look"] == ["pvc-0"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (
+            volume(A, 8),
+            "pvc-0 is readable .* 0000000000000008, 3 transactions more than abaci-app-1: .*kept volume",
+        ),
+        (volume(None, 8), "3 transactions more than abaci-app-1: .*The id alone"),
+        (volume(problem="volume pvc-0 on node node-0 cannot be read (I/O error)"), "It may hold more"),
+    ],
+    ids=["ahead", "ahead without an id", "unreadable on a node that answers"],
+)
+def test_hazard_a_volume_that_has_more_is_left_behind_only_by_its_name(seen: dict[str, Any], words: str) -> None:
+    plan = decide(guarded(), {"pvc-0": seen}, **ACCEPT)
+    assert re.search(words, plan["refusal"]) and 'promote_give_up_volume": ["pvc-0"]' in plan["refusal"]
+    assert kinds(decide(guarded(), {"pvc-0": seen}, **ACCEPT, give_up_volume=["pvc-0"]))[0] == "record 1"
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (volume(), "holds nothing more (no database)"),
+        (volume(A, 5), "holds nothing more (TXID 0000000000000005)"),
+        (volume(B, 99), f"holds another cluster, {B}, up to TXID {99:016x}"),
+    ],
+)
+def test_what_a_volume_holds_is_said_where_it_is_no_more(seen: dict[str, Any], words: str) -> None:
+    assert words in decide(guarded(), {"pvc-0": seen})["refusal"]
+    plan = decide(guarded(), {"pvc-0": seen}, **ACCEPT)
+    assert plan["refusal"] is None and any(words in note for note in plan["notes"])
+
+
+def test_the_volume_of_a_node_that_is_off_cannot_be_looked_into_and_stops_nothing() -> None:
+    blind = {"pvc-0": volume(problem="volume pvc-0 is on node node-0, which does not answer.")}
+    plan = decide(dead_node(), blind, **ACCEPT, node_off="node-0")
+    assert kinds(plan)[0] == "record 1" and "comes back with that node" in plan["notes"][0]
+
+
+def test_hazard_a_replica_that_hears_the_primary_now_stops_a_promote() -> None:
+    """A kubelet that does not answer the port-forward, while the primary acknowledges writes."""
+    plan = decide(site({0: gone("no answer")}), {"pvc-0": volume()}, **ACCEPT, node_off="node-0")
+    assert "abaci-app-1 heard from abaci-app-0 0.2 s ago" in plan["refusal"]
+    long_ago = make.node() | {"lag_ms": 3000}
+    state = site({0: gone("no answer"), 1: long_ago, 2: long_ago})
+    assert kinds(decide(state, {"pvc-0": volume()}, **ACCEPT))[0] == "record 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "asks"),
+    [
+        ({}, False),
+        ({"silent_seconds": 11.0}, False),
+        ({"silent_seconds": 16.0}, True),
+        ({"error": "dial tcp 10.0.0.1:10250: i/o timeout"}, True),
+        ({"error": "nodes node-0 is forbidden: User bob cannot get resource"}, False),
+    ],
+    ids=str,
+)
+def test_hazard_a_node_is_not_believed_to_be_there_for_the_40_s_in_which_the_api_calls_it_ready(
+    change: dict[str, Any], asks: bool
+) -> None:
+    state = site({0: gone("no answer"), 1: alone(5), 2: alone(5)})
+    state["nodes"][0] |= change
+    plan = decide(state, {"pvc-0": volume()}, **ACCEPT)
+    assert ("promote_node_off=node-0" in (plan["refusal"] or "")) == asks
+    off = decide(state, {"pvc-0": volume()}, **ACCEPT, **({"node_off": "node-0"} if asks else {}))
+    stop = next(one for one in off["steps"] if one["do"] == "stop")
+    assert stop["force"] is asks, "a container that may run is forgotten only where somebody said that its node is off"
+
+
+def test_the_silence_of_a_node_is_told_by_the_api_servers_clock() -> None:
+    cluster = Cluster(clock_ahead=3600)
+    renewed = (cluster.time() - gather.datetime.timedelta(seconds=21)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    lease = {"kind": "Lease", "metadata": {"name": "node-1", "namespace": gather.NODE_LEASES}}
+    cluster.put(lease | {"spec": {"renewTime": renewed}})
+    silences = gather.node_silences(cluster)
+    assert set(silences) == {"node-1"} and 20 <= silences["node-1"] <= 25
+    cluster.fail("GET", "Lease", how=403)
+    assert gather.node_silences(cluster) == {}
+    assert litefs.unheard(site() | {"nodes": []}, "node-0"), "no part of the cluster"
+
+
+def test_a_copy_that_was_given_up_is_neither_exported_nor_promoted() -> None:
+    state = guarded(answers={2: alone(9)})
+    plan = promote.decide(state, {**ACCEPT, "without": [2]}, [], NOW, {"pvc-0": volume()})
+    assert plan["export"] == ["abaci-app-1"] and plan["successor"] == 1 and plan["steps"][0]["held"] == [0, 2]
+
+
+def test_hazard_only_a_pod_whose_node_was_named_off_is_ended_by_force() -> None:
+    """promote_without names replicas: it is no word that the old primary's node is off."""
+    nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2", ready=False)]
+    pods = [make.pod(0), make.pod(1), make.pod(2)]
+    state = begun(EMERGENCY, {2: gone()}, pods=pods, nodes=nodes)
+    state["record"]["held_ordinals"] = "0,2"
+    assert "promote_node_off=node-0" in decide(state, **{"without": [0, 2]})["refusal"]
+    plan = decide(state, **{"without": [2], "node_off": "node-0"})
+    stops = {one["ordinal"]: (one["force"], one["wait"]) for one in plan["steps"] if one["do"] == "stop"}
+    assert stops == {0: (True, True), 2: (False, False)}
+
+
+# --- it can be called off -------------------------------------------------------------------------------------------
+
+
+def test_a_promote_whose_successor_was_never_primary_is_called_off() -> None:
+    """litefs.yml first: as long as the record holds the old primary back, nobody is primary, and never two are."""
+    plan = decide(begun(EMERGENCY, rendered_ordinal=1), call_off=True)
+    assert kinds(plan) == ["render 0", "record 0", "restart 0", "wait_followers"]
+    back = plan["steps"][1]
+    assert (back["held"], back["promote"]) == ([], None)
+    assert kinds(decide(begun(EMERGENCY, rendered_ordinal=0), call_off=True))[0] == "record 0"
+    older = begun(None, rendered_ordinal=1)
+    assert kinds(decide(older, call_off=True))[:2] == ["render 0", "record 0"], "of a version that kept no key"
+    held = site({0: gone(), 1: alone(5), 2: alone(5)}, pods=[make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)])
+    assert kinds(decide(held, call_off=True)) == ["restart 0", "wait_followers"], "killed after the record"
+    assert kinds(decide(site(), call_off=True)) == [], "and again"
+
+
+def test_a_call_off_does_not_wait_for_a_node_that_is_off() -> None:
+    nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2")]
+    plan = decide(begun(EMERGENCY, nodes=nodes), call_off=True)
+    assert kinds(plan) == ["record 0"] and plan["unproven"] and "when node node-0 is back" in plan["notes"][0]
+    again = decide(dead_node(), call_off=True)
+    assert kinds(again) == [] and again["unproven"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "rendered", "words"),
+    [
+        ({1: make.node(primary=True)}, 1, "abaci-app-1 is primary already"),
+        ({1: gone()}, 1, "may have been primary"),
+    ],
+)
+def test_hazard_what_the_successor_acknowledged_is_not_called_off(answers: Any, rendered: int, words: str) -> None:
+    refusal = decide(begun(EMERGENCY, answers, rendered_ordinal=rendered), call_off=True)["refusal"]
+    assert words in refusal and '"replica_reset_targets": [0]' in refusal and "promote_to=0" in refusal
+
+
+def test_a_run_that_goes_on_says_when_the_old_primary_came_back_with_more() -> None:
+    state = begun(EMERGENCY)
+    assert decide(state)["look"] == ["pvc-0"]
+    more = decide(state, {"pvc-0": volume(A, 9)})["refusal"]
+    assert "4 transactions more than abaci-app-1" in more and "promote_call_off=true" in more
+    assert kinds(decide(state, {"pvc-0": volume(A, 9)}, give_up_volume=["pvc-0"]))[0] == "render 1"
+    same = decide(state, {"pvc-0": volume(A, 5)})
+    assert kinds(same)[0] == "render 1" and "holds nothing more" in same["notes"][0]
+
+
+# --- a planned move -------------------------------------------------------------------------------------------------
+
+
+def test_a_planned_move_stops_the_writes_proves_the_last_transaction_and_ends_with_the_old_primary_as_a_replica() -> (
+    None
+):
+    plan = decide(site(), to=2)
+    assert kinds(plan) == [
+        "record 2",
+        "stop 0",
+        "record 2",
+        "render 2",
+        "restart 2",
+        "restart 1",
+        "record 2",
+        "restart 0",
+        "wait_followers",
+    ]
+    first, proof, last = (one for one in plan["steps"] if one["do"] == "record")
+    assert first["held"] == [0] and json.loads(first["promote"])["planned"]
+    assert json.loads(proof["promote"])["equal"] and (last["held"], last["promote"]) == ([], None)
+    assert plan["steps"][1]["force"] is False and plan["loss"] is None
+    assert kinds(decide(site(), to="0")) == []
+
+
+PLANNED = {"from": 0, "held": [], "planned": True, "equal": False}
+
+
+def test_hazard_the_successor_of_a_planned_move_starts_only_with_the_very_last_transaction() -> None:
+    state = begun(PLANNED)
+    assert decide(state)["look"] == ["pvc-0"]
+    assert kinds(decide(state, {"pvc-0": volume(A, 5)}))[:3] == ["record 1", "render 1", "restart 1"]
+    for other in (volume(A, 6), volume(B, 5), volume(A, 5, checksum="0" * 16), volume(problem="it cannot be read.")):
+        assert "promote_call_off=true gives the role back" in decide(state, {"pvc-0": other})["refusal"], other
+    running = begun(PLANNED, {0: make.node(primary=True)}, pods=[make.pod(n) for n in range(3)])
+    assert kinds(decide(running))[0] == "stop 0"
+    assert kinds(decide(begun(PLANNED), call_off=True)) == ["record 0", "restart 0", "wait_followers"]
+    done = begun(PLANNED | {"equal": True}, {1: make.node(primary=True)}, rendered_ordinal=1)
+    assert kinds(decide(done)) == ["restart 2", "record 1", "restart 0", "wait_followers"]
+
+
+@pytest.mark.parametrize(
+    ("state", "to", "words"),
+    [
+        (site({2: make.node() | {"lag_ms": 9000}}), 2, "does not follow abaci-app-0"),
+        (site({2: make.node(txid=9)}), 2, "does not have"),
+        (site({2: make.node(B)}), 2, "does not follow"),
+        (site(), 7, "not the ordinal of a pod"),
+        (site(), "two", "not the ordinal of a pod"),
+        (guarded(), 1, "promote_to moves the role of a primary that runs"),
+    ],
+)
+def test_a_planned_move_needs_a_primary_that_runs_and_a_replica_at_its_position(
+    state: dict[str, Any], to: Any, words: str
+) -> None:
+    assert words in decide(state, to=to)["refusal"]
+
+
+def test_where_the_primary_then_stands_in_a_rolling_update_is_said() -> None:
+    assert "reaches the primary abaci-app-2 before abaci-app-0" in decide(site(), to=2)["notes"][0]
+
+
+def moved(cluster: Cluster, **wishes: Any) -> list[str]:
+    """Step by step as the role does it, each killed after its act: what was done."""
+    living = act.Site(cluster, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)
+    held = lock.take(lock.render("abaci", "abaci-app"), "me", "promote", 900, cluster.server_time(), alive=True)
+    cluster.put(held[0])
+    said: list[str] = []
+    seen: dict[str, Any] = {}
+    for _round in range(20):
+        answer = runner.step(living, "me", "promote", wishes, [], seen, {}, 20)
+        said += answer["did"]
+        if answer["done"]:
+            return said
+        if answer["needs"] == "look":
+            for name in answer["plan"]["look"]:
+                disk = cluster.disks[name]
+                seen[name] = volume(A, disk.txid, checksum=disk.checksum)
+    raise AssertionError(said)
+
+
+def test_the_role_goes_to_another_ordinal_and_back_and_every_pod_follows() -> None:
+    cluster = Cluster()
+    cluster.put({"kind": "Service", "metadata": {"name": "abaci-app-primary"}, "spec": {"selector": {}}})
+    cluster.node(0).write(b"")
+    for ordinal in (1, 2):
+        cluster.node(ordinal).sync()
+    for target in (2, 0):
+        moved(cluster, to=target)
+        assert [cluster.node(ordinal).primary for ordinal in range(3)] == [n == target for n in range(3)]
+        assert all(cluster.node(ordinal).running for ordinal in range(3))
+        data = cluster.record()
+        assert data["primaryOrdinal"] == str(target) and not {"heldOrdinals", promote.KEY} & set(data)
+    assert moved(cluster, to=0) == []

@@ -590,9 +590,9 @@ def _weigh(
             way = (
                 "-e promote_call_off=true gives the role back, and nothing is lost"
                 if back
-                else f"bring it back first ({sit.RUNBOOK}, "
-                + ("section The id alone" if not held["cluster_id"] else "section First: the kept volume")
-                + "), and nothing is lost"
+                else f"bring it back first ({sit.RUNBOOK}, section First), and nothing is lost"
+                if held["cluster_id"]
+                else f"write that id back into its file clusterid first ({sit.RUNBOOK}), and nothing is lost"
             )
             return (
                 f"Volume {name} is readable and holds {what}the recorded cluster {record.cluster_id} up to TXID "

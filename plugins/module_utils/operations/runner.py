@@ -292,7 +292,7 @@ def _do(
         site.delete_pod(one["pod"], one["uid"], 0 if one.get("force") else None)
     elif kind == "release":
         left = [ordinal for ordinal in sit.held(document) if ordinal != one["ordinal"]]
-        site.write_record({act.HELD_KEY: ",".join(map(str, left)) or None})
+        site.write_record({act.HELD_KEY: ",".join(map(str, left)) or None, **({} if left else {promote.KEY: None})})
     elif kind == "record":
         site.write_record(
             {

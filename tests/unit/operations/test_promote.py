@@ -65,9 +65,9 @@ def test_the_old_primarys_volume_and_the_kept_ones_are_looked_into_before_anythi
     [
         (
             volume(A, 8),
-            "pvc-0 is readable .* 0000000000000008, 3 transactions more than abaci-app-1: .*kept volume",
+            "pvc-0 is readable .* 0000000000000008, 3 transactions more than abaci-app-1: .*section First",
         ),
-        (volume(None, 8), "3 transactions more than abaci-app-1: .*The id alone"),
+        (volume(None, 8), "3 transactions more than abaci-app-1: .*file clusterid"),
         (volume(problem="volume pvc-0 on node node-0 cannot be read (I/O error)"), "It may hold more"),
     ],
     ids=["ahead", "ahead without an id", "unreadable on a node that answers"],

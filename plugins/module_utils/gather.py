@@ -192,5 +192,8 @@ def _no_position(document: Mapping[str, Any], database: str) -> str:
 
 
 def _version(api: Any) -> dict[str, Any]:
-    version: dict[str, Any] = json.loads(api.raw("/version"))
+    try:
+        version: dict[str, Any] = json.loads(api.raw("/version"))
+    except ValueError as exc:
+        raise KubeError(f"The API answered /version with something else than JSON, or with half of it: {exc}.") from exc
     return version

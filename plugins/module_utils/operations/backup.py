@@ -70,6 +70,45 @@ def _choice(pod: sit.Pod, why: str, at_primary: bool) -> dict[str, Any]:
     return {"pod": pod["name"], "cluster_id": pod["litefs"]["cluster_id"], "at_primary": at_primary, "why": why}
 
 
+# How far the clock of whoever stamped a backup may have been ahead.
+AHEAD_SECONDS = 300
+
+
+def newest(
+    manifests: Iterable[Mapping[str, Any]], owner: Mapping[str, str], cluster_id: str | None, now: str
+) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """Of a folder's manifests (retention.read()) the newest that may be restored, and why newer ones were passed over.
+
+    Only a plain, verified, whole backup of this ``owner`` {namespace, statefulset, database}, of the recorded cluster
+    (None: none is recorded), and not stamped later than the server's ``now``: such a stamp is the newest for ever.
+    """
+    passed: list[str] = []
+    for one in sorted(manifests, key=lambda one: str(one.get("time")), reverse=True):
+        if one.get("reason") != "backup":
+            continue  # what an operation exported before it acted has to be named
+        why = _unfit(one, owner, cluster_id, now)
+        if why is None:
+            return one, passed
+        passed.append(f"{one.get('file')}: {why}")
+    return None, passed
+
+
+def _unfit(one: Mapping[str, Any], owner: Mapping[str, str], cluster_id: str | None, now: str) -> str | None:
+    for key, value in owner.items():
+        if one.get(key) != value:
+            return f"it is of the {key} {one.get(key)}, not {value}"
+    if cluster_id and one.get("cluster_id") != cluster_id:
+        return f"it is of the cluster {one.get('cluster_id')}, not the recorded {cluster_id}"
+    if one.get("verified") is not True:
+        return "its manifest does not say that it was verified"
+    if not one.get("whole"):
+        return "its file is missing, or not as long as its manifest says"
+    age = sit.seconds_between(str(one.get("time")), now)
+    if age < -AHEAD_SECONDS:
+        return f"it is stamped {one.get('time')}, which is later than now ({now[:19]}Z) or no time at all"
+    return None
+
+
 def every_copy(state: sit.State) -> list[str]:
     """The pods whose database can be exported, whatever cluster they are of."""
     found = []

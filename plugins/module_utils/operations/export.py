@@ -185,6 +185,7 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
         "cluster_id": manifest.get("cluster_id"),
         "txid": manifest.get("txid"),
         "time": manifest.get("time"),
+        **{key: manifest.get(key) for key in retention.OWNER[:3]},
     }
 
 

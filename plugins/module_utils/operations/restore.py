@@ -106,7 +106,7 @@ def decide(
             "backup may be removed instead, by their names.",
             "no-copy-left",
         )
-    problem = _unconfirmed(file, record.cluster_id, wishes)
+    problem = _unconfirmed(state, file, record.cluster_id, wishes)
     if problem:
         return refuse(problem)
     claim = sit.claim_of(state, record.primary_ordinal)
@@ -179,7 +179,7 @@ def _running(
             f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "older-volume",
         )
-    problem = _unconfirmed(file, found.cluster_id, wishes)
+    problem = _unconfirmed(state, file, found.cluster_id, wishes)
     if problem:
         return refuse(problem)  # type: ignore[no-any-return]
     present = sit.fresh_export(exports, state["database"], found.cluster_id, sit.ANY_TXID, now)
@@ -490,12 +490,25 @@ def _other_shape(state: sit.State, file: Mapping[str, Any], other: Mapping[str, 
     )
 
 
-def _unconfirmed(file: Mapping[str, Any], cluster_id: str, wishes: Mapping[str, Any]) -> str | None:
+def _unconfirmed(state: sit.State, file: Mapping[str, Any], cluster_id: str, wishes: Mapping[str, Any]) -> str | None:
     """Why the overwriting of this cluster's data is not confirmed; a backup of this very cluster needs no word."""
     if file.get("cluster_id") == cluster_id:
         return None
     if str(wishes.get("into") or "") == cluster_id:
         return None
+    ours = {
+        "namespace": state["namespace"],
+        "statefulset": state["statefulset"]["name"],
+        "database": state["database"],
+    }
+    theirs = [f"{key} {file[key]}" for key, own in ours.items() if file.get(key) not in (None, own)]
+    if theirs:
+        # Whoever is told the word by which it is done all the same may take it for the way out.
+        return (
+            f"{file.get('path')} is a backup of another application ({', '.join(theirs)}), not of StatefulSet "
+            f"{state['namespace']}/{state['statefulset']['name']}: name a backup of this one, or the folder with its "
+            "backups."
+        )
     source = (
         f"is a backup of the cluster {file['cluster_id']}"
         if file.get("cluster_id")

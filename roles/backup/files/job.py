@@ -3,11 +3,14 @@
 
 Beside it, in the package `verified`, stand the collection's own checksum.py, retention.py and sqlitefile.py. The API of
 Kubernetes is not used: pods are the addresses of the headless Service, and the position of the export is proven by its
-checksum against what LiteFS shows before, after and (GET /events) during it. Exit 0: one more verified backup. Exit 1:
-one sentence on stderr says what is wrong, and no file of this run is left.
+checksum against what LiteFS shows before, after and (GET /events) during it. Exit 0: one more verified backup of
+what the primary has. Exit 1: one sentence on stderr says what is wrong; no file of this run is left, unless no primary
+answered: then the newest copy that did is kept (at_primary false in its manifest), and nothing old is removed for it.
 
 Environment: SERVICE, PORT, DATABASE, NAMESPACE, STATEFULSET, TARGET (folder), KEEP, IDENTITY (folder of the record),
 DEADLINE (seconds).
+
+What a killed run left on the target goes when a later one begins, or at once where it was told to end (SIGTERM).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -31,6 +35,7 @@ from typing import Any
 from verified import retention, sqlitefile
 
 TRIES = 3
+LEFT_S = 3600  # a folder that nobody wrote into for so long is of a run that is over
 
 
 class Failed(Exception):
@@ -69,16 +74,23 @@ def node(address: str) -> dict[str, Any] | None:
 
 
 def choose(nodes: list[dict[str, Any]], recorded: str) -> dict[str, Any]:
-    """A connected replica at the primary's position, else the node of the recorded cluster with the most."""
+    """A connected replica at the primary's position, else the primary, else the node of the cluster with the most.
+
+    ``at_primary`` of what is returned: whether that is the primary's position, so that it is no old copy.
+    """
     leaders = [one for one in nodes if one["primary"]]
     cluster = recorded or (leaders[0]["cluster_id"] if len(leaders) == 1 else "")
     ours = [one for one in nodes if cluster and one["cluster_id"] == cluster and int(one["txid"], 16)]
     if not ours:
         raise Failed(f"No pod that answers holds the cluster {cluster or '(none is recorded)'} with the database.")
+    leader = leaders[0] if len(leaders) == 1 and leaders[0] in ours else None
+    if leader is not None:
+        # It may have gone on since it was asked; a replica is as good as it was then.
+        following = [one for one in ours if not one["primary"] and one["follows"] and one["lag"]]
+        level = [one for one in following if int(one["txid"], 16) >= int(leader["txid"], 16)]
+        return {**(level or [leader])[-1], "at_primary": True}
     top = max(int(one["txid"], 16) for one in ours)
-    best = [one for one in ours if int(one["txid"], 16) == top]
-    following = [one for one in best if not one["primary"] and one["follows"] and one["lag"]]
-    return (following or [one for one in best if not one["primary"]] or best)[-1]
+    return {**[one for one in ours if int(one["txid"], 16) == top][-1], "at_primary": False}
 
 
 class Positions:
@@ -152,7 +164,7 @@ def back_up(target: Path) -> dict[str, Any]:
             raise Failed(f"The export from {chosen['address']} is sound, but its position cannot be proven.")
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         stem = f"{os.environ['DATABASE']}.{re.sub('[-:]', '', stamp)}.job.{txid}"
-        if (target / f"{stem}.sqlite").exists():
+        if (target / f"{stem}.sqlite").exists() or (target / (stem + retention.SUFFIX)).exists():
             raise Failed(f"There is already a file {stem}.sqlite, of another application with this database's name.")
         manifest = {
             "schema": retention.SCHEMA,
@@ -165,6 +177,7 @@ def back_up(target: Path) -> dict[str, Any]:
             **facts,
             "txid": txid,
             "cluster_id": chosen["cluster_id"],
+            "at_primary": chosen["at_primary"],
             "file": f"{stem}.sqlite",
             "stored_size": facts["size"],
             "stored_sha256": facts["sha256"],
@@ -172,16 +185,43 @@ def back_up(target: Path) -> dict[str, Any]:
             "read_back": True,
             "verified": True,
         }
-        path.chmod(0o600)
-        path.rename(target / f"{stem}.sqlite")
         note = Path(folder) / "manifest"
         note.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-        note.rename(target / (stem + retention.SUFFIX))
+        for file, name in ((path, f"{stem}.sqlite"), (note, stem + retention.SUFFIX)):
+            file.chmod(0o600)
+            sync(file)
+            file.rename(target / name)
+        sync(target)
     return manifest
 
 
+def sync(path: Path) -> None:
+    """Have it on the disk, or the server, before what says that it is there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_room(target: Path) -> None:
+    """Remove what runs that were killed left: each is as large as the database."""
+    for left in target.glob(".export-*"):
+        newest = max((one.stat().st_mtime for one in [left, *left.glob("*")]), default=0)
+        if time.time() - newest > LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def told_to_end(_signal: int, _frame: object) -> None:
+    """SIGTERM (the deadline, an eviction) ends like an error, so that the folder of this run goes."""
+    raise SystemExit("no backup was made: the run was told to end before it was done")
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, told_to_end)
     target = Path(os.environ["TARGET"])
+    with contextlib.suppress(OSError):
+        make_room(target)
     problem = ""
     for _try in range(TRIES):
         try:
@@ -191,6 +231,9 @@ def main() -> int:
             time.sleep(1)
             continue
         print(f"backed up to {made['file']}")
+        if not made["at_primary"]:
+            print("no primary answered: that is the newest of the copies that did, and may be old", file=sys.stderr)
+            return 1
         try:
             for file in retention.prune(target, int(os.environ["KEEP"]), made):
                 print(f"removed {file}")

@@ -17,6 +17,7 @@ RESTORE = "playbooks/restore.yml"
 RUNBOOK = "docs/runbooks/primary-refused.md"
 PROMOTE = "playbooks/promote.yml"
 # The keys of the record that site.yml decides; hold is its own as well (see roles/app/tasks/retain.yml).
+LOW_WATER, LOW_WATER_TIME = "lowWaterTXID", "lowWaterTime"
 DECIDED = frozenset({"state", "clusterID", "primaryOrdinal", "wishedPrimaryOrdinal", "hold"})
 
 
@@ -109,6 +110,35 @@ def decide(state: Mapping[str, Any], wished_ordinal: int) -> Decision:
     if record.state == "bootstrap":
         return _under_bootstrap(state, record, leader, wished_ordinal)
     return _recorded(state, record, leader, wished_ordinal)
+
+
+def raised(data: Mapping[str, str], state: Mapping[str, Any], now: str) -> dict[str, str]:
+    """What to write of the low-water mark into the record, which holds ``data``; nothing where it does not rise.
+
+    The mark is a TXID that this cluster was seen at: below it the guard lets no primary start, whoever answers. It is
+    the lowest position of the running primary and the replicas of its cluster that answer, so that each of them could
+    still take the role, and goes only up. ``now``: RFC 3339, UTC.
+    """
+    leaders = litefs.primaries(state)
+    cluster_id = data.get("clusterID")
+    if data.get("state") != "recorded" or len(leaders) != 1 or leaders[0]["litefs"]["cluster_id"] != cluster_id:
+        return {}
+    found = [
+        litefs.position(pod, state["database"])
+        for pod in litefs.reachable(state)
+        if pod["litefs"]["cluster_id"] == cluster_id
+    ]
+    primary = litefs.position(leaders[0], state["database"])
+    if primary is None or not primary.known:
+        return {}
+    mark = f"{min(where.txid for where in found if where is not None and where.known):016x}"
+    return {LOW_WATER: mark, LOW_WATER_TIME: now} if mark > data.get(LOW_WATER, "") else {}
+
+
+def lowered(data: Mapping[str, str], txid: int, now: str) -> dict[str, str]:
+    """What to write of the mark where the role goes to a copy that ends at ``txid``: what is above was given up."""
+    mark = f"{txid:016x}"
+    return {LOW_WATER: mark, LOW_WATER_TIME: now} if mark < data.get(LOW_WATER, "") else {}
 
 
 def nothing_exists(state: Mapping[str, Any]) -> bool:
@@ -259,6 +289,9 @@ def _write(
         notes = [*notes, f"The primary has ordinal {ordinal}, as recorded; app_primary_ordinal ({wished}) is not used."]
     # An apply that left heldOrdinals out would let the old primary start; what an operation keeps there is as dear.
     carried = dict(record.carried) if record else {}
+    if record is None or record.cluster_id != cluster_id:
+        # TXIDs are those of a cluster.
+        carried = {key: value for key, value in carried.items() if key not in (LOW_WATER, LOW_WATER_TIME)}
     data = carried | {"state": state, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
     if cluster_id:
         data["clusterID"] = cluster_id

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import applying, gather, kube, litefs
+from .. import applying, gather, identity, kube, litefs
 from . import retarget
 from . import situation as sit
 
@@ -115,6 +115,24 @@ class Site:
         if data != record.get("data"):
             record["data"] = data
             self.api.replace("v1", "ConfigMap", record, applying.FIELD_MANAGER)
+
+    def raise_low_water(self) -> bool:
+        """Raise the low-water mark of the record to what is seen now (see identity.raised); whether it rose.
+
+        An observation, no change of the site: who loses the race for the record leaves it to the next.
+        """
+        document, record = self.look(), self._record()
+        changes = identity.raised(record.get("data") or {}, document, self.api.server_time())
+        if not changes:
+            return False
+        record["data"] = {**record["data"], **changes}
+        try:
+            self.api.replace("v1", "ConfigMap", record, applying.FIELD_MANAGER)
+        except kube.KubeError as exc:
+            if exc.status != 409:
+                raise
+            return False
+        return True
 
     def render(self, ordinal: int, quiet: bool) -> None:
         """Make the living configuration name this ordinal as primary; with ``quiet`` LiteFS runs no command.

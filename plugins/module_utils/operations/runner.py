@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import kube, litefs
+from .. import identity, kube, litefs
 from . import act, backup, holding, progress, promote, reset, restore, scale, sqlitefile, transfer
 from . import situation as sit
 
@@ -170,6 +170,7 @@ def _step(
     if not found["steps"]:
         _prove(site, operation, found, document, min(seconds, 120))
         held.renew()
+        site.raise_low_water()
         if operation in known:
             targets = found["targets"] if operation == "replica_reset" else None
             site.write_record({progress.KEY: progress.text(progress.ended(known, operation, targets))})
@@ -294,13 +295,14 @@ def _do(
         left = [ordinal for ordinal in sit.held(document) if ordinal != one["ordinal"]]
         site.write_record({act.HELD_KEY: ",".join(map(str, left)) or None, **({} if left else {promote.KEY: None})})
     elif kind == "record":
-        site.write_record(
-            {
-                "primaryOrdinal": str(one["primary_ordinal"]),
-                act.HELD_KEY: ",".join(map(str, one["held"])) or None,
-                promote.KEY: one["promote"],
-            }
-        )
+        raw, successor = (document["record"] or {}).get("raw") or {}, sit.pod_of(document, one["primary_ordinal"])
+        mark = identity.lowered(raw, sit.txid(document, successor), site.api.server_time()) if successor else {}
+        changes = {
+            "primaryOrdinal": str(one["primary_ordinal"]),
+            act.HELD_KEY: ",".join(map(str, one["held"])) or None,
+            promote.KEY: one["promote"],
+        }
+        site.write_record(changes | mark)
     elif kind == "stop":
         site.delete_pod(one["pod"], one["uid"], 0 if one["force"] else None)
         if one["wait"]:
@@ -329,7 +331,9 @@ def _record_id(site: act.Site, ordinal: int, file: Mapping[str, Any]) -> None:
     where = litefs.position(leaders[0], site.database)
     if where is None or where.checksum != file.get("imported_checksum"):
         raise act.NotDone(f"{site.name}-{ordinal} does not hold the restored content: run again.")
-    site.write_record({"state": "recorded", "clusterID": leaders[0]["litefs"]["cluster_id"]})
+    # The file's TXIDs are others, also under an id that was kept: what was seen before says nothing of them.
+    mark = dict.fromkeys((identity.LOW_WATER, identity.LOW_WATER_TIME))
+    site.write_record({"state": "recorded", "clusterID": leaders[0]["litefs"]["cluster_id"], **mark})
 
 
 def _import(

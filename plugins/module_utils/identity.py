@@ -199,6 +199,9 @@ def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any
         return Decision(record.primary_ordinal, refusal=_foreign(state, leader, cluster_id))
     if leader is not None and leader["litefs"]["databases"] and state["database"] not in leader["litefs"]["databases"]:
         return Decision(record.primary_ordinal, refusal=_without_database(state, leader))
+    refusal = _outrun(state, leader) if leader is not None else None
+    if refusal:
+        return Decision(record.primary_ordinal, refusal=refusal)
     notes: list[str] = []
     if leader is None and state["statefulset"]["exists"]:
         name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
@@ -253,6 +256,21 @@ def _foreign(state: Mapping[str, Any], leader: Mapping[str, Any], recorded: str 
         f"The running primary {leader['name']} holds the LiteFS cluster {mine}, but other pods hold another one "
         f"({held}), and no record says which is right: delete nothing and see {RUNBOOK}."
     )
+
+
+def _outrun(state: Mapping[str, Any], leader: Mapping[str, Any]) -> str | None:
+    """The refusal where a replica of the primary's cluster has what the primary lacks: a restart could end it."""
+    mine = litefs.position(leader, state["database"])
+    for pod in litefs.reachable(state):
+        where = litefs.position(pod, state["database"])
+        same = pod["litefs"]["cluster_id"] == leader["litefs"]["cluster_id"]
+        if same and mine is not None and where is not None and where.txid > mine.txid:
+            return (
+                f"The primary {leader['name']} is at TXID {mine.txid:016x}, behind {pod['name']} at {where.txid:016x}: "
+                "the replica has transactions that the primary lost, so export it "
+                f"(playbooks/backup.yml -e backup_pod={pod['name']}) and see {RUNBOOK}; nothing was changed."
+            )
+    return None
 
 
 def _without_database(state: Mapping[str, Any], leader: Mapping[str, Any]) -> str | None:

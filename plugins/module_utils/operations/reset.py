@@ -96,7 +96,7 @@ def decide(
     rescue = [
         ordinal
         for ordinal in sorted(touched)
-        if ordinal in sit.held(state)
+        if _is_held(state, ordinal)
         and not _rescued(exports, ordinal, now)
         and _volume(state, ordinal) not in (None, *given_up)
     ]
@@ -189,6 +189,12 @@ def _unread(
 
 def _proven(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("position_proven") is True or manifest.get("empty") is True
+
+
+def _is_held(state: sit.State, ordinal: int) -> bool:
+    """Whether the pod is held back for what only its volume may have: by the record, or by what its guard saw."""
+    pod = sit.pod_of(state, ordinal)
+    return ordinal in sit.held(state) or (pod is not None and sit.held_back(pod))
 
 
 def _rescued(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:

@@ -269,7 +269,7 @@ def unseen(volumes: Iterable[str], seen: Seen | None) -> list[str]:
 
 
 def held_back(pod: Pod) -> bool:
-    """Whether the guard holds it back as an old primary: its init container ended so, and LiteFS does not run."""
+    """Whether the guard holds it back, an old primary or one with more than the primary has: LiteFS does not run."""
     return (
         not pod["litefs"]["reachable"]
         and not pod["deleting"]
@@ -333,12 +333,14 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
     said = (pod["init"]["message"] or "").partition(" Nothing was changed.")[0]
     if pod["init"]["state"] in ("failed", "waiting", "running") and said:
         cause = _cause_of_refusal(said)
+        if cause is None:
+            return Problem(f"{start}; {name} is held by the guard: {said.rstrip('.')}.", None)
         hint = {
             "cluster-id-missing": "its database is there and only its cluster id is missing, so write "
             f"{cluster_id} back into the file clusterid of its volume as {RUNBOOK} shows",
             "older-volume": f"its volume is an older copy: use the kept volume, or {identity.PROMOTE}",
-            "primary-volume-empty": "its volume is new, empty or foreign and the replicas are what is left: delete "
-            f"nothing, and use its kept volume ({RUNBOOK}) or {identity.PROMOTE}",
+            "primary-volume-empty": "its volume is new, empty, foreign or damaged, and the replicas are what is left: "
+            f"delete nothing, and use its kept volume ({RUNBOOK}) or {identity.PROMOTE}",
         }[cause]
         return Problem(f"{start}; {name} is held by the guard ({said.rstrip('.')}): {hint}.", cause)
     cause_seen = sign(pod)
@@ -350,8 +352,10 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
     )
 
 
-def _cause_of_refusal(message: str) -> Cause:
-    """The cause behind the guard's words (roles/app/files/guard.sh)."""
+def _cause_of_refusal(message: str) -> Cause | None:
+    """The cause behind the guard's words (roles/app/files/guard.sh); None: they say what to do, or it tries again."""
+    if "tries again by itself" in message or "cannot be read by LiteFS's user" in message:
+        return None
     if "holds no cluster id" in message:
         return "cluster-id-missing"
     if "ends at TXID" in message:

@@ -283,6 +283,34 @@ def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_mo
     assert kinds(site(follows, record=record, **renewed), memo) == []
 
 
+AHEAD = (
+    f"abaci-app-2 is held back: its volume ends at TXID {9:016x} of sqlite.db, and the primary at 10.0.0.1 has TXID "
+    f"{5:016x} with other content; playbooks/replica_reset.yml exports it and re-seeds it. Nothing was changed."
+)
+
+
+def test_a_replica_that_its_guard_holds_for_what_only_it_has_is_exported_before_it_is_re_seeded() -> None:
+    pods = [make.pod(0), make.pod(1), make.held(2, AHEAD)]
+    state = site({2: gone()}, pods=pods)
+    plan = reset.decide(state, [2], [export()], reset.remember(state, [2]), NOW)
+    assert plan["refusal"] is None and plan["rescue"] == [2]
+    saved = [export(), export(verified=True, volume_of=2, position_proven=True)]
+    plan = reset.decide(state, [2], saved, reset.remember(state, [2]), NOW)
+    assert plan["rescue"] == []
+    assert [one["do"] for one in plan["steps"]][:2] == ["delete_claim", "delete_pod"]
+
+
+def test_a_guard_that_tries_again_by_itself_is_waited_for_and_nothing_is_advised_against_the_data() -> None:
+    said = (
+        "abaci-app-0 refuses to start as primary: the record ConfigMap abaci-app-litefs-identity says that ordinal 0 "
+        "is the primary, and litefs.yml names '1 1 ' (candidate and hostname): let playbooks/promote.yml finish, or run "
+        "site.yml; it tries again by itself. Nothing was changed. What to do: docs/runbooks/primary-refused.md"
+    )
+    plan = reset.decide(guarded(said), [1], [], {}, NOW)
+    assert "let playbooks/promote.yml finish, or run site.yml; it tries again by itself." in plan["refusal"]
+    assert "kept volume" not in plan["refusal"]
+
+
 SCALE: list[tuple[str, dict[str, Any], Any, bool, str | None, list[str]]] = [
     ("up by two, one at a time", site(), 5, False, None, ["scale", "scale"]),
     ("to what it is", site(), 3, False, None, []),

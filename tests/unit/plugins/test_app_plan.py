@@ -209,6 +209,11 @@ REFUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         rf"bootstrap.*pvc-0.*{RUNBOOK}",
     ),
+    "a replica has what the primary lost": (
+        living({0: node(txid=5, primary=True), 1: node(txid=7)}),
+        {},
+        rf"abaci-app-0 is at TXID {5:016x}, behind abaci-app-1 at {7:016x}.*backup_pod=abaci-app-1.*{RUNBOOK}",
+    ),
     "the record says one cluster and the primary another": (
         living({0: node(B, 1, primary=True), 1: node(A), 2: node(A)}),
         {},

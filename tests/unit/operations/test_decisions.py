@@ -303,8 +303,8 @@ def test_a_replica_that_its_guard_holds_for_what_only_it_has_is_exported_before_
 def test_a_guard_that_tries_again_by_itself_is_waited_for_and_nothing_is_advised_against_the_data() -> None:
     said = (
         "abaci-app-0 refuses to start as primary: the record ConfigMap abaci-app-litefs-identity says that ordinal 0 "
-        "is the primary, and litefs.yml names '1 1 ' (candidate and hostname): let playbooks/promote.yml finish, or run "
-        "site.yml; it tries again by itself. Nothing was changed. What to do: docs/runbooks/primary-refused.md"
+        "is the primary, and litefs.yml names '1 1 ' (candidate and hostname): let playbooks/promote.yml finish, or "
+        "run site.yml; it tries again by itself. Nothing was changed. What to do: docs/runbooks/primary-refused.md"
     )
     plan = reset.decide(guarded(said), [1], [], {}, NOW)
     assert "let playbooks/promote.yml finish, or run site.yml; it tries again by itself." in plan["refusal"]

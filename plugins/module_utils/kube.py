@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .wording import said
@@ -244,6 +244,44 @@ class Client:
         """A stream to a port of a pod until ``deadline`` (time.monotonic()); see forward()."""
         return PortForward(self._configuration, self._auth_headers(), namespace, pod, port, deadline)
 
+    def run(self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float = 10.0) -> str:
+        """What a command in a container writes to its stdout.
+
+        Raises KubeError where it cannot be run, ends with another code than 0, or takes more than ``timeout`` (s).
+        """
+        import websocket
+
+        where = f"{' '.join(command)} in container {container} of pod {namespace}/{pod}"
+        words = [
+            ("container", container),
+            ("stdout", "true"),
+            ("stderr", "true"),
+            *(("command", word) for word in command),
+        ]
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec?{urllib.parse.urlencode(words)}"
+        deadline = time.monotonic() + timeout
+        channels = {1: b"", 2: b"", 3: b""}
+        stream = None
+        try:
+            stream = _websocket(self._configuration, self._auth_headers(), path, timeout)
+            while not channels[3]:  # its one frame is the command's end
+                stream.settimeout(max(deadline - time.monotonic(), 0.001))
+                frame = stream.recv()
+                if not frame:
+                    break
+                data = frame if isinstance(frame, bytes) else frame.encode()
+                channels[data[0]] = channels.get(data[0], b"") + data[1:]
+        except (websocket.WebSocketException, OSError) as exc:
+            raise KubeError(f"{where} failed: {one_line(exc)}.", getattr(exc, "status_code", None)) from exc
+        finally:
+            if stream is not None:
+                stream.shutdown()
+        end = json.loads(channels[3]) if channels[3] else {}
+        if end.get("status") != "Success":
+            why = end.get("message") or channels[2].decode(errors="replace") or "the connection broke off"
+            raise KubeError(f"{where} failed: {one_line(why)}.")
+        return channels[1].decode(errors="replace")
+
     # --- HTTP ------------------------------------------------------------------------------------------------
 
     def _resource(self, api_version: str, kind: str) -> Object:
@@ -373,42 +411,46 @@ def forward(api: Any, namespace: str, pod: str, port: int, timeout: float, where
             stream.close()
 
 
+def _websocket(configuration: Any, headers: dict[str, str], path: str, timeout: float) -> Any:
+    """A websocket to a path of the API that speaks v4.channel.k8s.io."""
+    import ssl
+
+    import websocket
+
+    options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE}
+    if not configuration.verify_ssl:
+        options["check_hostname"] = False
+    for option, attribute in (("ca_certs", "ssl_ca_cert"), ("certfile", "cert_file"), ("keyfile", "key_file")):
+        if getattr(configuration, attribute, None):
+            options[option] = getattr(configuration, attribute)
+    if getattr(configuration, "tls_server_name", None):
+        options["server_hostname"] = configuration.tls_server_name
+    proxy: dict[str, Any] = {"http_no_proxy": ["*"]}
+    if configuration.proxy:
+        parsed = urllib.parse.urlparse(configuration.proxy)
+        proxy = {"http_proxy_host": parsed.hostname, "http_proxy_port": parsed.port, "proxy_type": "http"}
+    return websocket.create_connection(
+        configuration.host.rstrip("/").replace("http", "ws", 1) + path,
+        timeout=timeout,
+        sslopt=options,
+        header=[f"{name}: {value}" for name, value in headers.items()],
+        subprotocols=["v4.channel.k8s.io"],
+        suppress_origin=True,
+        **proxy,
+    )
+
+
 class PortForward:
     """One port of one pod over the API's websocket: channel 0 carries the bytes, channel 1 the kubelet's errors."""
 
     def __init__(
         self, configuration: Any, headers: dict[str, str], namespace: str, pod: str, port: int, deadline: float
     ) -> None:
-        import ssl
-
-        import websocket
-
         self.error = ""
         self._deadline = deadline
         self._seen: set[int] = set()
-        base = configuration.host.rstrip("/").replace("http", "ws", 1)
-        url = f"{base}/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
-        options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE}
-        if not configuration.verify_ssl:
-            options["check_hostname"] = False
-        for option, attribute in (("ca_certs", "ssl_ca_cert"), ("certfile", "cert_file"), ("keyfile", "key_file")):
-            if getattr(configuration, attribute, None):
-                options[option] = getattr(configuration, attribute)
-        if getattr(configuration, "tls_server_name", None):
-            options["server_hostname"] = configuration.tls_server_name
-        proxy: dict[str, Any] = {"http_no_proxy": ["*"]}
-        if configuration.proxy:
-            parsed = urllib.parse.urlparse(configuration.proxy)
-            proxy = {"http_proxy_host": parsed.hostname, "http_proxy_port": parsed.port, "proxy_type": "http"}
-        self._socket: Any = websocket.create_connection(
-            url,
-            timeout=self._left(),
-            sslopt=options,
-            header=[f"{name}: {value}" for name, value in headers.items()],
-            subprotocols=["v4.channel.k8s.io"],
-            suppress_origin=True,
-            **proxy,
-        )
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
+        self._socket = _websocket(configuration, headers, path, self._left())
 
     def _left(self) -> float:
         left = self._deadline - time.monotonic()

@@ -49,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.server.asked.append((self.command, self.path, body))
-        if "portforward" in self.path and "Upgrade" in self.headers:
+        if "Upgrade" in self.headers:
             return self.upgrade()
         status, answer = self.server.answers.get(
             f"{self.command} {self.path}", (404, {"kind": "Status", "message": "not found"})
@@ -70,6 +70,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
         self.send_header("Sec-WebSocket-Protocol", "v4.channel.k8s.io")
         self.end_headers()
+        self.close_connection = True
+        if "/exec?" in self.path:
+            self.server.pod(self, self.path.encode())
+            return
         port = int(urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["ports"][0])
         for channel in (0, 1):
             self.frame(channel, struct.pack("<H", port))
@@ -78,7 +82,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request = bytes(byte ^ mask_and_data[i % 4] for i, byte in enumerate(mask_and_data[4:]))
         assert request[0] == 0
         self.server.pod(self, request[1:])
-        self.close_connection = True
 
     def frame(self, channel: int, data: bytes) -> None:
         size = len(data) + 1
@@ -301,3 +304,51 @@ def test_portforwards_run_side_by_side(api: Api, client: Any) -> None:
         thread.join()
     assert sorted(bodies) == [f"/{n}".encode() for n in range(6)]
     assert time.monotonic() - begin < 1.5
+
+
+SUCCESS = b'{"metadata":{},"status":"Success"}'
+
+
+def test_a_command_in_a_container_gives_its_output(api: Api, client: Any) -> None:
+    asked: list[bytes] = []
+
+    def pod(handler: Handler, path: bytes) -> None:
+        asked.append(path)
+        for channel, data in ((1, b""), (1, b"one "), (2, b"a warning"), (1, b"two"), (3, SUCCESS)):
+            handler.frame(channel, data)
+        time.sleep(1)  # the close comes late
+
+    api.pod = pod
+    begin = time.monotonic()
+    assert client.run("abaci", "p-0", "app", ["cat", "/proc/self/mounts"]) == "one two"
+    assert time.monotonic() - begin < 0.9
+    assert asked[0].endswith(
+        b"/pods/p-0/exec?container=app&stdout=true&stderr=true&command=cat&command=%2Fproc%2Fself%2Fmounts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([(1, b"half"), (3, b'{"status":"Failure","message":"command terminated with exit code 1"}')], "exit code 1"),
+        ([(1, b"half"), (2, b"cat: no such file")], "cat: no such file"),
+        ([], "the connection broke off"),
+    ],
+)
+def test_a_command_that_fails_says_why(api: Api, client: Any, frames: list[tuple[int, bytes]], words: str) -> None:
+    def pod(handler: Handler, _path: bytes) -> None:
+        for channel, data in frames:
+            handler.frame(channel, data)
+        handler.wfile.write(bytes([0x88, 0]))  # the end of the websocket
+
+    api.pod = pod
+    with pytest.raises(kube.KubeError, match=words):
+        client.run("abaci", "p-0", "app", ["cat", "x"])
+
+
+def test_a_command_that_takes_too_long_is_left(api: Api, client: Any) -> None:
+    api.pod = lambda _handler, _path: time.sleep(1)
+    begin = time.monotonic()
+    with pytest.raises(kube.KubeError, match="cat x in container app of pod abaci/p-0 failed"):
+        client.run("abaci", "p-0", "app", ["cat", "x"], timeout=0.3)
+    assert time.monotonic() - begin < 0.9

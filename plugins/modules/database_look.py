@@ -1,0 +1,131 @@
+#!/usr/bin/python
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: database_look
+short_description: Look whether the primary's database takes writes, and what would harm its replicas
+description:
+  - Reads the header of the primary's database through LiteFS's export, which is broken off at once, and fails in one
+    sentence where no write gets through.
+  - Warns where a change of the journal mode has ended replicas, where auto_vacuum in WAL mode can lock all writes, and
+    where a replica could take a write that LiteFS would drop. The latter is seen in the pod's C(/proc/self/mounts).
+  - Keeps the journal mode in the record once every replica is at the primary's position.
+version_added: 0.1.0
+author: The abaci.infra authors
+extends_documentation_fragment: [abaci.infra.arguments.database]
+options:
+  mount:
+    description: Where LiteFS mounts the databases in the pods.
+    type: path
+    default: /litefs
+  read_only:
+    description: Whether replicas are meant to have a read-only mount; otherwise their mounts are not looked at.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds that the primary may take for the header.
+    type: int
+    default: 10
+attributes:
+  check_mode:
+    description: In check mode the record is not written, and the result says whether it would be.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Look whether writes get through
+  abaci.infra.database_look:
+    kubeconfig: ~/.kube/k3s-config
+"""
+
+RETURN = r"""
+header:
+  description:
+    - journal_mode (wal or delete), page_size (bytes), pages and auto_vacuum. Empty while no primary has the database.
+  returned: success
+  type: dict
+notes:
+  description: The warnings.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import (
+    applying,
+    arguments,
+    database_look,
+    gather,
+    kube,
+    litefs,
+)
+
+
+def writable(api: Any, namespace: str, pods: list[str], mount: str) -> list[str]:
+    """Those of the pods whose mount is known not to be read-only."""
+
+    def look(pod: str) -> bool:
+        try:
+            text = api.run(namespace, pod, "app", ["cat", "/proc/self/mounts"])
+        except kube.KubeError:
+            return False
+        return database_look.is_read_only(text, mount) is False
+
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="mounts") as pool:
+        return [pod for pod, open_ in zip(pods, pool.map(look, pods), strict=True) if open_]
+
+
+def keep_mode(api: Any, namespace: str, name: str, mode: str, check_mode: bool) -> bool:
+    """Have the record say this journal mode; whether it was changed."""
+    record = api.get("v1", "ConfigMap", f"{name}-litefs-identity", namespace)
+    data = (record or {}).get("data") or {}
+    if record is None or data.get("state") != "recorded" or data.get("journalMode") == mode:
+        return False
+    if not check_mode:
+        api.replace("v1", "ConfigMap", {**record, "data": {**data, "journalMode": mode}}, applying.FIELD_MANAGER)
+    return True
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **arguments.DATABASE,
+            "mount": {"type": "path", "default": "/litefs"},
+            "read_only": {"type": "bool", "default": True},
+            "timeout": {"type": "int", "default": 10},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    namespace, name, database, port = (options[key] for key in ("namespace", "name", "database", "port"))
+    try:
+        api = kube.connect(options["kubeconfig"])
+        document = gather.gather(api, namespace, name, database, options["claim_template"], port)
+        position = litefs.primary_position(document, database)
+        if position is None:
+            module.exit_json(changed=False, header={}, notes=[])
+        try:
+            seen = database_look.header(api, namespace, position["pod"], port, database, options["timeout"])
+        except kube.KubeError as exc:
+            reason = database_look.locked(api, namespace, position["pod"], port, database, position)
+            module.fail_json(msg=reason or str(exc))
+        following = litefs.replicated(document, position, database)["done"]
+        replicas = [pod["name"] for pod in litefs.reachable(document) if not pod["litefs"]["is_primary"]]
+        open_ = writable(api, namespace, replicas, options["mount"]) if options["read_only"] else []
+        recorded = (document["record"] or {"raw": {}})["raw"].get("journalMode", "")
+        found = database_look.notes(seen, recorded, following, open_, database)
+        for note in found:
+            module.warn(note)
+        lost = recorded == "wal" and seen["journal_mode"] == "delete" and not following
+        changed = not lost and keep_mode(api, namespace, name, seen["journal_mode"], module.check_mode)
+    except kube.KubeError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(changed=changed, header=seen, notes=found)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from . import identity, isolation, litefs
+from .operations import backup, progress
 from .placement import may_run
 
 # Sysctls that every kubelet allows (Kubernetes 1.32 and later): a pod may ask for them anywhere.
@@ -93,6 +94,8 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
     if decision.refusal:
         refusals.append(decision.refusal)
     notes += decision.notes
+
+    notes += _unfinished(state)
 
     wished_replicas, problem = _whole(wishes, "replicas")
     refusals += problem
@@ -180,6 +183,16 @@ def _whole(wishes: Mapping[str, Any], key: str) -> tuple[int, list[str]]:
 def _present(state: Mapping[str, Any]) -> dict[str, str]:
     """The record as it stands; hold is the template's."""
     return {key: value for key, value in (state["record"] or {"raw": {}})["raw"].items() if key != "hold"}
+
+
+def _unfinished(state: Mapping[str, Any]) -> list[str]:
+    """What an operator has to know of operations that died, and of backups that are not made."""
+    try:
+        said = progress.others(progress.read(state))
+    except ValueError as exc:
+        said = [str(exc)]
+    note = backup.job_note(state)
+    return [*said, note] if note else said
 
 
 def _replicas(state: Mapping[str, Any], wish: int, ordinal: int) -> tuple[int, str | None, list[str]]:

@@ -46,6 +46,7 @@ def gather(
         claims = pool.submit(api.list, "v1", "PersistentVolumeClaim", namespace)
         volumes = pool.submit(api.list, "v1", "PersistentVolume")
         nodes = pool.submit(api.list, "v1", "Node")
+        backup_job = pool.submit(api.get, "batch/v1", "CronJob", f"{name}-backup", namespace)
         silences = pool.submit(node_silences, api)
         listed = {
             "version": version.result(),
@@ -55,6 +56,7 @@ def gather(
             "claims": claims.result(),
             "volumes": volumes.result(),
             "nodes": nodes.result(),
+            "backup_job": backup_job.result(),
             "silences": silences.result(),
         }
         exists = namespace_object.result() is not None
@@ -79,6 +81,7 @@ def gather(
             namespace_exists=exists,
             answers=answers,
             kubelets={node: answer.result() for node, answer in kubelets.items()},
+            gathered_at=api.server_time(),
             **listed,
         )
 

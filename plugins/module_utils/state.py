@@ -29,6 +29,8 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       held_ordinals: str              old primaries that are held back, comma separated; see operations/promote.py
       raw: {str: str}                 the ConfigMap's whole data
       uid: str, resource_version: str
+    backup_job: null, or              the CronJob <name>-backup
+      schedule: str, suspended: bool, last_scheduled: str|null, last_successful: str|null
     pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
       name: str, ordinal: int, uid: str, node: str|null, ip: str|null, phase: str, ready: bool, deleting: bool
       revision: str|null, image: str|null, image_id: str|null, restarts: int, created_at: str|null, started_at: str|null
@@ -106,6 +108,7 @@ def document(
     claims: Iterable[Object] = (),
     volumes: Iterable[Object] = (),
     nodes: Iterable[Object] = (),
+    backup_job: Object | None = None,
     kubelets: Mapping[str, list[str] | str] | None = None,
     silences: Mapping[str, float] | None = None,
     answers: Mapping[str, dict[str, Any]] | None = None,
@@ -128,6 +131,7 @@ def document(
         "api": {"version": str((version or {}).get("gitVersion", "")), "minor": _minor(version), "error": None},
         "statefulset": _statefulset(name, statefulset),
         "record": _record(record),
+        "backup_job": _backup_job(backup_job),
         "pods": [_pod(pod, ordinal, answers or {}) for pod, ordinal in our_pods(pods, name)],
         "claims": living,
         "volumes": _volumes(volumes, namespace, f"{claim_template}-{name}", {claim["uid"] for claim in living}),
@@ -255,6 +259,18 @@ def _record(item: Object | None) -> dict[str, Any] | None:
         "raw": dict(data),
         "uid": item["metadata"].get("uid"),
         "resource_version": item["metadata"].get("resourceVersion"),
+    }
+
+
+def _backup_job(item: Object | None) -> dict[str, Any] | None:
+    if item is None:
+        return None
+    status = item.get("status") or {}
+    return {
+        "schedule": item["spec"]["schedule"],
+        "suspended": bool(item["spec"].get("suspend", False)),
+        "last_scheduled": status.get("lastScheduleTime"),
+        "last_successful": status.get("lastSuccessfulTime"),
     }
 
 

@@ -66,10 +66,35 @@ def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] 
     ), None
 
 
+def job_note(state: sit.State) -> str | None:
+    """What is to be said of the scheduled job: that its last run failed, or that none is begun; None: all is well."""
+    job = state.get("backup_job")
+    if job is None:
+        return None
+    name = f"CronJob {state['namespace']}/{state['statefulset']['name']}-backup"
+    look = f"see kubectl describe job -n {state['namespace']} -l app.kubernetes.io/component=backup"
+    if job["suspended"]:
+        return f"The scheduled backup ({name}) is suspended, so none is made."
+    if job["last_scheduled"] is None:
+        return None  # its first time has not come
+    last, now = job["last_successful"], state["gathered_at"]
+    # Of a run that is at work, or did not succeed, the job's last time is later than that of its last success.
+    if last is not None and sit.seconds_between(job["last_scheduled"], last) >= 0:
+        return None
+    if sit.seconds_between(job["last_scheduled"], now) < RUN_SECONDS:
+        return None
+    since = f"{sit.seconds_between(last, now) / 3600:.0f} h ago" if last else "never"
+    return (
+        f"The scheduled backup ({name}) of {job['last_scheduled']} did not succeed; the last one that did was {since}: "
+        f"{look}."
+    )
+
+
 def _choice(pod: sit.Pod, why: str, at_primary: bool) -> dict[str, Any]:
     return {"pod": pod["name"], "cluster_id": pod["litefs"]["cluster_id"], "at_primary": at_primary, "why": why}
 
 
+RUN_SECONDS = 3600  # a run that began so long ago is over
 # How far the clock of whoever stamped a backup may have been ahead.
 AHEAD_SECONDS = 300
 

@@ -197,6 +197,8 @@ def choose_and_export(
     One after the other, and what was made stays: of those that ``failed`` there is {pod, problem: a sentence}.
     """
     document = site.look()
+    if note := backup.job_note(document):
+        warn(note)
     made: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     why = ""

@@ -22,6 +22,7 @@ from typing import Any
 
 from .. import identity
 
+OPERATIONS = ("scale", "replica_reset", "promote", "restore")
 KEY = "progress"
 IMPORTED = "imported"
 KEPT = 20  # imports that are remembered after their end
@@ -92,11 +93,11 @@ def rolled_back(progress: Mapping[str, Any], after: int) -> Progress:
     return left
 
 
-def others(progress: Mapping[str, Any], operation: str, known: Iterable[str]) -> list[str]:
-    """What other operations left unfinished, one sentence each."""
+def others(progress: Mapping[str, Any], operation: str = "") -> list[str]:
+    """What other operations than this one left unfinished, one sentence each."""
     return [
         f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run playbooks/{name}.yml again "
         f"afterwards as it was run then, or let it be forgotten with -e {CALL_OFF}={name}."
-        for name in known
+        for name in OPERATIONS
         if name != operation and isinstance(one := progress.get(name), dict)
     ]

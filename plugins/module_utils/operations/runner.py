@@ -12,7 +12,7 @@ from .. import identity, kube, litefs
 from . import act, backup, holding, progress, promote, reset, restore, scale, sqlitefile, transfer
 from . import situation as sit
 
-OPERATIONS = ("scale", "replica_reset", "promote", "restore")
+OPERATIONS = progress.OPERATIONS
 NEEDS = ("look", "export", "rescue")
 EXPORTS_OF_A_POD = 3
 POLL = 2.0
@@ -86,7 +86,7 @@ def plan(
     found = decide(operation, document, wishes, exports, volumes, file, memo, now)
     if found["refusal"]:
         raise Refused(found)
-    found["notes"] += progress.others(known, operation, OPERATIONS)
+    found["notes"] += progress.others(known, operation)
     return found
 
 

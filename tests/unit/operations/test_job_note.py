@@ -1,0 +1,60 @@
+"""A scheduled backup that is not made is said by whoever looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils import app_plan
+from ansible_collections.abaci.infra.plugins.module_utils.operations import backup
+from ansible_collections.abaci.infra.plugins.modules import litefs_backup, litefs_info
+from cases import site
+from factory_objects import wishes
+from fake_api import Cluster, database, run
+from playing import DATABASE
+
+NOW = "2026-01-02T12:00:00Z"
+
+
+def job(scheduled: str | None, successful: str | None, suspended: bool = False) -> dict[str, Any]:
+    times = {"lastScheduleTime": scheduled, "lastSuccessfulTime": successful}
+    return {
+        "metadata": {"name": "abaci-app-backup"},
+        "spec": {"schedule": "17 3 * * *", "suspend": suspended},
+        "status": {key: value for key, value in times.items() if value},
+    }
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (None, None),
+        (job(None, None), None),
+        (job("2026-01-02T03:17:00Z", "2026-01-02T03:18:00Z"), None),
+        (job("2026-01-02T11:30:00Z", "2026-01-01T03:18:00Z"), None),  # at work
+        (job("2026-01-02T03:17:00Z", "2026-01-01T03:18:00Z"), "did not succeed; the last one that did was 33 h ago"),
+        (job("2026-01-02T03:17:00Z", None), "the last one that did was never"),
+        (job("2026-01-02T03:17:00Z", "2026-01-02T03:18:00Z", suspended=True), "is suspended"),
+    ],
+    ids=["no job", "not yet", "well", "at work", "failed", "always failed", "suspended"],
+)
+def test_a_backup_that_is_not_made_is_said(item: Any, words: str | None) -> None:
+    document = site(backup_job=item, gathered_at=NOW)
+    note = backup.job_note(document)
+    assert (note is None) is (words is None) and (words or "") in (note or "")
+    assert (note in app_plan.plan(document, wishes())["notes"]) is (note is not None)
+
+
+def test_site_yml_and_backup_yml_read_it_from_the_cluster(tmp_path: Any) -> None:
+    api = Cluster(content=database("one"))
+    api.put(job("2026-01-02T03:17:00Z", "2026-01-01T03:18:00Z") | {"kind": "CronJob"})
+    assert backup.job_note(run(litefs_info, api, **DATABASE)["state"])
+    answer = run(litefs_backup, api, **DATABASE, directory=str(tmp_path))
+    assert "did not succeed" in str(answer["warnings"])
+
+
+def test_site_yml_says_which_operation_is_not_finished() -> None:
+    document = site()
+    document["record"]["raw"]["progress"] = '{"restore": {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}}'
+    notes = app_plan.plan(document, wishes())["notes"]
+    assert any("restore is not finished" in note and "operation_call_off=restore" in note for note in notes)

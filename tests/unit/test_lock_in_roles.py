@@ -1,0 +1,56 @@
+"""Who holds the lock while what: the tasks of the roles, in their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+LOCK = "abaci.infra.operation_lock"
+
+
+def tasks(path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((ROLES / path).read_text())
+    return found
+
+
+def flat(block: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tasks of a block and of those in it, as they run where nothing fails."""
+    return [one for task in block for one in ([task] if "block" not in task else flat(task["block"]))]
+
+
+def test_site_yml_and_absent_hold_the_lock_from_before_they_look_and_give_it_back_whatever_happens() -> None:
+    under = next(task for task in tasks("app/tasks/main.yml") if task.get("name") == "Under the lock")
+    assert "when" not in under
+    inside = flat(under["block"])
+    assert inside[0][LOCK].get("state", "held") == "held" and "when" not in inside[0]
+    included = {str(value) for task in inside for key, value in task.items() if key.endswith(("_tasks", "_role"))}
+    assert {"gather.yml", "plan.yml", "objects.yml", "statefulset.yml", "absent.yml"} <= included
+    (last,) = under["always"]
+    assert last[LOCK]["state"] == "released" and "when" not in last
+    outside = [task for task in tasks("app/tasks/main.yml") if task is not under]
+    assert not {"gather.yml", "objects.yml", "statefulset.yml"} & {
+        str(value) for one in outside for value in one.values()
+    }
+
+
+def test_the_statefulset_is_applied_only_while_the_lock_is_still_ours() -> None:
+    names = [LOCK if LOCK in task else task["name"] for task in tasks("app/tasks/statefulset.yml")]
+    assert names[names.index(LOCK) + 1] == "statefulset | Apply the StatefulSet"
+    (renewed,) = [task[LOCK] for task in tasks("app/tasks/statefulset.yml") if LOCK in task]
+    assert renewed == {"state": "renewed"}
+
+
+@pytest.mark.parametrize(("path", "first"), [("operation/tasks/act.yml", 1), ("backup/tasks/main.yml", 0)])
+def test_an_operation_takes_the_lock_first_and_gives_it_back_also_where_it_failed(path: str, first: int) -> None:
+    every = tasks(path)
+    outer = next((task["block"] for task in every if "block" in task and "rescue" not in task), every)
+    assert outer[first][LOCK].get("state", "held") == "held"
+    (work,) = [task for task in outer if "rescue" in task]
+    failed = work["rescue"][0][LOCK]
+    assert failed["state"] == "released" and str(failed["result"]).startswith("failed")
+    assert "ansible.builtin.fail" in work["rescue"][-1]
+    assert outer[-1][LOCK]["state"] == "released" and outer[-1][LOCK]["result"] == "done"

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: volume_rescue
-short_description: See which cluster a volume holds, or save its database, without LiteFS and without its claim
+short_description: See which cluster a volume holds, or save its database, without LiteFS
 description:
   - Runs a small pod on the volume's node that serves the volume's files read-only, reads through the Kubernetes API's
     port-forward, and removes the pod.
-  - Only for volumes that are a directory of a node, as those of local-path are.
+  - A volume that is a directory of a node, as those of local-path are, is mounted by its path. Any other is mounted
+    through its claim (read-only in the pod), where it has one and no pod runs on it.
   - With O(ordinals) the database of these pods' volumes is saved to O(directory) with a manifest. LiteFS must not run
     on them.
 extends_documentation_fragment: [abaci.infra.arguments.database]

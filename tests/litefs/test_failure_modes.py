@@ -373,3 +373,19 @@ def test_a_healthy_cluster_is_backed_up_from_a_replica(trio: Cluster) -> None:
     state = document(trio, trio.primary.cluster_id())
     choice, problem = backup.choose(state)
     assert problem is None and choice and choice["at_primary"] and choice["pod"] in ("abaci-app-1", "abaci-app-2")
+
+
+def test_fact_a_start_puts_a_wal_that_does_not_fit_aside_under_another_name_and_it_stays(
+    make_cluster: MakeCluster,
+) -> None:
+    """So an export from the files tries the database without it and with it, and goes by the checksum."""
+    primary = make_cluster(1).start().primary
+    primary.create("wal")
+    for statement in (GROW, "DELETE FROM records WHERE id > 3", "VACUUM"):
+        run_sql(primary, statement)
+    until(lambda: "fuse: panic in handler" in primary.log(), 10, "the panic")
+    primary.kill()
+    primary.unmount()
+    primary.start()
+    names = {path.name for path in (primary.data / "dbs" / DATABASE).iterdir()}
+    assert "wal.removed" in names and "wal" not in names, names

@@ -1,13 +1,14 @@
 """Looking into a volume whose LiteFS does not run: a small pod on its node serves the files, read-only. I/O.
 
-Used where a pod is held by its guard, and for kept volumes that no claim has. The volume is mounted by its path on the
-node, so no claim, no volume and no StatefulSet is touched.
+Used where a pod is held by its guard, and for kept volumes that no claim has. A volume that is a directory of a node is
+mounted by its path, so no claim, no volume and no StatefulSet is touched; any other is mounted through its claim.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import struct
 import time
 import urllib.parse
@@ -23,14 +24,54 @@ from .act import Site
 
 PORT = 20202
 _NOT_THERE = 404
+# SQLite's endings, and what LiteFS calls these files.
+FILES = {"": "database", "-wal": "wal", "-journal": "journal"}
+# Where LiteFS puts a WAL at a start that it does not fit, or that fails. It stays there, so it may be long out of date,
+# or what the database lacks (v0.5.14, tests/litefs).
+PUT_ASIDE = "wal.removed"
 
 
 class CannotLook(Exception):
     """The volume cannot be looked into; the message says why."""
 
 
+def source(site: Site, volume: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """How a pod gets at the volume: what stands in its spec.volumes, and where it has to run. Raises CannotLook."""
+    name = volume["name"]
+    if volume["path"] and volume["node"]:
+        node = site.api.get("v1", "Node", volume["node"])
+        if node is None or not is_ready(node):
+            raise CannotLook(f"volume {name} is on node {volume['node']}, which does not answer")
+        return {"hostPath": {"path": volume["path"], "type": "Directory"}}, {"nodeName": volume["node"]}
+    claim = site.api.get("v1", "PersistentVolumeClaim", volume["claim"], site.namespace)
+    if claim is None or claim["metadata"]["uid"] != volume["claim_uid"] or claim["metadata"].get("deletionTimestamp"):
+        raise CannotLook(f"volume {name} is no directory of a node, and no claim has it that it could be read through")
+    users = [pod for pod in site.api.list("v1", "Pod", site.namespace) if _uses(pod, volume["claim"])]
+    modes = set(claim["spec"].get("accessModes") or [])
+    for pod in users:
+        statuses = (pod.get("status") or {}).get("containerStatuses") or []
+        runs = any("running" in (status.get("state") or {}) for status in statuses)
+        if "ReadWriteOncePod" in modes or (runs and "ReadWriteMany" not in modes):
+            raise CannotLook(f"volume {name} is in use by pod {pod['metadata']['name']}")
+    # Not readOnly here, but in the container: a driver may else attach the volume so that nobody can write to it.
+    where = next((pod["spec"]["nodeName"] for pod in users if pod["spec"].get("nodeName")), None)
+    mount = {"persistentVolumeClaim": {"claimName": volume["claim"]}}
+    return mount, {"nodeName": where} if where and "ReadWriteMany" not in modes else {}
+
+
+def _uses(pod: Mapping[str, Any], claim: str) -> bool:
+    """Whether a pod that has not ended mounts a claim, other than to look into it."""
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return False
+    if (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "rescue":
+        return False
+    mounts = pod["spec"].get("volumes") or []
+    return any((one.get("persistentVolumeClaim") or {}).get("claimName") == claim for one in mounts)
+
+
 def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Sequence[str] = ()) -> dict[str, Any]:
-    """The pod that serves a volume's files. Nothing of the volume is writable for it."""
+    """The pod that serves a volume's files. Nothing of the volume is writable for it. Raises CannotLook."""
+    mount, where = source(site, volume)
     base = f"/data/dbs/{site.database}"
     listing = (
         f"mkdir -p /srv && ln -s /data /srv/data && ls {base}/ltx >/srv/ltx 2>/dev/null; "
@@ -45,7 +86,7 @@ def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Se
             "labels": {"app.kubernetes.io/managed-by": "abaci.infra", "app.kubernetes.io/component": "rescue"},
         },
         "spec": {
-            "nodeName": volume["node"],
+            **where,
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -69,7 +110,7 @@ def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Se
                     "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
                 }
             ],
-            "volumes": [{"name": "data", "hostPath": {"path": volume["path"], "type": "Directory"}}],
+            "volumes": [{"name": "data", **mount}],
         },
     }
 
@@ -84,11 +125,6 @@ def opened(
     site: Site, volume: Mapping[str, Any], image: str, timeout: float, pull_secrets: Sequence[str] = ()
 ) -> Iterator[str]:
     """The name of a pod that serves the volume's files. Raises CannotLook. The pod is gone afterwards."""
-    if not volume["path"] or not volume["node"]:
-        raise CannotLook(f"volume {volume['name']} is no directory of a node, so it can only be read through a claim")
-    node = site.api.get("v1", "Node", volume["node"])
-    if node is None or not is_ready(node):
-        raise CannotLook(f"volume {volume['name']} is on node {volume['node']}, which does not answer")
     pod = manifest(site, volume, image, pull_secrets)
     name = pod["metadata"]["name"]
     site.api.delete("v1", "Pod", name, site.namespace, grace_period_seconds=0)  # of a run that died
@@ -111,7 +147,8 @@ def opened(
             if time.monotonic() > deadline or status.get("phase") in ("Failed", "Succeeded"):
                 waiting = state.get("waiting") or state.get("terminated") or {}
                 why = status.get("message") or waiting.get("message") or waiting.get("reason") or "it did not start"
-                raise CannotLook(f"volume {volume['name']} on node {volume['node']} cannot be read ({why})")
+                place = f" on node {volume['node']}" if volume["node"] else ""
+                raise CannotLook(f"volume {volume['name']}{place} cannot be read ({why})")
             time.sleep(0.5)
         yield name
     finally:
@@ -203,28 +240,19 @@ def save(
         held = cluster_id(site, pod, time.monotonic() + 20)
         path = Path(folder) / "database"
         base = f"/data/dbs/{urllib.parse.quote(site.database)}"
-        for name, ending, needed in (("database", "", True), ("wal", "-wal", False), ("journal", "-journal", False)):
-            try:
-                transfer.download(
-                    site.api,
-                    site.namespace,
-                    pod,
-                    PORT,
-                    f"{base}/{name}",
-                    path.with_name(path.name + ending),
-                    timeout,
-                )
-            except kube.KubeError as exc:
-                if exc.status == _NOT_THERE and needed:
-                    return _nothing(volume, site, held)
-                if exc.status != _NOT_THERE:
-                    raise export.Failed(f"Volume {volume['name']} could not be exported: {exc}") from exc
+        for ending, name in FILES.items():
+            there = _fetch(site, volume, pod, f"{base}/{name}", path.with_name(path.name + ending), timeout)
+            if not ending and not there:
+                return _nothing(volume, site, held)
+        variants = [path]
+        aside = Path(folder) / "with" / "database-wal"
+        if not path.with_name("database-wal").exists():
+            aside.parent.mkdir()
+            if _fetch(site, volume, pod, f"{base}/{PUT_ASIDE}", aside, timeout):
+                shutil.copyfile(path, aside.with_name("database"))
+                variants.append(aside.with_name("database"))
         newest, shown = _newest(site, pod, base)
-        try:
-            sqlitefile.settle(path)
-            facts = sqlitefile.verify(path)
-        except sqlitefile.BadFile as exc:
-            raise export.Failed(f"The database in volume {volume['name']} {exc}; nothing was kept.") from exc
+        path, facts = best(variants, shown, volume["name"])
         return export.store(
             path,
             directory,
@@ -246,6 +274,40 @@ def save(
             encrypt,
             decrypt,
         )
+
+
+def best(variants: Sequence[Path], checksum: str | None, volume: str) -> tuple[Path, dict[str, Any]]:
+    """Of several copies of one database the first that has this checksum, else the first that is sound; with its facts.
+
+    Raises export.Failed where none is sound.
+    """
+    sound: list[tuple[Path, dict[str, Any]]] = []
+    problem: Exception | None = None
+    for path in variants:
+        try:
+            sqlitefile.settle(path)
+            facts = sqlitefile.verify(path)
+        except sqlitefile.BadFile as exc:
+            problem = problem or exc
+            continue
+        if facts["checksum"] == checksum:
+            return path, facts
+        sound.append((path, facts))
+    if sound:
+        return sound[0]
+    raise export.Failed(f"The database in volume {volume} {problem}; nothing was kept.")
+
+
+def _fetch(site: Site, volume: Mapping[str, Any], pod: str, url: str, target: Path, timeout: float) -> bool:
+    """Whether the file is there; then it is fetched."""
+    try:
+        transfer.download(site.api, site.namespace, pod, PORT, url, target, timeout)
+    except kube.KubeError as exc:
+        if exc.status != _NOT_THERE:
+            raise export.Failed(f"Volume {volume['name']} could not be exported: {exc}") from exc
+        target.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _nothing(volume: Mapping[str, Any], site: Site, held: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Copying a database out of a volume's folder, as when the cluster's API is gone: while LiteFS writes to it, and after."""
+"""Copying a database out of a volume's folder, as when the API is gone: while LiteFS writes to it, and after."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class Site:
     def look(self) -> dict[str, Any]:
         """The state document, with what only operations ask: what the rendered litefs.yml says.
 
-        rendered_ordinal: int|null (whom it names as primary), rendered_quiet: bool (it runs no command), rendered_at:
-        str|null (when it last changed).
+        rendered_ordinal: int|null (whom it names as primary), routed_ordinal: int|null (whom the primary's Service
+        selects), rendered_quiet: bool (it runs no command), rendered_at: str|null (when it last changed).
         """
         document = gather.gather(
             self.api, self.namespace, self.name, self.database, self.claim_template, self.port, self.timeout
@@ -59,6 +59,8 @@ class Site:
         rendered = self.api.get("v1", "ConfigMap", f"{self.name}-litefs", self.namespace)
         text = str(((rendered or {}).get("data") or {}).get("litefs.yml", ""))
         document["rendered_ordinal"] = retarget.primary_of(text, self.name)
+        service = self.api.get("v1", "Service", f"{self.name}-primary", self.namespace)
+        document["routed_ordinal"] = retarget.routed_to(service, self.name)
         document["rendered_quiet"] = retarget.is_quiet(text)
         changes = [entry.get("time") for entry in ((rendered or {}).get("metadata") or {}).get("managedFields") or []]
         document["rendered_at"] = max((str(time) for time in changes if time), default=None)
@@ -147,6 +149,20 @@ class Site:
             f"{self.name}-litefs",
             lambda found: retarget.config_map(found, self.name, ordinal, quiet),
         )
+
+    def divert(self, ordinal: int, seconds: float) -> None:
+        """Route writes to this pod, which answers 503 until it is primary, and wait until none arrive any more.
+
+        They have stopped when the primary's TXID stood still for 3 s, which Traefik takes to hear of it; a program in
+        the pod that goes on writing is waited for ``seconds``.
+        """
+        self._change("v1", "Service", f"{self.name}-primary", lambda found: retarget.service(found, self.name, ordinal))
+        deadline, still, last = time.monotonic() + seconds, 0, None
+        while still < 3 and time.monotonic() < deadline:
+            time.sleep(1.0)
+            position = litefs.primary_position(self.look(), self.database)
+            still = still + 1 if position == last else 0
+            last = position
 
     def put_lease(self, lease: Mapping[str, Any]) -> None:
         """Write the lock's Lease, if nobody else changed it meanwhile."""

@@ -266,7 +266,7 @@ def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod])
             return _refuse(problem)
         old = before["from"]
     name, pod = sit.pod_name(state, old), sit.pod_of(state, old)
-    if state.get("rendered_ordinal") != old:
+    if {state.get("rendered_ordinal"), state.get("routed_ordinal", old)} != {old}:
         # Before the record: it still holds the old primary back, and whoever restarts meanwhile is a replica.
         steps.append(sit.step("render", f"render the configuration for primary {name} again", ordinal=old, quiet=False))
     if before is not None:
@@ -362,15 +362,30 @@ def _planned(state: sit.State, record: identity.Record, wish: object) -> dict[st
     steps = [
         sit.step(
             "record",
-            f"record ordinal {target} as primary and hold back {leader['name']}: writes stop here",
+            f"record ordinal {target} as primary, and {leader['name']} as the one that is to be held back",
             primary_ordinal=target,
             held=hold,
             promote=json.dumps(before),
         ),
-        _stop(leader, "; the guard holds it back"),
+        *_quiesce(state, leader, target),
         *_hand_over(state, record, target, before),
     ]
     return _plan(None, steps, successor=target, notes=_order(state, target))
+
+
+def _quiesce(state: sit.State, old: sit.Pod, target: int) -> list[dict[str, Any]]:
+    """Stop the old primary of a planned move when no more writes arrive and the successor has all of them.
+
+    A LiteFS that is stopped under writes does not wait until its replicas have the last ones.
+    """
+    name = sit.pod_name(state, target)
+    steps = []
+    if state.get("routed_ordinal") != target:
+        say = f"route writes to {name}, which answers 503 until it is primary, and wait for the last of them"
+        steps.append(sit.step("divert", say, ordinal=target))
+    if old["litefs"]["is_primary"]:
+        steps.append(sit.step("wait_pod", f"wait until {name} has what {old['name']} has", ordinal=target, pod=name))
+    return [*steps, _stop(old, "; the guard holds it back")]
 
 
 def _hand_over(
@@ -439,7 +454,7 @@ def _continue_planned(
             "primary-node-gone",
         )
     if pod is None or not sit.held_back(pod):
-        stop = [_stop(pod, "; the guard holds it back")] if pod is not None else []
+        stop = _quiesce(state, pod, target) if pod is not None else []
         wait = sit.step("wait_guard", f"wait until the guard holds {name}", ordinal=old, pod=name)
         return _plan(
             None, [*stop, *([] if stop else [wait]), *_hand_over(state, record, target, before)], successor=target

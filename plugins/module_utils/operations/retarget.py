@@ -64,6 +64,13 @@ def service(found: Object, app: str, ordinal: int) -> None:
     found["spec"]["selector"][POD_NAME] = f"{app}-{ordinal}"
 
 
+def routed_to(found: Object | None, app: str) -> int | None:
+    """The ordinal that the Service <app>-primary selects."""
+    name = str((((found or {}).get("spec") or {}).get("selector") or {}).get(POD_NAME, ""))
+    match = re.fullmatch(rf"{re.escape(app)}-(\d+)", name)
+    return int(match[1]) if match else None
+
+
 def statefulset(found: Object, ordinal: int) -> None:
     """Change the StatefulSet: what its guard goes by where there is no record."""
     for container in found["spec"]["template"]["spec"].get("initContainers") or []:

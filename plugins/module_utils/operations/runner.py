@@ -314,6 +314,8 @@ def _do(
             site.wait_primary(one["ordinal"], cluster_id, seconds)
         else:
             site.wait_follows(one["ordinal"], document["rendered_ordinal"], one["uid"], seconds)
+    elif kind == "divert":
+        site.divert(one["ordinal"], min(seconds, 15))
     elif kind == "render":
         site.render(one["ordinal"], one["quiet"])
     elif kind == "record_restore":

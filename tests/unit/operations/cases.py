@@ -27,6 +27,7 @@ def site(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict
         document["record"]["held_ordinals"] = extra.get("held", "")
         document["record"]["raw"] |= {"heldOrdinals": extra["held"]} if extra.get("held") else {}
     document["rendered_ordinal"] = extra.get("rendered_ordinal", 0)
+    document["routed_ordinal"] = document["rendered_ordinal"]
     document["rendered_quiet"] = extra.get("rendered_quiet", False)
     document["rendered_at"] = extra.get("rendered_at", "2026-01-01T00:00:00Z")
     return document

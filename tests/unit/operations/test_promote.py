@@ -216,6 +216,8 @@ def test_a_planned_move_stops_the_writes_proves_the_last_transaction_and_ends_wi
     plan = decide(site(), to=2)
     assert kinds(plan) == [
         "record 2",
+        "divert 2",
+        "wait_pod 2",
         "stop 0",
         "record 2",
         "render 2",
@@ -228,7 +230,7 @@ def test_a_planned_move_stops_the_writes_proves_the_last_transaction_and_ends_wi
     first, proof, last = (one for one in plan["steps"] if one["do"] == "record")
     assert first["held"] == [0] and json.loads(first["promote"])["planned"]
     assert json.loads(proof["promote"])["equal"] and (last["held"], last["promote"]) == ([], None)
-    assert plan["steps"][1]["force"] is False and plan["loss"] is None
+    assert plan["steps"][3]["force"] is False and plan["loss"] is None
     assert kinds(decide(site(), to="0")) == []
 
 
@@ -242,7 +244,10 @@ def test_hazard_the_successor_of_a_planned_move_starts_only_with_the_very_last_t
     for other in (volume(A, 6), volume(B, 5), volume(A, 5, checksum="0" * 16), volume(problem="it cannot be read.")):
         assert "promote_call_off=true gives the role back" in decide(state, {"pvc-0": other})["refusal"], other
     running = begun(PLANNED, {0: make.node(primary=True)}, pods=[make.pod(n) for n in range(3)])
-    assert kinds(decide(running))[0] == "stop 0"
+    assert kinds(decide(running))[:3] == ["divert 1", "wait_pod 1", "stop 0"]
+    running["routed_ordinal"] = 1
+    assert kinds(decide(running))[:2] == ["wait_pod 1", "stop 0"]
+    assert kinds(decide(running, call_off=True))[:2] == ["render 0", "record 0"], "writes go to the old one again"
     assert kinds(decide(begun(PLANNED), call_off=True)) == ["record 0", "restart 0", "wait_followers"]
     done = begun(PLANNED | {"equal": True}, {1: make.node(primary=True)}, rendered_ordinal=1)
     assert kinds(decide(done)) == ["restart 2", "record 1", "restart 0", "wait_followers"]

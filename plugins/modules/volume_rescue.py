@@ -51,6 +51,10 @@ options:
     type: list
     elements: str
     default: []
+  holder:
+    description: Who has the lock (M(abaci.infra.operation_lock)), which is renewed meanwhile. Empty for nobody.
+    type: str
+    default: ""
   timeout:
     description: Seconds for one volume.
     type: int
@@ -93,7 +97,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, rescue
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, holding, rescue
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 
 
@@ -109,6 +113,7 @@ def main() -> None:
             "reason": {"type": "str", "default": "rescue"},
             "encrypt_command": arguments.COMMAND,
             "decrypt_command": arguments.COMMAND,
+            "holder": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
@@ -121,34 +126,35 @@ def main() -> None:
         module.fail_json(msg="ordinals needs directory: name a directory on the controller.")
     try:
         site = act.connect(options)
-        document = site.look()
-        known = {volume["name"]: volume for volume in document["volumes"]}
-        wanted = [known[name] for name in options["volumes"] if name in known]
-        pull_secrets = options["pull_secrets"]
-        volumes = rescue.look(site, wanted, options["image"], min(options["timeout"], 120), pull_secrets)
-        manifests = []
-        for ordinal in options["ordinals"]:
-            pod = sit.pod_of(document, ordinal)
-            if pod is not None and pod["litefs"]["reachable"]:
-                module.fail_json(msg=f"LiteFS runs in pod {pod['name']}: export it with litefs_backup instead.")
-            volume = sit.volume_of(document, sit.claim_of(document, ordinal))
-            if volume is None:
-                module.fail_json(msg=f"There is no volume of ordinal {ordinal} to save.")
-            directory = Path(options["directory"])
-            export.make_room(directory)
-            manifests.append(
-                rescue.save(
-                    site,
-                    volume,
-                    options["image"],
-                    directory,
-                    reason=options["reason"],
-                    encrypt=encrypt,
-                    decrypt=decrypt,
-                    timeout=options["timeout"],
-                    pull_secrets=pull_secrets,
+        with holding.Holding(site, options["holder"]):
+            document = site.look()
+            known = {volume["name"]: volume for volume in document["volumes"]}
+            wanted = [known[name] for name in options["volumes"] if name in known]
+            pull_secrets = options["pull_secrets"]
+            volumes = rescue.look(site, wanted, options["image"], min(options["timeout"], 120), pull_secrets)
+            manifests = []
+            for ordinal in options["ordinals"]:
+                pod = sit.pod_of(document, ordinal)
+                if pod is not None and pod["litefs"]["reachable"]:
+                    module.fail_json(msg=f"LiteFS runs in pod {pod['name']}: export it with litefs_backup instead.")
+                volume = sit.volume_of(document, sit.claim_of(document, ordinal))
+                if volume is None:
+                    module.fail_json(msg=f"There is no volume of ordinal {ordinal} to save.")
+                directory = Path(options["directory"])
+                export.make_room(directory)
+                manifests.append(
+                    rescue.save(
+                        site,
+                        volume,
+                        options["image"],
+                        directory,
+                        reason=options["reason"],
+                        encrypt=encrypt,
+                        decrypt=decrypt,
+                        timeout=options["timeout"],
+                        pull_secrets=pull_secrets,
+                    )
                 )
-            )
     except rescue.CannotLook as exc:
         module.fail_json(msg=f"Nothing was saved: {exc}.")
     except (export.Failed, kube.KubeError) as exc:

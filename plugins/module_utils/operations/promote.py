@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import identity, litefs
+from . import backup
 from . import situation as sit
 
 KEY = "promote"  # of the record: what was there before, as JSON {from: int, held: [int], planned: bool, equal: bool}
@@ -178,6 +179,14 @@ def _begin(
         and sit.txid(state, pod)
         and sit.fresh_export(exports, state["database"], pod["litefs"]["cluster_id"], _least(state, pod), now) is None
     ]
+    for name, problem in backup.failed(exports).items():
+        if name in export:
+            ordinal = name.rpartition("-")[2]
+            return _refuse(
+                f"{name} could not be exported ({problem.rstrip('.')}): see to that, or, where its database is "
+                f"damaged, give it up with -e '{{\"promote_without\": [{ordinal}]}}'; its volume is kept.",
+                **best,
+            )
     hold = sorted({record.primary_ordinal, *held, *given_up} - {successor["ordinal"]})
     before = {"from": record.primary_ordinal, "held": held, "planned": False, "equal": False}
     steps = [

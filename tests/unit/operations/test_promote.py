@@ -148,6 +148,20 @@ def test_a_copy_that_was_given_up_is_neither_exported_nor_promoted() -> None:
     assert plan["export"] == ["abaci-app-1"] and plan["successor"] == 1 and plan["steps"][0]["held"] == [0, 2]
 
 
+def test_a_copy_that_cannot_be_exported_is_named_with_the_word_that_goes_past_it() -> None:
+    """The others' exports are there already, and its volume is kept whatever happens."""
+    state = guarded(answers={2: alone(5)})
+    made = [export(), {"pod": "abaci-app-2", "problem": "it is corrupt."}]
+    assert promote.decide(state, ACCEPT, made, NOW, {"pvc-0": volume()})["refusal"] is None, (
+        "one export of its content is there"
+    )
+    made = [{"pod": "abaci-app-2", "problem": "it is corrupt."}]
+    refusal = promote.decide(state, ACCEPT, made, NOW, {"pvc-0": volume()})["refusal"]
+    assert "abaci-app-2 could not be exported (it is corrupt)" in refusal and '"promote_without": [2]' in refusal
+    without = promote.decide(state, {**ACCEPT, "without": [2]}, made, NOW, {"pvc-0": volume()})
+    assert without["refusal"] is None and without["export"] == ["abaci-app-1"]
+
+
 def test_hazard_only_a_pod_whose_node_was_named_off_is_ended_by_force() -> None:
     """promote_without names replicas: it is no word that the old primary's node is off."""
     nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2", ready=False)]

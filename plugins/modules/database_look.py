@@ -23,9 +23,9 @@ options:
     type: bool
     default: true
   timeout:
-    description: Seconds that the primary may take for the header.
+    description: Seconds that the primary may take for the header; a transaction that stays open that long is an error.
     type: int
-    default: 10
+    default: 30
 attributes:
   check_mode:
     description: In check mode the record is not written, and the result says whether it would be.
@@ -96,7 +96,7 @@ def main() -> None:
             **arguments.DATABASE,
             "mount": {"type": "path", "default": "/litefs"},
             "read_only": {"type": "bool", "default": True},
-            "timeout": {"type": "int", "default": 10},
+            "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
     )

@@ -314,6 +314,8 @@ class Site:
                 if pod is not None and pod["deleting"]:
                     problems.append(f"{name} is still stopping.")
                     continue
+                if pod is not None and sit.held_ahead(pod):
+                    raise NotDone(str(pod["init"]["message"]))
                 if pod is not None and pod["litefs"]["cluster_id"] not in (None, target["cluster_id"]):
                     raise NotDone(
                         f"{name} holds the cluster {pod['litefs']['cluster_id']}, not the primary's "

@@ -170,19 +170,19 @@ def _unread(
 ) -> str | None:
     """Why an old primary that is held back must be held further: what only its volume has may be in no export."""
     name, volume = _volume(state, ordinal), sit.volume_of(state, sit.claim_of(state, ordinal))
-    if ordinal not in sit.held(state) or name is None or name in given_up:
+    if not _is_held(state, ordinal) or name is None or name in given_up:
         return None
     word = f'give it up with -e \'{{"replica_reset_without": ["{name}"]}}\' (it is kept all the same)'
     if volume is not None and volume["node"] and sit.away(state, volume["node"]):
         return (
-            f"{sit.pod_name(state, ordinal)} was primary, and what only it has is on volume {name}, whose node "
+            f"{sit.pod_name(state, ordinal)} is held back, and what only it has is on volume {name}, whose node "
             f"{volume['node']} is away: bring that node back, or {word}."
         )
     made = [manifest for manifest in exports if manifest.get("volume_of") == ordinal]
     if made and _rescued(exports, ordinal, now) and not any(_proven(manifest) for manifest in made):
         return (
             f"The export {made[-1].get('path')} of volume {name} is sound, but nothing proves that it has the newest "
-            f"transactions of {sit.pod_name(state, ordinal)}, which was primary: look into it, and then {word}."
+            f"transactions of {sit.pod_name(state, ordinal)}, which is held back: look into it, and then {word}."
         )
     return None
 

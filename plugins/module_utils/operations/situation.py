@@ -278,6 +278,11 @@ def held_back(pod: Pod) -> bool:
     )
 
 
+def held_ahead(pod: Pod) -> bool:
+    """Whether the guard holds a replica back for what only its volume has: no wait ends that, and nobody lets it go."""
+    return held_back(pod) and "is held back: its volume" in (pod["init"]["message"] or "")
+
+
 def rolling(state: State) -> bool:
     """Whether the StatefulSet is being rolled out (by site.yml, Keel or a person)."""
     living = state["statefulset"]

@@ -327,7 +327,7 @@ END
 }
 
 hold_back() {
-    end "is held back: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml exports it and re-seeds it."
+    end "is held back: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
 }
 
 # A replica of the recorded cluster: it may start unless the running primary lacks what its volume holds.
@@ -390,7 +390,7 @@ read_record() {
     # An old primary whose role was moved away. As a replica its unreplicated tail would be thrown away without a word.
     case ",$(content "$GUARD_IDENTITY_DIR/heldOrdinals")," in
         *",$ordinal,"*)
-            end "is held back: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml exports it and re-seeds it."
+            end "is held back: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
             ;;
     esac
 }

@@ -285,7 +285,8 @@ def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_mo
 
 AHEAD = (
     f"abaci-app-2 is held back: its volume ends at TXID {9:016x} of sqlite.db, and the primary at 10.0.0.1 has TXID "
-    f"{5:016x} with other content; playbooks/replica_reset.yml exports it and re-seeds it. Nothing was changed."
+    f"{5:016x} with other content; playbooks/replica_reset.yml -e replica_reset_targets=[2] exports it and "
+    "re-seeds it. Nothing was changed."
 )
 
 

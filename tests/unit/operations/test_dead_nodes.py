@@ -36,6 +36,9 @@ def test_hazard_a_copy_that_runs_is_not_stopped_while_a_dead_one_stays() -> None
     assert destructive(scale.decide(without_node(1), 2, now=NOW, without=["1"])) == [("scale", 2)]
     assert destructive(scale.decide(without_node(1), 1, now=NOW)) == [("scale", 1)], "only the primary stays"
     assert destructive(scale.decide(without_node(2), 2, now=NOW)) == [("scale", 2)], "the dead one goes"
+    nodes = [make.kube_node(f"node-{n}", ready=n == 0) for n in range(3)]
+    both = site({1: gone(), 2: gone()}, nodes=nodes)
+    assert destructive(scale.decide(both, 2, now=NOW)) == [("scale", 2)], "no copy goes"
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -138,8 +138,11 @@ def test_hazard_a_replica_of_another_cluster_is_not_waited_for_in_vain() -> None
     site(api).wait_replicated(60, [2])
 
 
-def test_hazard_a_replica_that_is_held_for_what_only_it_has_ends_the_wait_with_the_guards_words() -> None:
+def test_hazard_a_replica_that_is_held_for_what_only_it_has_ends_the_wait_with_the_guards_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     api = Cluster()
+    monkeypatch.setattr(act.time, "sleep", lambda _seconds: pytest.fail("it waits"))
     words = "abaci-app-2 is held back: its volume ends at TXID 9 of sqlite.db, and the primary at x has TXID 5"
     api.put(make.held(2, words) | {"kind": "Pod"})
     api.node(2).running = False

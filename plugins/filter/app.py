@@ -34,6 +34,23 @@ def secret_values(wished: Mapping[str, Any], existing: Mapping[str, Any] | None,
     return filled
 
 
+def kept_secrets(
+    existing: Mapping[str, Any] | None, named: Mapping[str, Any] | Sequence[str], removed: Sequence[str]
+) -> dict[str, str]:
+    """See module_utils/values.py."""
+    kept: dict[str, str] = values.kept_secrets(existing, named, removed)
+    return kept
+
+
+def keyed_hash(text: str, key: str) -> str:
+    """See module_utils/values.py."""
+    try:
+        digest: str = values.keyed_hash(text, key)
+    except ValueError as exc:
+        raise AnsibleFilterError(str(exc)) from None
+    return digest
+
+
 def domain_problems(domains: str | Sequence[Any], variable: str = "app_domain") -> list[str]:
     """See module_utils/values.py."""
     problems: list[str] = values.domain_problems(domains, variable)
@@ -53,6 +70,8 @@ class FilterModule:
         return {
             "app_plan": app_plan,
             "domain_problems": domain_problems,
+            "kept_secrets": kept_secrets,
+            "keyed_hash": keyed_hash,
             "secret_values": secret_values,
             "template_hash": template_hash,
         }

@@ -6,12 +6,13 @@ described in state.py.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from . import identity, isolation, litefs
+from . import app_image, identity, isolation, litefs
 from .operations import backup, progress
 from .placement import may_run
 
@@ -52,6 +53,9 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         sysctls: [str]               names in the pod's securityContext; default none
         node_selector: {str: str}    of the pods; default none
         tolerations: [dict]          of the pods; default none
+        image: str                   app_image; default none, for which nothing is chosen
+        frozen: bool                 keel.sh/policy never is in force; default false
+        litefs_port, proxy_port: int compared with the pods' where given
         privileged: bool             app_privileged; default false
         user_namespace: bool|null    app_user_namespace; default null
         volumes: [dict]              app_volumes; default none
@@ -76,6 +80,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
                  patch: [str] (volumes of ours whose reclaim policy has to be set to Retain now)}
         isolation: {mode: user-namespace|device-plugin|privileged, reason: str,
                     without_device: [str] (nodes that may run the pods, where none offers the FUSE device)}
+        image: {text: str, pull: bool, pin: bool, running: bool, note: str}    see app_image.py
         notes: [str]                 sentences for the summary
     """
     unknown = sorted(set(wishes) - _WISHES)
@@ -110,6 +115,8 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
     notes += said
     chosen = isolation.decide(state, wishes)
     notes.append(_ISOLATION_SAYS[chosen.mode].format(reason=chosen.reason))
+    image = app_image.choose(state, str(wishes.get("image") or ""), bool(wishes.get("frozen")), decision.ordinal)
+    notes += [image.note] if image.note else []
     notes += (
         litefs.left_out(state)
         + held_back(state)
@@ -143,6 +150,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
             "reason": chosen.reason,
             "without_device": isolation.without_device(state, wishes),
         },
+        "image": dataclasses.asdict(image),
         "notes": notes,
     }
 
@@ -158,6 +166,10 @@ _ISOLATION_SAYS = {
 _WISHES = {
     "replicas",
     "primary_ordinal",
+    "image",
+    "frozen",
+    "litefs_port",
+    "proxy_port",
     "sysctls",
     "node_selector",
     "tolerations",
@@ -242,6 +254,14 @@ def immutable_changes(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> li
             wishes.get("pod_management_policy"),
         ),
     ]
+    for key, port in (("litefs_port", "litefs"), ("proxy_port", "proxy")):
+        now, wish = living["ports"].get(port), wishes.get(key)
+        if now is not None and wish is not None and int(wish) != now:
+            sentences.append(
+                f"app_{key} is {wish}, but the pods of {where} speak on {now}, and pods of two ports would not reach "
+                f"each other: set app_{key} back to {now}, or run site.yml with app_state: absent first, which keeps "
+                "the data."
+            )
     if template is not None:
         pairs += [
             ("storage_size", "the size of its volumes", template["storage"], wishes.get("storage_size")),

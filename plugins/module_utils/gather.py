@@ -48,6 +48,7 @@ def gather(
         nodes = pool.submit(api.list, "v1", "Node")
         backup_job = pool.submit(api.get, "batch/v1", "CronJob", f"{name}-backup", namespace)
         silences = pool.submit(node_silences, api)
+        former = pool.submit(former_policy, api, namespace, name, claim_template)
         listed = {
             "version": version.result(),
             "statefulset": statefulset.result(),
@@ -79,11 +80,25 @@ def gather(
             database,
             claim_template,
             namespace_exists=exists,
+            former_policy=former.result(),
             answers=answers,
             kubelets={node: answer.result() for node, answer in kubelets.items()},
             gathered_at=api.server_time(),
             **listed,
         )
+
+
+def former_policy(api: Any, namespace: str, name: str, claim_template: str) -> bool:
+    """Whether this application's policy for volumes is still there under its first name, which another may share."""
+    try:
+        found = api.get("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy", f"retain-{namespace}-{name}")
+    except KubeError as exc:
+        if exc.unknown_kind:
+            return False
+        raise
+    conditions = (found or {}).get("spec", {}).get("matchConditions") or []
+    text = " ".join(condition["expression"] for condition in conditions)
+    return f"'{namespace}'" in text and f"'^{claim_template}-{name}-[0-9]+$'" in text
 
 
 def outrun(answers: Mapping[str, Mapping[str, Any]], pod: str, database: str) -> bool:

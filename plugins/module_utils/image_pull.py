@@ -77,7 +77,8 @@ def pod(
                 {
                     "name": "pull",
                     "image": image,
-                    "imagePullPolicy": "Always",
+                    # A tag may have moved since this node had it; a digest cannot.
+                    "imagePullPolicy": "IfNotPresent" if "@sha256:" in image else "Always",
                     # Whether the image has it does not matter: to find out, the node needs the image.
                     "command": ["true"],
                     "resources": {

@@ -9,6 +9,7 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
     namespace: str
     namespace_exists: bool
     database: str                     the database file's name, for readers; all databases are listed below
+    former_policy: bool               the policy that makes volumes Retain has the name of version 0.1.0's first days
     api: {version: str, minor: int|null, error: str|null}     e.g. "v1.36.3+k3s1", 36; error: check mode went on
                                     without an API, so everything below is empty
     statefulset:
@@ -24,6 +25,7 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       service_name, pod_management_policy: str
       claim_templates: [{name: str, storage: str (quantity), storage_class: str|null, access_modes: [str]}]
       sysctls: [str]                  names that the pods ask for
+      ports: {str: int}               the ports of the container "app" by name
     record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
       state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, wished_primary_ordinal: str
       held_ordinals: str              old primaries that are held back, comma separated; see operations/promote.py
@@ -34,10 +36,11 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
     pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
       name: str, ordinal: int, uid: str, node: str|null, ip: str|null, phase: str, ready: bool, deleting: bool
       revision: str|null, image: str|null, image_id: str|null, restarts: int, created_at: str|null, started_at: str|null
-      waiting: {reason: str|null, message: str|null}   why the container "app" waits, or how it ended last
+      waiting: {reason: str|null, message: str|null}   why the container "app", or "pull", which is of its image, waits,
+                                      or how it ended last
       init: {name: str|null, state: str, message: str|null, exit_code: int|null, restarts: int}
-          the first init container that has not ended well: state none (there is none), done (all ended well),
-          waiting, running or failed; message from the termination message, else the waiting message
+          the first init container but "pull" that has not ended well: state none (there is none), done (all ended
+          well), waiting, running or failed; message from the termination message, else the waiting message
       scheduled: bool, unschedulable: str|null         the scheduler's message
       litefs:                         all null, or empty, where it is not reachable
         reachable: bool, error: str|null               why it is not reachable
@@ -81,6 +84,8 @@ WISHED_REPLICAS = "abaci.infra/wished-replicas"
 KEEL_POLICY = "keel.sh/policy"
 WISHED_KEEL_POLICY = "abaci.infra/wished-keel-policy"
 FUSE_RESOURCE = "squat.ai/fuse"
+# The init container that pulls a tag anew. It is the application's image, so its trouble is not the guard's.
+PULL = "pull"
 
 Object = Mapping[str, Any]
 
@@ -101,6 +106,7 @@ def document(
     claim_template: str,
     *,
     namespace_exists: bool = True,
+    former_policy: bool = False,
     version: Mapping[str, Any] | None = None,
     statefulset: Object | None = None,
     record: Object | None = None,
@@ -127,6 +133,7 @@ def document(
         "gathered_at": gathered_at or now(),
         "namespace": namespace,
         "namespace_exists": namespace_exists,
+        "former_policy": former_policy,
         "database": database,
         "api": {"version": str((version or {}).get("gitVersion", "")), "minor": _minor(version), "error": None},
         "statefulset": _statefulset(name, statefulset),
@@ -228,6 +235,7 @@ def _statefulset(name: str, item: Object | None) -> dict[str, Any]:
         "pod_management_policy": spec.get("podManagementPolicy"),
         "claim_templates": [_claim_template(claim) for claim in spec.get("volumeClaimTemplates") or []],
         "sysctls": [sysctl["name"] for sysctl in sysctls],
+        "ports": {port["name"]: port["containerPort"] for port in app.get("ports") or [] if port.get("name")},
     }
 
 
@@ -279,6 +287,7 @@ def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> di
     conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     statuses = status.get("containerStatuses") or []
     app = next((item for item in statuses if item.get("name") == "app"), statuses[0] if statuses else {})
+    inits = status.get("initContainerStatuses") or []
     scheduled = conditions.get("PodScheduled", {})
     return {
         "name": metadata["name"],
@@ -295,8 +304,8 @@ def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> di
         "restarts": app.get("restartCount", 0),
         "created_at": metadata.get("creationTimestamp"),
         "started_at": (app.get("state") or {}).get("running", {}).get("startedAt"),
-        "waiting": _why(app),
-        "init": _init(status.get("initContainerStatuses") or []),
+        "waiting": _why(next((item for item in inits if item.get("name") == PULL and not _ended_well(item)), app)),
+        "init": _init([item for item in inits if item.get("name") != PULL]),
         "scheduled": bool(spec.get("nodeName")),
         "unschedulable": scheduled.get("message") if scheduled.get("status") == "False" else None,
         "litefs": answers.get(metadata["name"]) or litefs.unreachable("it was not asked"),
@@ -315,12 +324,17 @@ def _why(container: Object) -> dict[str, Any]:
     }
 
 
+def _ended_well(container: Object) -> bool:
+    ended = (container.get("state") or {}).get("terminated")
+    return ended is not None and ended.get("exitCode") == 0
+
+
 def _init(statuses: list[Mapping[str, Any]]) -> dict[str, Any]:
     for item in statuses:
+        if _ended_well(item):
+            continue
         state = item.get("state") or {}
         ended = state.get("terminated") or {}
-        if "terminated" in state and ended.get("exitCode") == 0:
-            continue
         # Between two tries the container waits (CrashLoopBackOff), and what it said stands in its last state.
         last = (item.get("lastState") or {}).get("terminated") or {}
         said = ended.get("message") or last.get("message")

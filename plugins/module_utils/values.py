@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
 import ipaddress
 import re
 import secrets
@@ -37,6 +39,24 @@ def secret_values(wished: Mapping[str, Any], existing: Mapping[str, Any] | None,
         if not values.get(key):
             values[key] = secrets.token_urlsafe(length)
     return values
+
+
+def kept_secrets(
+    existing: Mapping[str, Any] | None, named: Mapping[str, Any] | Sequence[str], removed: Sequence[str]
+) -> dict[str, str]:
+    """Return what stays of a Secret's data (base64) though nobody names it: all but the ``named`` and ``removed`` keys.
+
+    A value that was made once stands nowhere else, and a shorter app_secrets is more often a slip than a wish.
+    """
+    gone = {*named, *removed}
+    return {key: str(value) for key, value in sorted((existing or {}).items()) if key not in gone}
+
+
+def keyed_hash(text: str, key: str) -> str:
+    """HMAC-SHA-256 in hexadecimal digits: says whether a secret changed, and nothing to who guesses it."""
+    if not key:
+        raise ValueError("A keyed hash needs a key.")
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def domain_problems(domains: str | Sequence[Any], variable: str = "app_domain") -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,8 @@ def test_hazard_match_tag_stands_on_the_workload_and_keel_watches_the_digest(bed
 @pytest.mark.parametrize(
     ("what", "allowed"),
     [
-        (("update", "statefulsets", "-n", "abaci"), True),
+        (("update", "statefulsets/abaci-app", "-n", "abaci"), True),
+        (("update", "statefulsets", "-n", "abaci"), False),
         (("list", "pods", "-n", "abaci"), True),
         (("update", "deployments", "-n", "abaci"), False),
         (("patch", "statefulsets", "-n", "abaci"), False),
@@ -135,29 +139,99 @@ def test_keels_annotations_survive_site_yml_which_has_nothing_to_do(bed: Bed) ->
     assert "keel.sh/update-time" in after["spec"]["template"]["metadata"]["annotations"]
 
 
-def test_a_freeze_by_hand_stays_over_site_yml_and_a_thaw_catches_up(bed: Bed, tmp_path: Path) -> None:
+def image_of(bed: Bed) -> str:
+    found: str = bed.get(*STATEFULSET)["spec"]["template"]["spec"]["containers"][0]["image"]
+    return found
+
+
+def test_a_freeze_by_hand_stays_over_site_yml_which_pins_what_runs_and_a_thaw_catches_up(
+    bed: Bed, tmp_path: Path
+) -> None:
     quick = ("--tags", "app", "-e", "keel_poll_schedule='@every 10s'")
     first = bed.playbook(*quick)
     assert first.rc == 0, first.output[-4000:]
+    running = versions(bed)
     bed.kubectl("annotate", *STATEFULSET, "keel.sh/policy=never", "--overwrite")
     run = bed.playbook(*quick)
-    assert run.rc == 0 and run.total("changed") == 0, run.output[-4000:]
+    assert run.rc == 0, run.output[-4000:]
     assert "keeps keel.sh/policy never" in run.output
-    running = versions(bed)
-    time.sleep(8)
+    assert "@sha256:" in image_of(bed)
+    again = bed.playbook(*quick)
+    assert again.rc == 0 and again.total("changed") == 0, again.output[-4000:]
     version = f"v{time.time_ns()}"
     push(bed, version, tmp_path)
     time.sleep(30)
     assert versions(bed) == running
     bed.kubectl("annotate", *STATEFULSET, "keel.sh/policy=force", "--overwrite")
+    thawed = bed.playbook(*quick)
+    assert thawed.rc == 0, thawed.output[-4000:]
     until(lambda: versions(bed) == {version}, ROLLOUT_S, "the image that was pushed while frozen", every=2)
 
 
-def test_a_freeze_in_the_inventory_and_back(bed: Bed) -> None:
-    for frozen, policy in ((True, "never"), (False, "force")):
-        run = bed.playbook("--tags", "app", "-e", f"keel_frozen={str(frozen).lower()}")
-        assert run.rc == 0, run.output[-4000:]
-        assert annotated(bed)["keel.sh/policy"] == policy
+@contextlib.contextmanager
+def without_registry(bed: Bed) -> Iterator[None]:
+    registry = f"abaci-{bed.name}-registry"
+    subprocess.run(["docker", "stop", "-t", "1", registry], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", "start", registry], check=True, capture_output=True)
+
+
+def back_within(bed: Bed, pod: str, seconds: float, restarts: int | None = None) -> float:
+    """Seconds until the pod answers again; with ``restarts`` the same pod, restarted once more."""
+    began = time.monotonic()
+
+    def up() -> bool:
+        found = next((one for one in bed.pods() if one["metadata"]["name"] == pod), None)
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            return False
+        status = (found["status"].get("containerStatuses") or [{}])[0]
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in found["status"].get("conditions", []))
+        return ready and (restarts is None or status["restartCount"] > restarts)
+
+    until(up, seconds, f"{pod} up again")
+    return time.monotonic() - began
+
+
+def restarts_of(bed: Bed, pod: str) -> int:
+    (found,) = (one for one in bed.pods() if one["metadata"]["name"] == pod)
+    return int(found["status"]["containerStatuses"][0]["restartCount"])
+
+
+def test_a_container_that_ends_while_the_registry_is_away_starts_what_is_on_the_node(bed: Bed) -> None:
+    before = restarts_of(bed, "abaci-app-0")
+    with without_registry(bed):
+        bed.in_pod("abaci-app-0", "kill", "1", check=False)
+        took = back_within(bed, "abaci-app-0", 60, before)
+    print(f"the primary was back {took:.1f} s after its end, without the registry")
+
+
+def test_frozen_in_the_inventory_a_broken_latest_and_no_registry_change_nothing(bed: Bed, tmp_path: Path) -> None:
+    running = versions(bed)
+    run = bed.playbook("--tags", "app", "-e", "keel_frozen=true")
+    assert run.rc == 0, run.output[-4000:]
+    assert annotated(bed)["keel.sh/policy"] == "never" and "@sha256:" in image_of(bed)
+    broken = application(images.Entry("usr/local/bin/litefs", b"#!/bin/sh\nexit 1\n", 0o755))
+    publish(bed, broken, f"{REPOSITORY}:latest", tmp_path)
+    try:
+        bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci", "--wait=true")
+        back_within(bed, "abaci-app-0", 60)
+        assert versions(bed) == running
+        before = restarts_of(bed, "abaci-app-0")
+        with without_registry(bed):
+            bed.in_pod("abaci-app-0", "kill", "1", check=False)
+            killed = back_within(bed, "abaci-app-0", 60, before)
+            bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci", "--wait=true")
+            deleted = back_within(bed, "abaci-app-0", 60)
+        print(f"frozen, without the registry: back {killed:.1f} s after its end, {deleted:.1f} s after its deletion")
+        assert max(killed, deleted) <= 15
+        assert versions(bed) == running
+    finally:
+        push(bed, f"v{time.time_ns()}", tmp_path)
+    run = bed.playbook("--tags", "app", "-e", "keel_frozen=false")
+    assert run.rc == 0, run.output[-4000:]
+    assert annotated(bed)["keel.sh/policy"] == "force" and "@" not in image_of(bed)
     run = bed.playbook()
     assert run.rc == 0 and run.total("changed") == 0, run.output[-4000:]
 

@@ -155,11 +155,50 @@ def test_what_the_application_takes_for_granted_are_the_other_roles_defaults() -
 def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     role = ROOT / "roles/app"
     named = re.findall(r"image: {{ (\w+) }}", (role / "templates/statefulset-abaci-app.yml.j2").read_text())
-    pulls = evaluate("app", "__app_pulls", app_image="a:1", app_guard_image="b:1")
-    assert sorted(set(named)) == sorted(pull["variable"] for pull in pulls)
+    tag = plan()["__app_plan"]
+    pulls = evaluate("app", "__app_pulls", app_image="a:1", app_guard_image="b:1", __app_plan=tag)
+    assert {name.removeprefix("__") for name in named} == {pull["variable"] for pull in pulls}
+    runs = {**tag, "image": {**tag["image"], "running": True}}
+    (only,) = evaluate("app", "__app_pulls", app_image="a:1", app_guard_image="b:1", __app_plan=runs)
+    assert only["variable"] == "app_guard_image"
     assert {pull["variable"]: pull["image"] for pull in pulls} == {"app_image": "a:1", "app_guard_image": "b:1"}
     tasks = yaml.safe_load((role / "tasks/statefulset.yml").read_text())
     names = [task["name"] for task in tasks]
     (pull,) = (task for task in tasks if "abaci.infra.image_pull_check" in task)
     assert pull["loop"] == "{{ __app_pulls }}" and pull["when"] == "__app_pods_change"
     assert names.index(pull["name"]) < names.index("statefulset | Apply the StatefulSet")
+
+
+@pytest.mark.parametrize(
+    ("policy", "last", "frozen", "expected"),
+    [
+        (None, None, False, False),
+        (None, None, True, True),
+        ("never", "force", False, True),
+        ("force", "never", True, False),
+    ],
+)
+def test_the_pods_are_frozen_where_the_policy_in_force_is_never(
+    policy: str | None, last: str | None, frozen: bool, expected: bool
+) -> None:
+    found = evaluate("app", "__app_wishes", keel_frozen=frozen, __app_info=living(policy, last))
+    assert found["frozen"] is expected and found["image"] == evaluate("app", "app_image")
+    assert (
+        evaluate("app", "__app_wishes", keel_frozen=True, keel_enabled=False, __app_info=living(None, None))["frozen"]
+        is False
+    )
+
+
+def test_frozen_from_the_first_start_is_what_was_pulled() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/app/tasks/statefulset.yml").read_text())
+    names = [task["name"] for task in tasks]
+    (freeze,) = (task for task in tasks if task.get("ansible.builtin.include_tasks") == "freeze.yml")
+    assert "__app_plan.image.pin" in freeze["when"]
+    pull, apply = (
+        "statefulset | Pull the images before anything that runs is touched",
+        "statefulset | Apply the StatefulSet",
+    )
+    assert names.index(pull) < names.index(freeze["name"]) < names.index(apply)
+    given = {"__app_plan": plan()["__app_plan"], "__app_pinned_image": "a:1@sha256:0"}
+    assert evaluate("app", "__app_image", **given) == "a:1@sha256:0"
+    assert evaluate("app", "__app_image_pull", **given) is False

@@ -20,6 +20,11 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "long_name": ({"app_name": "a" * 43}, ["app_name", "at most 42"]),
     "namespace": ({"app_namespace": "a_b"}, ["app_namespace a_b"]),
     "image": ({"app_image": "ghcr.io/a b"}, ["app_image"]),
+    "no_plugin": ({"traefik_flyreplay": False}, ["traefik_flyreplay is false", "set it to true"]),
+    "removed_and_set": (
+        {"app_secrets": {"A": "x"}, "app_secrets_removed": ["A"]},
+        ["app_secrets_removed names A", "keep it in one"],
+    ),
     "command": ({"app_command": " "}, ["app_command is empty"]),
     "command_dollar": ({"app_command": "node $FILE"}, ["app_command", "LiteFS expands $"]),
     "migrate_dollar": ({"app_migrate_command": "sh -c 'echo $$'"}, ["app_migrate_command", "LiteFS expands $"]),

@@ -6,8 +6,9 @@ import base64
 from typing import Any
 
 import pytest
+import yaml
 from evaluating import evaluate
-from rendering import Rendered, check_across, check_schema
+from rendering import ROOT, Rendered, check_across, check_schema
 
 Object = dict[str, Any]
 ALTERNATIVE: Object = {
@@ -24,6 +25,7 @@ ALTERNATIVE: Object = {
 
 
 def manifests(**variables: Any) -> dict[str, Object]:
+    variables = {"__keel_checksum_key": "a-key", **variables}
     objects = [
         evaluate("keel", "__keel_namespace_object", **variables),
         *evaluate("keel", "__keel_objects", **variables),
@@ -82,7 +84,7 @@ def test_rights_are_in_one_namespace_and_change_statefulsets_alone(variant: Obje
     verbs: dict[str, set[str]] = {}
     for rule in objects["Role"]["rules"]:
         for resource in rule["resources"]:
-            verbs[resource] = set(rule["verbs"])
+            verbs.setdefault(resource, set()).update(rule["verbs"])
     assert {name for name, allowed in verbs.items() if allowed - {"get", "list", "watch"}} == {"statefulsets"}
     assert verbs["statefulsets"] == {"get", "list", "watch", "update"}
     (subject,) = objects["RoleBinding"]["subjects"]
@@ -162,3 +164,38 @@ def test_switched_off_it_is_removed() -> None:
     made = {(item["kind"], item["metadata"]["name"]) for item in manifests(**{"keel_secrets": {"A": "b"}}).values()}
     removed = {(item["kind"], item["metadata"]["name"]) for item in evaluate("keel", "__keel_removed")}
     assert made - removed == {("Namespace", "keel")} and removed <= made
+
+
+def test_it_updates_no_other_workload_than_the_application() -> None:
+    (rule,) = [rule for rule in manifests(app_name="shop")["Role"]["rules"] if "update" in rule["verbs"]]
+    assert rule == {
+        "apiGroups": ["apps"],
+        "resources": ["statefulsets"],
+        "resourceNames": ["shop"],
+        "verbs": ["update"],
+    }
+
+
+def deployed(serves: str) -> Object:
+    env = [{"name": "POLL", "value": "true"}, {"name": "RESTRICTED_NAMESPACE", "value": serves}]
+    return {"resources": [{"spec": {"template": {"spec": {"containers": [{"name": "keel", "env": env}]}}}}]}
+
+
+def test_it_is_not_taken_from_another_site() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/keel/tasks/present.yml").read_text())
+    (refusal,) = (task for task in tasks if "ansible.builtin.assert" in task)
+    assert refusal["ansible.builtin.assert"]["that"] == "__keel_serves in ['', keel_watch_namespace]"
+    assert tasks.index(refusal) < [task["name"] for task in tasks].index("present | Apply the namespace")
+    assert evaluate("keel", "__keel_serves", __keel_running=deployed("abaci")) == "abaci"
+    assert evaluate("keel", "__keel_serves", __keel_running={"resources": []}) == ""
+    assert evaluate("keel", "__keel_serves") == ""
+
+
+def test_the_key_of_its_checksum_stays_and_stands_only_on_the_secret() -> None:
+    objects = manifests(**ALTERNATIVE)
+    secret = objects.pop("Secret")
+    assert secret["metadata"]["annotations"] == {"abaci.infra/checksum-key": "a-key"}
+    assert "a-key" not in repr(objects)
+    found = {"resources": [{"metadata": {"annotations": {"abaci.infra/checksum-key": "old"}}}]}
+    assert evaluate("keel", "__keel_checksum_key_living", __keel_secret_found=found) == "old"
+    assert evaluate("keel", "__keel_checksum_key_living", __keel_secret_found={"skipped": True}) == ""

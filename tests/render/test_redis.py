@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 
 def manifests(password: str = "geheim", **variables: Any) -> dict[str, Object]:
-    settled = {"values": {"password": password}, "made": []}
+    settled = {"values": {"password": password, "checksum-key": variables.pop("key", "a-key")}, "made": []}
     objects = [
         evaluate("redis", "__redis_secret", __redis_settled=settled, **variables),
         *evaluate("redis", "__redis_objects", __redis_settled=settled, **variables),
@@ -105,6 +105,8 @@ def test_the_pod_restarts_when_its_configuration_or_password_changes_and_only_th
         return str(template["metadata"]["annotations"]["abaci.infra/config-checksum"])
 
     assert checksum() == checksum(redis_storage_size="2Gi")
+    # Whoever may read pods could try out weak passwords on a plain hash.
+    assert checksum(key="other") != checksum()
     assert len({checksum(), checksum("b"), checksum(redis_maxmemory="1mb"), checksum("")}) == 4
 
 

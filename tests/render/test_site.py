@@ -83,7 +83,7 @@ def test_the_cluster_is_asked_before_any_host_is_touched_and_again_where_there_w
 def test_what_the_hosts_said_in_this_run_is_compared() -> None:
     kubeconfig = {"clusters": [{"cluster": {"certificate-authority-data": "YQ=="}}]}
     fetched = base64.b64encode(json.dumps(kubeconfig).encode()).decode()
-    known = {
+    known: dict[str, Any] = {
         "groups": {"k3s_server": ["a"], "k3s_agent": ["b"]},
         "hostvars": {"a": {}, "b": {"ansible_host": "192.0.2.2"}},
     }

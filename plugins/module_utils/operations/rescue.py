@@ -99,6 +99,7 @@ def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Se
                 {
                     "name": "files",
                     "image": image,
+                    "imagePullPolicy": "IfNotPresent",
                     "command": ["sh", "-c", f"{listing}; exec httpd -f -p {PORT} -h /srv"],
                     "securityContext": {
                         "runAsUser": 0,

@@ -10,6 +10,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import litefs, state
 A = "LFSCAAAAAAAAAAAAAAAA"
 B = "LFSCBBBBBBBBBBBBBBBB"
 NAMESPACE, NAME, DATABASE = "abaci", "abaci-app", "sqlite.db"
+IMAGE = "ghcr.io/antialias/soroban-abacus-flashcards:latest"
 SYSCTL = "net.ipv4.tcp_syn_retries"
 
 
@@ -95,7 +96,16 @@ def statefulset(replicas: int = 3, wished: int | str | None = 3, **spec: Any) ->
                 "metadata": {"labels": {"app": NAME}},
                 "spec": {
                     "securityContext": {"sysctls": [{"name": SYSCTL, "value": "2"}]},
-                    "containers": [{"name": "app", "image": "ghcr.io/antialias/soroban-abacus-flashcards:latest"}],
+                    "containers": [
+                        {
+                            "name": "app",
+                            "image": IMAGE,
+                            "ports": [
+                                {"name": "proxy", "containerPort": 8080},
+                                {"name": "litefs", "containerPort": 20202},
+                            ],
+                        }
+                    ],
                 },
             },
             "volumeClaimTemplates": [

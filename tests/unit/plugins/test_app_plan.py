@@ -430,6 +430,12 @@ def test_the_count_never_falls_below_the_primary() -> None:
         ({"pod_management_policy": "OrderedReady"}, "podManagementPolicy"),
         ({"claim_template": "data"}, "no volumeClaimTemplate data"),
         ({"claim_template": "litefs-data"}, None),
+        (
+            {"litefs_port": 20203},
+            "app_litefs_port is 20203.*speak on 20202.*set app_litefs_port back.*app_state: absent",
+        ),
+        ({"proxy_port": "8081"}, "app_proxy_port is 8081.*speak on 8080"),
+        ({"litefs_port": "20202", "proxy_port": 8080}, None),
     ],
 )
 def test_immutable_fields_are_refused_before_the_apply(wished: dict[str, str], words: str | None) -> None:

@@ -22,8 +22,8 @@ def test_another_document_is_refused(state: Any, words: str) -> None:
 
 
 def test_an_unknown_wish_is_named() -> None:
-    with pytest.raises(AnsibleFilterError, match="the wish image"):
-        FILTERS["app_plan"](living(), wishes(image="x"))
+    with pytest.raises(AnsibleFilterError, match="the wish colour"):
+        FILTERS["app_plan"](living(), wishes(colour="x"))
 
 
 def test_a_bad_secret_is_named_without_its_value() -> None:

@@ -1,0 +1,68 @@
+"""Which text the pods name their image by, and when it is pulled. Pure, over the state document (state.py).
+
+A digest is one build for ever: a node that has it asks no registry. A tag may move: each new pod pulls it anew,
+whatever it is called, by an init container of the same image, and a container that is restarted in its pod starts what
+the pod has pulled, also while the registry is away. Frozen means the digest that runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``text`` for the pods; ``pull``: each new pod pulls it; ``pin``: frozen, but only a pull shows the digest."""
+
+    text: str
+    pull: bool
+    pin: bool = False
+    running: bool = False  # the pods run this very digest already
+    note: str = ""
+
+
+def choose(state: Mapping[str, Any], image: str, frozen: bool, ordinal: int) -> Choice:
+    """``image`` is app_image, ``frozen`` whether keel.sh/policy is never, ``ordinal`` the primary's."""
+    if "@" in image:
+        return Choice(image, False)
+    if not frozen:
+        return Choice(image, True)
+    living = str(state["statefulset"]["image"] or "")
+    if living.startswith(f"{image}@"):
+        # Never looked up again while it is frozen, or a pod that got another build would move the others.
+        digest = living.partition("@")[2]
+    else:
+        digest = running_digest(state, image, ordinal) if living == image else ""
+    if not digest:
+        return Choice(image, True, pin=True)
+    note = (
+        f"The image is frozen at {digest}, which the pods run, until keel.sh/policy is force again and site.yml runs."
+    )
+    return Choice(f"{image}@{digest}", False, running=True, note=note)
+
+
+def running_digest(state: Mapping[str, Any], image: str, ordinal: int) -> str:
+    """The digest that the primary runs, else most of the ready pods; "" where none is known of this repository."""
+    found = {
+        pod["ordinal"]: pod["image_id"].partition("@")[2]
+        for pod in state["pods"]
+        if pod["ready"] and "@sha256:" in (pod["image_id"] or "") and _repository(pod["image_id"]) == _repository(image)
+    }
+    if ordinal in found:
+        return str(found[ordinal])
+    ((digest, _count),) = Counter(found[key] for key in sorted(found)).most_common(1) or [("", 0)]
+    return str(digest)
+
+
+def _repository(image: str) -> str:
+    """The repository of an image, with what a container runtime leaves out of Docker's own names."""
+    name = image.partition("@")[0].removeprefix("docker-pullable://")
+    head, slash, last = name.rpartition("/")
+    name = head + slash + last.partition(":")[0]
+    first = name.partition("/")[0]
+    if "/" not in name:
+        return f"docker.io/library/{name}"
+    return name if "." in first or ":" in first or first == "localhost" else f"docker.io/{name}"

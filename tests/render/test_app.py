@@ -830,7 +830,7 @@ def test_secrets_are_settled_and_rendered_without_a_word() -> None:
 
 
 def test_the_cluster_is_recorded_after_pods_that_change_and_after_a_first_start() -> None:
-    (main,) = (task["block"] for task in tasks_of("main.yml") if task["name"] == "Bring the application up")
+    main = up()
     (identity,) = (task for task in main if task.get("ansible.builtin.include_tasks") == "identity.yml")
     names = [task["name"] for task in main]
     assert names.index("StatefulSet") < names.index("Identity") < names.index("Verify")
@@ -851,6 +851,13 @@ def test_the_cluster_is_recorded_after_pods_that_change_and_after_a_first_start(
     ):
         given = {"__app_info": {"state": state}, "__app_pods_change": change, "__app_plan": plans[name]}
         assert condition(identity["when"], ansible_check_mode=check, **given) is wanted, (check, change, name)
+
+
+def up() -> list[dict[str, Any]]:
+    """The tasks that bring the application up, in their order."""
+    (locked,) = (task["block"] for task in tasks_of("main.yml") if task["name"] == "Under the lock")
+    (found,) = (task["block"] for task in locked if task["name"] == "Bring the application up")
+    return list(found)
 
 
 def condition(when: str | list[str], **variables: Any) -> bool:
@@ -994,16 +1001,16 @@ def test_volumes_are_kept_before_anything_is_applied_and_the_record_is_written_b
     None
 ):
     """A node that cannot run its pod, and a claim that is deleted meanwhile, cost neither record nor volume."""
-    role = ROOT / "roles/app/tasks"
-    block = next(task["block"] for task in yaml.safe_load((role / "main.yml").read_text()) if "block" in task)
-    names = [task["name"] for task in block]
+    names = [task["name"] for task in up()]
     assert names.index("Keep the data of volumes whose claim is deleted") < names.index("Objects")
-    tasks = yaml.safe_load((role / "statefulset.yml").read_text())
-    first, last = tasks[-2:]
+    tasks = {task["name"]: task for task in tasks_of("statefulset.yml")}
+    order = list(tasks)
+    first, last = tasks["statefulset | Record the first data"], tasks["statefulset | Wait for the pods"]
+    assert order.index(first["name"]) < order.index(last["name"])
     assert "'bootstrap'" in first["when"]
     wait, identity = first["block"]
     assert wait["abaci.infra.rollout_wait"]["without"] == (
         "{{ range(__app_plan.replicas) | difference([__app_plan.primary_ordinal]) }}"
     )
     assert identity["ansible.builtin.include_tasks"] == "identity.yml"
-    assert last["abaci.infra.rollout_wait"]["without"] == "{{ __app_plan.held }}"
+    assert last["abaci.infra.rollout_wait"]["without"] == "{{ __app_plan.held + __app_plan.away }}"

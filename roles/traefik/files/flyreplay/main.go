@@ -603,7 +603,7 @@ func (r *responder) decide(status int) {
 	current := r.rw.Header()
 	values := current.Values(header)
 	r.failed = r.fails != nil && r.fails(status)
-	r.replay = len(values) > 0 && !r.failed
+	r.replay = len(values) > 0
 	if !r.replay && !r.failed {
 		return
 	}

@@ -616,14 +616,15 @@ func TestAPodWithoutAConnectionIsPassedOverForAWhile(t *testing.T) {
 
 func TestWhereEveryPodIsAwayOneIsStillTried(t *testing.T) {
 	p := newPool(t, reading(), nil, closed(t), closed(t))
+	begin := time.Now()
 	for range 3 {
 		resp, _ := p.do(t, "GET", "/", nil, nil)
 		if resp.StatusCode != http.StatusBadGateway {
 			t.Errorf("got %d", resp.StatusCode)
 		}
 	}
-	if len(p.taken) < 4 {
-		t.Errorf("dialled %v", p.taken)
+	if len(p.taken) < 4 || time.Since(begin) > awayFor/2 {
+		t.Errorf("after %v, dialled %v", time.Since(begin), p.taken)
 	}
 }
 
@@ -663,19 +664,136 @@ func TestAReadThatWaitsForAPodThatDiedIsAnsweredByThePrimary(t *testing.T) {
 	}
 }
 
-func TestAVisitorWhoLeavesSaysNothingAboutThePod(t *testing.T) {
-	m := &middleware{pods: &pods{known: map[string]*pod{}}, budget: &budget{tokens: 1}, primary: "primary.example:80"}
-	m.next = http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
-		httptrace.ContextClientTrace(req.Context()).GetConn("192.0.2.1:8080")
-		<-req.Context().Done()
-		rw.WriteHeader(499)
+// alone is a reading route before a handler that stands for Traefik and all pods; the primary is away.
+func alone(next http.HandlerFunc) *middleware {
+	settings := reading()
+	made, err := New(context.Background(), next, settings, "test")
+	if err != nil {
+		panic(err)
+	}
+	m := made.(*middleware)
+	m.journal.write = func(string) {}
+	m.pods.lose(m.primary)
+	return m
+}
+
+func TestAVisitorWhoLeavesSaysNothingAboutThePodAndIsNotServedTwice(t *testing.T) {
+	for _, status := range []int{499, 502} {
+		asked := 0
+		m := alone(func(rw http.ResponseWriter, req *http.Request) {
+			asked++
+			httptrace.ContextClientTrace(req.Context()).GetConn("192.0.2.1:8080")
+			<-req.Context().Done()
+			rw.WriteHeader(status)
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(20*time.Millisecond, cancel)
+		got := httptest.NewRecorder()
+		m.ServeHTTP(got, httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+		if got.Code != status || asked != 1 || m.pods.isAway("192.0.2.1:8080") || len(m.pods.known) != 1 {
+			t.Errorf("got %d, asked %d times, known %v", got.Code, asked, m.pods.known)
+		}
+	}
+}
+
+func TestAReadWhosePodIsLostIsAskedAgainWhateverTheBudgetButNotAfterItsLastTry(t *testing.T) {
+	tries := 0
+	var m *middleware
+	m = alone(func(rw http.ResponseWriter, req *http.Request) {
+		tries++
+		trace := httptrace.ContextClientTrace(req.Context())
+		trace.GetConn("192.0.2.1:8080")
+		trace.GotConn(httptrace.GotConnInfo{Reused: true})
+		m.pods.lose("192.0.2.1:8080")
+		if req.Context().Err() != nil {
+			rw.WriteHeader(499)
+			return
+		}
+		rw.WriteHeader(200)
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(20*time.Millisecond, cancel)
+	m.budget.tokens = 0
 	got := httptest.NewRecorder()
-	m.ServeHTTP(got, httptest.NewRequest("GET", "/", nil).WithContext(ctx))
-	if got.Code != 499 || m.pods.isAway("192.0.2.1:8080") || len(m.pods.known) != 0 {
-		t.Errorf("got %d, known %v", got.Code, m.pods.known)
+	m.ServeHTTP(got, httptest.NewRequest("GET", "/", nil))
+	// Lost once, passed over until none is left to pass over, and the last try is waited for.
+	if got.Code != 200 || tries != 1+maxPassed+1 {
+		t.Errorf("got %d after %d tries", got.Code, tries)
+	}
+}
+
+func TestHeadersOfADroppedAnswerAreGoneAndThoseOfOthersStay(t *testing.T) {
+	tries := 0
+	m := alone(func(rw http.ResponseWriter, _ *http.Request) {
+		tries++
+		if tries == 1 {
+			rw.Header().Set("X-Early", "1")
+			rw.WriteHeader(502)
+			rw.Header().Set("X-Late", "1")
+			return
+		}
+		rw.WriteHeader(200)
+	})
+	got := httptest.NewRecorder()
+	got.Header().Set("X-Outer", "1")
+	m.ServeHTTP(got, httptest.NewRequest("GET", "/", nil))
+	if h := got.Result().Header; got.Code != 200 || h.Get("X-Outer") == "" || h.Get("X-Early")+h.Get("X-Late") != "" {
+		t.Errorf("%d %v", got.Code, h)
+	}
+}
+
+func TestAnAnswerThatIsBrokenOffLeavesNothingBehind(t *testing.T) {
+	m := alone(func(_ http.ResponseWriter, req *http.Request) {
+		trace := httptrace.ContextClientTrace(req.Context())
+		trace.GetConn("192.0.2.1:8080")
+		trace.GotConn(httptrace.GotConnInfo{})
+		panic(http.ErrAbortHandler)
+	})
+	func() {
+		defer func() { _ = recover() }()
+		m.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	}()
+	if len(m.pods.known) != 1 {
+		t.Errorf("known %v", m.pods.known)
+	}
+}
+
+func TestWhatAConnectionSaysAboutAPod(t *testing.T) {
+	p := &pods{known: map[string]*pod{}}
+	visitor := func() *visit { return &visit{visitor: context.Background(), cancel: func() {}} }
+	p.lose("192.0.2.1:1")
+	kept := visitor()
+	p.enter(kept, "192.0.2.1:1")
+	p.connected(kept, true)
+	if !p.isAway("192.0.2.1:1") {
+		t.Error("one that was kept says nothing")
+	}
+	p.leave(kept)
+	before := p.known["192.0.2.1:1"].until
+	over := visitor()
+	over.passOver = true
+	p.enter(over, "192.0.2.1:1")
+	p.leave(over)
+	if !over.over || p.known["192.0.2.1:1"].until != before {
+		t.Error("passing over says nothing, either")
+	}
+	fresh := visitor()
+	p.enter(fresh, "192.0.2.1:1")
+	p.connected(fresh, false)
+	if p.isAway("192.0.2.1:1") {
+		t.Error("a new one shows that the pod is there")
+	}
+	// Go goes on to another connection where a kept one turns out dead.
+	p.enter(fresh, "192.0.2.2:1")
+	p.connected(fresh, false)
+	p.leave(fresh)
+	if len(p.known) != 0 {
+		t.Errorf("known %v", p.known)
+	}
+}
+
+func TestTheBudgetDoesNotPileUp(t *testing.T) {
+	b := &budget{tokens: budgetBurst, filled: time.Now().Add(-time.Hour)}
+	if !b.take() || b.tokens > budgetBurst {
+		t.Errorf("%v tokens", b.tokens)
 	}
 }
 

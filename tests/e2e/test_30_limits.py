@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections import Counter
 from typing import Any
 
 import pytest
-from sitebed import Bed
+from sitebed import Bed, until
 
 FLOOD = 800  # requests over connections that stay open; the site allows a burst of 100 and 50 a second
 
@@ -73,3 +74,15 @@ def test_one_client_is_limited_while_another_is_served(bed: Bed, clients: tuple[
     answers = statuses(flood)
     assert answers["429"] > 0 and answers["200"] >= 100, answers
     assert set(answers) == {"200", "429"}, answers
+
+
+def test_the_access_log_has_paths_and_not_the_codes_of_sign_in_callbacks(bed: Bed) -> None:
+    path = f"/api/auth/callback/{secrets.token_hex(8)}"
+    code = secrets.token_hex(8)
+    bed.edge("GET", f"{path}?code={code}&state=x")
+
+    def log() -> str:
+        return bed.kubectl("logs", "-n", "kube-system", "-l", "app.kubernetes.io/name=traefik", "--tail=200")
+
+    until(lambda: path in log(), 20, "the request is in the log")
+    assert code not in log()

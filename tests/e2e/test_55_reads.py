@@ -14,7 +14,7 @@ RATE = 20
 SLOWEST_HUNDREDTH_S = 1.5
 # From the loss of power until the cluster has noticed and taken the pod out of the Service, and well beyond.
 AROUND_A_LOSS_S = 96
-# What a restart of the primary costs writes. It stops, starts again on the same node, and is asked by its probe every 2 s.
+# What a restart of the primary costs writes: it stops, starts again on its node, and is asked by its probe every 2 s.
 WRITE_GAP_S = 10
 
 

@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "operator": {"app_domain": "abaci.localhost", "app_https_port": 8443, **OPERATOR, **plan()},
     "other": {
         "app_retry_reads": False,
+        "app_pre_stop_seconds": 0,
         "app_name": "shop",
         "app_namespace": "market",
         "app_config_name": "shop-config",
@@ -636,6 +637,7 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
     limits = defaults.one("Middleware", "rate-limit")["spec"]["rateLimit"]
     assert (limits["average"], limits["burst"]) == (50, 100)
     assert defaults.one("Middleware", "in-flight-req")["spec"]["inFlightReq"]["amount"] == 100
+    assert app(defaults)["lifecycle"] == {"preStop": {"sleep": {"seconds": 1}}}
     assert defaults.one("Middleware", "hsts")["spec"]["headers"] == {
         "stsSeconds": 63072000,
         "stsIncludeSubdomains": False,
@@ -673,6 +675,7 @@ def test_other_names_ports_and_ordinal(other: Rendered) -> None:
     assert env(other)["DATABASE_URL"] == "/litefs/shop.sqlite3"
     assert pod(other)["imagePullSecrets"] == [{"name": "registry-login"}]
     assert pod(other)["nodeSelector"] == {"disk": "fast"}
+    assert "lifecycle" not in app(other)
     assert other.names("IngressRoute") == ["shop-writes"]
     for middleware in ("shop-fly-replay", "shop-fly-replay-writes"):
         plugin = other.one("Middleware", middleware)["spec"]["plugin"]["flyreplay"]

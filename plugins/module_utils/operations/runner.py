@@ -63,8 +63,11 @@ def recall(
         without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
         plan = reset.decide(document, wishes["targets"], [], {}, now, without, off)
         touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
-        # The claim that is there now may be the new one of a run that died.
-        return {"claims": {**reset.remember(document, touched)["claims"], **(kept.get("claims") or {})}}
+        # The claim that is there now may be the new one of a run that died. One that it did not come to counts only
+        # where something is still wrong with its pod: it may be well again since.
+        untouched = {claim["uid"] for claim in document["claims"] if not claim["deleting"]}
+        begun = {number: uid for number, uid in (kept.get("claims") or {}).items() if uid not in untouched}
+        return {"claims": {**reset.remember(document, touched)["claims"], **begun}}
     if operation == "restore":
         return {**kept, progress.IMPORTED: known.get(progress.IMPORTED) or []}
     return kept
@@ -173,7 +176,8 @@ def _step(
         site.raise_low_water()
         if operation in known:
             targets = found["targets"] if operation == "replica_reset" else None
-            site.write_record({progress.KEY: progress.text(progress.ended(known, operation, targets))})
+            mine = progress.begun(known, operation, {} if operation == "restore" else memo, now, holder)
+            site.write_record({progress.KEY: progress.text(progress.ended(mine, operation, targets))})
         return {**answer, "done": True, "did": site.left}
     acted = False
     for one in found["steps"]:

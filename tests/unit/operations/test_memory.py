@@ -239,6 +239,22 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_by_one
     assert api.node(2).cluster == make.A and "replica_reset" not in progress(api)
 
 
+def test_a_replica_that_an_unfinished_run_did_not_come_to_and_that_is_well_again_is_left_alone(folder: Path) -> None:
+    api = site()
+    mismatch(api, 1)
+    mismatch(api, 2)
+    died = {"targets": "mismatched", "without": []}
+    operate(
+        api, "replica_reset", died, folder, killed=lambda answer: "delete pod abaci-app-1" in str(answer.get("did"))
+    )
+    assert set(progress(api)["replica_reset"]["claims"]) == {"1", "2"}
+    claim = (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-2") or {})["metadata"]["uid"]
+    api.node(2).cluster = make.A
+    assert operate(api, "replica_reset", died, folder).rc == 0
+    assert (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-2") or {})["metadata"]["uid"] == claim
+    assert "replica_reset" not in progress(api)
+
+
 def test_a_progress_that_nobody_can_read_stops_every_operation(folder: Path) -> None:
     api = site()
     api.record()["progress"] = "{"

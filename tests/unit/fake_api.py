@@ -34,6 +34,7 @@ from unittest import mock
 
 import factory_objects as make
 import urllib3
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.abaci.infra.plugins.module_utils import kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import sqlitefile
@@ -551,10 +552,16 @@ class Cluster(FakeApi):
 
 
 def run(module: Any, api: FakeApi | None, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
-    """A module's main() on this API (None: none is connected to): what it answers, ``failed`` where it failed."""
+    """A module's main() on this API (None: none is connected to): what it answers, ``failed`` where it failed.
+
+    ``warnings`` is a list, maybe empty: in the process of a controller Ansible would print them instead.
+    """
     arguments = {"kubeconfig": "/nowhere"} | arguments if api is not None else arguments
     said = io.StringIO()
+    warned: list[str] = []
     with contextlib.ExitStack() as stack:
+        warn = mock.patch.object(AnsibleModule, "warn", lambda _self, text, **_options: warned.append(text))
+        stack.enter_context(warn)
         if api is not None:
             stack.enter_context(mock.patch.object(kube, "connect", lambda *_arguments, **_options: api))
         stack.enter_context(patch_module_args(arguments | {"_ansible_check_mode": check}))
@@ -562,7 +569,7 @@ def run(module: Any, api: FakeApi | None, *, check: bool = False, **arguments: A
         stack.enter_context(contextlib.suppress(SystemExit))
         module.main()
     answer: dict[str, Any] = json.loads(said.getvalue())
-    return answer
+    return {**answer, "warnings": warned}
 
 
 @contextlib.contextmanager

@@ -61,7 +61,9 @@ class Pods:
             "GUARD_TERMINATION_LOG": str(self.folder / "termination"),
             "GUARD_BUSYBOX": str(self.busybox()),
         }
-        return subprocess.Popen(["busybox", "sh", GUARD], env=env, stderr=subprocess.PIPE, text=True)
+        # As in the pod: root that has dropped every capability.
+        without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+        return subprocess.Popen([*without, "busybox", "sh", GUARD], env=env, stderr=subprocess.PIPE, text=True)
 
     def ask(self, node: Node, patience: int = 1) -> tuple[int, str]:
         """Exit code and log of a guard that ends."""

@@ -141,7 +141,7 @@ def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbo
 def remove_kept_volumes(bed: Bed) -> None:
     for volume in bed.get("pv")["items"]:
         name, claim = volume["metadata"]["name"], volume["spec"].get("claimRef", {}).get("name")
-        if volume["status"]["phase"] == "Released" and claim == "litefs-data-abaci-app-0":
+        if volume["status"]["phase"] == "Released" and claim and claim.startswith("litefs-data-abaci-app-"):
             bed.kubectl("patch", "pv", name, "-p", '{"spec": {"persistentVolumeReclaimPolicy": "Delete"}}')
 
 

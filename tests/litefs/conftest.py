@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +82,23 @@ def site(request: pytest.FixtureRequest, litefs: Path, tmp_path_factory: pytest.
         yield cluster.with_app(request.param).start()
     finally:
         cluster.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many damaged volumes were tried, and what came of them (test_damaged_volumes.py)."""
+    found: Counter[str] = Counter()
+    lost = 0
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        if report.when == "call":
+            found.update(str(value) for key, value in report.user_properties if key == "volume")
+            lost += sum(int(str(value)) for key, value in report.user_properties if key == "lost")
+    if not found:
+        return
+    guarded = Counter(key.split()[2] for key in found.elements())
+    terminalreporter.write_line(
+        f"damaged volumes: {found.total()} tried; the guard refused {guarded['refuses']} and let {guarded['starts']} "
+        f"start; {lost} rows were lost on the copy with the highest position"
+    )
+    for key, count in sorted(found.items()):
+        whose, did, said = key.split()
+        terminalreporter.write_line(f"    {whose}: LiteFS {did}, the guard {said}: {count}")

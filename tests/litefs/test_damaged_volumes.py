@@ -5,7 +5,7 @@ and on that of a replica which is ahead of its primary; in both journal modes. L
 
     keeps     every row is on both nodes after the application's migration and one more write
     loses     rows are missing afterwards
-    splits    the other node does not follow any more
+    splits    the other node does not follow any more, or no write can be committed
     refuses   it does not start, so nothing is lost
 
 The guard has to refuse what is lost or split, and to let through what is kept, but for what nothing proves. What LiteFS
@@ -123,14 +123,16 @@ def wal(node: Node) -> Path:
 class Kind:
     """A damage, what LiteFS does on a primary's and on a replica's volume, and what the guard says of the primary's.
 
-    ``guard`` None: it has to refuse exactly what LiteFS loses or splits. ``modes``: journal modes in which there is
-    such a thing.
+    ``guard`` None: it has to refuse exactly what LiteFS loses or splits. ``wal``: what LiteFS does in WAL mode on the
+    primary's, where it differs. ``modes``: journal modes in which there is such a thing; ``replica`` None: not on a
+    replica's, whose WAL LiteFS keeps empty.
     """
 
     damage: Callable[[Node], object]
     primary: str
-    replica: str = "keeps"
+    replica: str | None = "keeps"
     guard: str | None = None
+    wal: str | None = None
     modes: tuple[str, ...] = ("delete", "wal")
 
 
@@ -152,7 +154,9 @@ KINDS = {
     "cut to half": Kind(
         lambda node: cut(file(node), file(node).stat().st_size // 2 // PAGE * PAGE), "refuses", "refuses"
     ),
-    "cut within its last page": Kind(lambda node: cut(file(node), file(node).stat().st_size - 1000), "keeps"),
+    "cut within its last page": Kind(
+        lambda node: cut(file(node), file(node).stat().st_size - 1000), "keeps", wal="refuses"
+    ),
     "longer by less than a page": Kind(
         lambda node: file(node).write_bytes(file(node).read_bytes() + b"x" * 1000), "keeps"
     ),
@@ -169,13 +173,15 @@ KINDS = {
     ),
     "another sound database in its place": Kind(lambda node: another_database(file(node)), "refuses", "refuses"),
     # the transaction files
-    "no transaction file": Kind(without_ltx(lambda node: None), "loses"),
-    "no transaction file, another database": Kind(without_ltx(lambda node: another_database(file(node))), "loses"),
+    "no transaction file": Kind(without_ltx(lambda node: None), "splits"),
+    "no transaction file, another database": Kind(
+        without_ltx(lambda node: another_database(file(node))), "loses", wal="splits"
+    ),
     "no transaction file, a page in the middle is zero": Kind(
-        without_ltx(lambda node: overwrite(file(node), 10 * PAGE, bytes(PAGE))), "loses"
+        without_ltx(lambda node: overwrite(file(node), 10 * PAGE, bytes(PAGE))), "splits"
     ),
     "no transaction file, of another page size": Kind(
-        without_ltx(lambda node: another_database(file(node), 1024)), "loses", "refuses"
+        without_ltx(lambda node: another_database(file(node), 1024)), "loses", "refuses", wal="splits"
     ),
     "the newest transaction file is missing": Kind(lambda node: ltx(node)[-1].unlink(), "loses"),
     "the newest transaction file is cut": Kind(
@@ -190,20 +196,20 @@ KINDS = {
         lambda node: (folder(node) / "ltx" / "backup.ltx").write_bytes(b"x"), "keeps"
     ),
     # WAL and journal
-    "the WAL is missing": Kind(lambda node: wal(node).unlink(), "refuses", modes=("wal",)),
-    "the WAL is empty": Kind(lambda node: cut(wal(node), 0), "refuses", modes=("wal",)),
+    "the WAL is missing": Kind(lambda node: wal(node).unlink(), "refuses", replica=None, modes=("wal",)),
+    "the WAL is empty": Kind(lambda node: cut(wal(node), 0), "refuses", replica=None, modes=("wal",)),
     "the WAL is cut in the middle": Kind(
-        lambda node: cut(wal(node), wal(node).stat().st_size // 2), "refuses", modes=("wal",)
+        lambda node: cut(wal(node), wal(node).stat().st_size // 2), "refuses", replica=None, modes=("wal",)
     ),
     "the WAL is cut within its last transaction": Kind(
-        lambda node: cut(wal(node), wal(node).stat().st_size - 2000), "keeps", modes=("wal",)
+        lambda node: cut(wal(node), wal(node).stat().st_size - 2000), "keeps", replica=None, modes=("wal",)
     ),
     "the WAL of another database": Kind(wal_of_another, "refuses", modes=("wal",)),
     "the WAL is named wal.removed": Kind(
-        lambda node: wal(node).rename(folder(node) / "wal.removed"), "refuses", modes=("wal",)
+        lambda node: wal(node).rename(folder(node) / "wal.removed"), "refuses", replica=None, modes=("wal",)
     ),
     "the WAL and every transaction file are missing": Kind(
-        without_ltx(lambda node: wal(node).unlink()), "loses", modes=("wal",)
+        without_ltx(lambda node: wal(node).unlink()), "splits", replica=None, modes=("wal",)
     ),
     "a WAL where none should be": Kind(wal_of_another, "keeps", modes=("delete",)),
     "a wal.removed beside it": Kind(lambda node: (folder(node) / "wal.removed").write_bytes(os.urandom(9000)), "keeps"),
@@ -317,23 +323,31 @@ def _made(cluster: Cluster, mode: str, root: Path) -> Volumes:
         for number in range(BULK):
             db.execute("INSERT INTO records (body) VALUES (?)", (f"bulk {number} {'x' * 2000}",))
         db.execute("COMMIT")
-    # In WAL mode the last connection that closes empties the WAL: this one stays open until the process is killed.
-    with primary.database() as db, cluster.replicas[0].database() as reader:
-        for number in range(SINGLE - 1):
-            db.execute("INSERT INTO records (body) VALUES (?)", (f"single {number}",))
-        cluster.wait_replicated()
-        shutil.copytree(primary.data, root / "kept" / "older")
-        db.execute("INSERT INTO records (body) VALUES ('the last')")
-        reader.execute("SELECT count(*) FROM records").fetchone()
-        cluster.wait_replicated()
-        cluster_id, txid = primary.cluster_id(), primary.position()[0]
-        for node in cluster.nodes:
-            node.kill()
-        for node in cluster.nodes:
-            shutil.copytree(node.data, root / "kept" / node.name)
-        # Within: a connection that closes would ask a mount that is dead.
-        for node in cluster.nodes:
-            node.unmount()
+    # In WAL mode the last connection that closes empties the WAL: these end without closing.
+    hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(len(list(c.execute('SELECT 1 FROM records'))))"
+    holders = [
+        subprocess.Popen(
+            [sys.executable, "-uc", f"{hold}; sys.stdin.read()", node.mount / DATABASE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for node in cluster.nodes
+    ]
+    for holder in holders:
+        assert holder.stdout and holder.stdout.readline().strip() == b"60"
+    primary.insert(*(f"single {number}" for number in range(SINGLE - 1)))
+    cluster.wait_replicated()
+    shutil.copytree(primary.data, root / "kept" / "older")
+    primary.insert("the last")
+    cluster.wait_replicated()
+    cluster_id, txid = primary.cluster_id(), primary.position()[0]
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
+    for node in cluster.nodes:
+        node.kill()
+        node.unmount()
+        shutil.copytree(node.data, root / "kept" / node.name)
     return Volumes(cluster, Pods(cluster, root), root / "kept", cluster_id, txid)
 
 
@@ -352,6 +366,12 @@ def launched(node: Node, seconds: float = 6) -> bool:
             return False
         time.sleep(0.05)
     return False
+
+
+def content(node: Node) -> dict[str, bytes]:
+    """What is on the volume, but for the file by which the guard remembers."""
+    files = [path for path in node.data.rglob("*") if path.is_file() and path.name != "ahead"]
+    return {str(path): path.read_bytes() for path in files}
 
 
 def rows(node: Node) -> int:
@@ -378,41 +398,42 @@ def outcome(volumes: Volumes, node: Node) -> str:
     subprocess.run([sys.executable, APP / "migrate.py"], env=env, check=False, capture_output=True, timeout=20)
     with contextlib.suppress(sqlite3.Error):
         primary.insert("afterwards")
-    if not follows(replica, primary):
-        # A copy that cannot be read does not replicate either.
-        return "splits" if rows(primary) == ROWS or primary.cluster_id() != volumes.cluster_id else "loses"
-    return "keeps" if rows(primary) == rows(replica) == ROWS else "loses"
+    if follows(replica, primary):
+        return "keeps" if rows(primary) == rows(replica) == ROWS else "loses"
+    return "splits" if rows(replica) == ROWS else "loses"
 
 
-CASES = [
-    pytest.param(mode, name, id=f"{mode}: {name}")
-    for mode in ("delete", "wal")
-    for name in KINDS
-    if mode in KINDS[name].modes
-]
+CASES = [(mode, name) for mode in ("delete", "wal") for name in KINDS if mode in KINDS[name].modes]
 
 
 @pytest.mark.parametrize(("volumes", "name"), CASES, indirect=["volumes"])
-def test_on_the_primarys_volume(volumes: Volumes, name: str, record_property: Callable[[str, object], None]) -> None:
+def test_on_the_primarys_volume(
+    volumes: Volumes, name: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
     kind, primary, replica = KINDS[name], volumes.primary, volumes.replica
     volumes.fresh()
     kind.damage(primary)
     replica.launch()
     replica.wait_up()
     said, alone = volumes.guarded(primary), volumes.guarded(primary, alone=True)
-    assert rows(replica) == ROWS
+    before = rows(replica)
     did = outcome(volumes, primary)
     record_property("volume", f"primary {did} {said}")
-    assert did == kind.primary, primary.log()
+    record_property("lost", ROWS - (before if said == "refuses" else rows(replica)))
+    assert before == ROWS
+    in_wal_mode = request.node.callspec.params["volumes"] == "wal"
+    assert did == ((in_wal_mode and kind.wal) or kind.primary), primary.log()
     expected = kind.guard or ("refuses" if did in ("loses", "splits") else "starts")
     assert (said, alone) == (expected, expected)
     if did == "refuses":
         assert rows(replica) == ROWS
 
 
-@pytest.mark.parametrize(("volumes", "name"), CASES, indirect=["volumes"])
+@pytest.mark.parametrize(
+    ("volumes", "name"), [(mode, name) for mode, name in CASES if KINDS[name].replica], indirect=["volumes"]
+)
 def test_on_a_replicas_volume(volumes: Volumes, name: str, record_property: Callable[[str, object], None]) -> None:
-    """Whatever it holds, the primary has it: only what nothing tells the position of is held back."""
+    """Whatever it holds, the primary has it: held back is only what nothing tells the position of, or the content."""
     kind, primary, replica = KINDS[name], volumes.primary, volumes.replica
     volumes.fresh()
     kind.damage(replica)
@@ -420,8 +441,11 @@ def test_on_a_replicas_volume(volumes: Volumes, name: str, record_property: Call
     said = volumes.guarded(replica)
     did = outcome(volumes, replica)
     record_property("volume", f"replica {did} {said}")
+    record_property("lost", ROWS - rows(primary))
     assert did == kind.replica, replica.log()
-    unknown = name.startswith("no transaction file") or name == "the WAL and every transaction file are missing"
+    unknown = name.startswith(
+        ("no transaction file", "the newest transaction file is cut", "the newest transaction file is empty")
+    )
     closed = "belongs to another user" in name
     assert said == ("refuses" if unknown or closed else "starts")
     assert rows(primary) == ROWS
@@ -429,7 +453,7 @@ def test_on_a_replicas_volume(volumes: Volumes, name: str, record_property: Call
 
 @pytest.mark.parametrize(
     ("volumes", "name"),
-    [pytest.param(mode, name, id=f"{mode}: {name}") for mode in ("delete", "wal") for name in AHEAD],
+    [(mode, name) for mode in ("delete", "wal") for name in AHEAD],
     indirect=["volumes"],
 )
 def test_on_the_volume_of_a_replica_that_is_ahead(
@@ -440,9 +464,13 @@ def test_on_the_volume_of_a_replica_that_is_ahead(
     KINDS[name].damage(replica)
     primary.start()
     assert rows(primary) == ROWS - 1
+    before = content(replica)
     said = volumes.guarded(replica)
+    untouched = content(replica) == before
     did = outcome(volumes, replica)
     record_property("volume", f"ahead {did} {said}")
+    record_property("lost", 0 if untouched and (said == "refuses" or did == "refuses") else 1)
+    assert untouched
     assert did == AHEAD[name], replica.log()
     if did == "loses":
         assert said == "refuses"

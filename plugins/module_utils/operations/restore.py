@@ -214,7 +214,6 @@ def _running(
             followers=followers,
             restart=schema,
         ),
-        *(_restarts(state, found, left, None) if schema else []),
         _wait(state, leader, left),
     ]
     export = [] if present else [leader["name"]]
@@ -291,14 +290,12 @@ def _wait(state: sit.State, leader: sit.Pod, left: Mapping[int, str]) -> dict[st
     )
 
 
-def _restarts(
-    state: sit.State, found: sit.Situation, left: Mapping[int, str], since: str | None
-) -> list[dict[str, Any]]:
+def _restarts(state: sit.State, found: sit.Situation, left: Mapping[int, str], since: str) -> list[dict[str, Any]]:
     """The primary, whose migrations run at its start, then its replicas; of those that run since before ``since``."""
     steps = []
     for pod in [found.leader, *(pod for pod in state["pods"] if pod is not found.leader)]:
         # A pod's time has no parts of a second, and none came to run in the second of the import.
-        if pod["ordinal"] not in left and (since is None or str(pod["created_at"]) < since[:19] + "Z"):
+        if pod["ordinal"] not in left and str(pod["created_at"]) < since[:19] + "Z":
             role = ", whose migrations run then" if pod is found.leader else ""
             say = f"restart {pod['name']}{role}: the file's schema is another than the one it was started on"
             steps.append(sit.restart(state, pod["ordinal"], say, primary=pod is found.leader))

@@ -8,7 +8,7 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, runner
 from fake_api import Cluster, database
 from playing import ME, described, lease, operate
 
@@ -253,6 +253,19 @@ def test_a_replica_that_an_unfinished_run_did_not_come_to_and_that_is_well_again
     assert operate(api, "replica_reset", died, folder).rc == 0
     assert (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-2") or {})["metadata"]["uid"] == claim
     assert "replica_reset" not in progress(api)
+
+
+@pytest.mark.parametrize(("after", "left"), [(5, {"promote"}), (6, {"promote", "restore", "imported"})])
+def test_a_promote_that_gives_an_import_up_forgets_it(after: int, left: set[str], monkeypatch: Any) -> None:
+    api = site()
+    imported = {"sha256": "ab" * 32, "cluster_id": make.A, "txid": f"{6:016x}"}
+    api.record()["progress"] = json.dumps({"restore": imported, "imported": [imported]})
+    step = {"do": "record", "say": "record", "primary_ordinal": 1, "held": [0], "promote": None}
+    plan = {"refusal": None, "steps": [step], "notes": [], "export": [], "loss": {"after_txid": f"{after:016x}"}}
+    monkeypatch.setattr(runner, "decide", lambda *_arguments: plan)
+    here = act.Site(api, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)
+    runner.step(here, "", "promote", {}, [], None, {}, 1)
+    assert api.record()["primaryOrdinal"] == "1" and set(progress(api)) == left
 
 
 def test_a_progress_that_nobody_can_read_stops_every_operation(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import operating as op
 import pytest
 from operating import operate
-from sitebed import ROOT, Bed, until
+from sitebed import ROOT, Bed
 
 RUNBOOKS = ROOT / "docs/runbooks"
 WAL = ("-e", json.dumps({"app_env": {"JOURNAL_MODE": "wal"}}))

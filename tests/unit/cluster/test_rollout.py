@@ -279,8 +279,8 @@ def test_a_stateful_sets_pod_on_a_node_that_is_not_ready_is_named_and_not_waited
     assert rollout.judge(workload(**FULL), [], [], [READY, DOWN]).state == "done"
 
 
-UP = {"conditions": [{"type": "Ready", "status": "True"}]}
-REFUSED = {"initContainerStatuses": [GUARD]}
+UP: Object = {"conditions": [{"type": "Ready", "status": "True"}]}
+REFUSED: Object = {"initContainerStatuses": [GUARD]}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def member(ordinal: int, revision: str, *, ready: bool = True, container: Object
     return made
 
 
-class Rolling(FakeApi):
+class Rolling(FakeApi):  # type: ignore[misc]
     """A StatefulSet with OnDelete: a pod that is deleted comes back new, and ready once the primary is."""
 
     def __init__(self, *pods: Object, dead: tuple[int, ...] = (), good: bool = True) -> None:

@@ -17,7 +17,7 @@ from fake_api import FakeApi, LiteFS, Request
 Object = dict[str, Any]
 
 
-class Served(LiteFS):
+class Served(LiteFS):  # type: ignore[misc]
     """What the small pod serves: files by path."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -28,7 +28,7 @@ class Served(LiteFS):
         return (200, self.files[path]) if path in self.files else (404, b"not found")
 
 
-class Storage(FakeApi):
+class Storage(FakeApi):  # type: ignore[misc]
     """A cluster in which the pod that looks into a volume runs as soon as it is made, and serves these files."""
 
     def __init__(self, *objects: Object, files: dict[str, bytes] | None = None) -> None:
@@ -75,7 +75,8 @@ def user(state: Object) -> Object:
     return pod
 
 
-WAITING, RUNNING = {"waiting": {"reason": "PodInitializing"}}, {"running": {}}
+WAITING: Any = {"waiting": {"reason": "PodInitializing"}}
+RUNNING: Any = {"running": {}}
 
 
 def look(api: Storage, volume: Object) -> dict[str, Any]:

@@ -54,11 +54,12 @@ manifest:
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments
-from ansible_collections.abaci.infra.plugins.module_utils.operations import backup, export, keeping, runner, sqlitefile
+from ansible_collections.abaci.infra.plugins.module_utils.operations import backup, export, keeping, sqlitefile
 
 
 def main() -> None:
@@ -73,7 +74,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     encrypt, decrypt = (arguments.command(module, option) for option in ("encrypt_command", "decrypt_command"))
-    path, directory, about = Path(module.params["path"]), Path(module.params["directory"]), module.params["manifest"]
+    path, directory = Path(module.params["path"]), Path(module.params["directory"])
+    about = {key: value for key, value in module.params["manifest"].items() if key != "path"}
     if module.check_mode:
         module.exit_json(changed=True, manifest={})
     try:
@@ -81,7 +83,7 @@ def main() -> None:
         facts = sqlitefile.verify(path)
         if facts["sha256"] != about.get("sha256"):
             module.fail_json(msg=f"{path} is not what was copied on the host: its SHA-256 is another; run again.")
-        stamp = runner.now()[:19] + "Z"
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         stem = backup.stem(str(about["database"]), stamp, str(about["pod"]), str(about["txid"] or "unknown"))
         with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as beside:
             made = keeping.put(

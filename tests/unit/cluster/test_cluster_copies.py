@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +18,14 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.abaci.infra.plugins.module_utils import datastore
-from ansible_collections.abaci.infra.plugins.module_utils.operations import retention
-from ansible_collections.abaci.infra.plugins.modules import cluster_backup, cluster_backup_file, cluster_restore
+from ansible_collections.abaci.infra.plugins.module_utils.operations import export, retention
+from ansible_collections.abaci.infra.plugins.modules import (
+    backup_keep,
+    cluster_backup,
+    cluster_backup_file,
+    cluster_restore,
+    volumes_copy,
+)
 from test_datastore import server as server  # the fixture
 
 ROOT = Path(__file__).parents[3]
@@ -183,3 +191,47 @@ def test_the_timer_keeps_encrypted_copies_and_notes_the_last(
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["place"] == f"server-0:{made['path']}"
     assert "0 hours old" in datastore.age(record, record["time"] + 60, 8)
+
+
+# --- databases that were copied on a host
+
+
+def test_a_database_from_a_host_is_kept_as_restore_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    volume = tmp_path / "storage/pvc-1_abaci_litefs-data-abaci-app-0"
+    (volume / "dbs/sqlite.db/ltx").mkdir(parents=True)
+    (volume / "clusterid").write_text("LFSC0123456789ABCDEF\n")
+    with contextlib.closing(sqlite3.connect(volume / "dbs/sqlite.db/database")) as db, db:
+        db.execute("CREATE TABLE records (id INTEGER PRIMARY KEY)")
+        db.execute("INSERT INTO records VALUES (1), (2)")
+    here = tmp_path / "there"
+    here.mkdir()
+    options = {"storage_dir": str(tmp_path / "storage"), "directory": str(here)}
+    (made,) = ended(volumes_copy, options, capsys)["copies"]
+    assert made["cluster_id"] == "LFSC0123456789ABCDEF" and made["position_proven"] is False, "there is no LTX file"
+    about = {**made, "database": "sqlite.db", "pod": made["volume"], "reason": "rescue"}
+    keep = {"path": made["path"], "directory": str(tmp_path / "backups"), "manifest": about}
+    kept = ended(backup_keep, {**keep, "manifest": {**about, "sha256": "0" * 64}}, capsys)
+    assert "is not what was copied on the host" in kept["msg"] and not list((tmp_path / "backups").iterdir())
+    kept = ended(backup_keep, keep, capsys)["manifest"]
+    assert kept["path"].startswith(str(tmp_path / "backups"))
+    described = export.describe(Path(kept["path"]), [], tmp_path)
+    assert described["verified"] and described["rows"] == {"records": 2}, described
+    assert described["cluster_id"] == "LFSC0123456789ABCDEF"
+
+
+def test_a_volume_that_cannot_be_copied_is_named_and_the_others_are_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, content in (("pvc-1", b"\0" * 4096), ("pvc-2", None)):
+        folder = tmp_path / "storage" / name / "dbs/sqlite.db"
+        folder.mkdir(parents=True)
+        if content is not None:
+            (folder / "database").write_bytes(content)
+        else:
+            with contextlib.closing(sqlite3.connect(folder / "database")) as db, db:
+                db.execute("CREATE TABLE a (b)")
+    (tmp_path / "there").mkdir()
+    options = {"storage_dir": str(tmp_path / "storage"), "directory": str(tmp_path / "there")}
+    broken, whole = ended(volumes_copy, options, capsys)["copies"]
+    assert "pvc-1" in broken["problem"] and "path" not in broken
+    assert whole["volume"] == "pvc-2" and Path(whole["path"]).is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import time
 from typing import Any
@@ -48,6 +49,9 @@ class Api:
 
     def get(self, api_version: str, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         return {"spec": {"containers": [{"name": "app", "image": "app:1"}]}}
+
+    def server_time(self) -> str:
+        return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     def raw(self, path: str) -> bytes:
         pod = path.split("/pods/")[1].split("/")[0]

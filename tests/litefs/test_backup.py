@@ -196,7 +196,7 @@ def test_retention_keeps_the_newest_and_what_an_operation_took(
         cluster.primary.insert(f"backup {number}")
         cluster.wait_replicated()
         moment = f"2026-01-0{number + 1}T00:00:00.000000Z"
-        monkeypatch.setattr(export, "now", lambda moment=moment: moment)
+        monkeypatch.setattr(site.api, "server_time", lambda moment=moment: moment)
         made.append(export.export(site, "abaci-app-1", tmp_path, reason="backup"))
     removed = retention.prune(tmp_path, 2, made[-1])
     assert removed == [made[0]["file"]]

@@ -112,7 +112,7 @@ def test_the_job_fails_where_nobody_answers(make_cluster: MakeCluster, job: Path
 
 def with_script(cluster: Cluster, litefs: Path, folder: Path, marker: Path) -> Node:
     primary = cluster.primary
-    command = f"sh {SCRIPT} {DATABASE} {primary.data} {primary.api} {folder} 2"
+    command = f"sh {SCRIPT} {DATABASE} {primary.data} {primary.mount} {primary.api} {folder} 2"
     migrated = f"rm -f {folder}/{DATABASE}.unfinished"
     primary.settings.exec = [(command, True), (f"touch {marker}", True), (migrated, True), ("sleep 600", False)]
     primary.settings.env = {"PATH": f"{litefs.parent}:{os.environ['PATH']}"}

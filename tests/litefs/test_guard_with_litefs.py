@@ -53,7 +53,6 @@ class Pods:
             "GUARD_SERVICE": SERVICE,
             "GUARD_PORT": str(node.api),
             "GUARD_DATABASE": DATABASE,
-            "GUARD_PRIMARY_ORDINAL": "0",
             "GUARD_DATA_DIR": str(node.data),
             "GUARD_IDENTITY_DIR": str(self.identity),
             "GUARD_RECORD": "abaci-app-litefs-identity",

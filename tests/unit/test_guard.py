@@ -226,7 +226,6 @@ class Pod:
             "GUARD_SERVICE": SERVICE,
             "GUARD_PORT": str(self.port),
             "GUARD_DATABASE": DATABASE,
-            "GUARD_PRIMARY_ORDINAL": "0",
             "GUARD_DATA_DIR": str(self.volume),
             "GUARD_IDENTITY_DIR": str(self.identity),
             "GUARD_RECORD": "abaci-app-litefs-identity",
@@ -274,7 +273,7 @@ LISTENER = "127.0.0.2"
 SECOND = "127.0.0.3"
 
 STARTS: dict[str, Callable[[Pod], Pod]] = {
-    "replica without a record": lambda pod: rename(pod, 1),
+    "replica without a record": lambda pod: rename(pod, 1).rendered(0),
     "replica on an empty volume": lambda pod: rename(pod, 2).record(),
     "replica on a foreign volume (LiteFS refuses it itself)": lambda pod: rename(pod, 2).record().holds(OTHER),
     "pod-0 is a replica after a promote": lambda pod: pod.record(ordinal="2"),

@@ -141,7 +141,6 @@ class Site:
 
         litefs.yml comes last: look() goes by it.
         """
-        self._change("apps/v1", "StatefulSet", self.name, lambda found: retarget.statefulset(found, ordinal))
         self._change("v1", "Service", f"{self.name}-primary", lambda found: retarget.service(found, self.name, ordinal))
         self._change(
             "v1",

@@ -13,7 +13,6 @@ Object = dict[str, Any]
 
 # The commands of LiteFS (litefs.yml, exec) while they are left out.
 EXEC = "abaci.infra/exec"
-ORDINAL = "GUARD_PRIMARY_ORDINAL"
 POD_NAME = "statefulset.kubernetes.io/pod-name"
 
 
@@ -69,11 +68,3 @@ def routed_to(found: Object | None, app: str) -> int | None:
     name = str((((found or {}).get("spec") or {}).get("selector") or {}).get(POD_NAME, ""))
     match = re.fullmatch(rf"{re.escape(app)}-(\d+)", name)
     return int(match[1]) if match else None
-
-
-def statefulset(found: Object, ordinal: int) -> None:
-    """Change the StatefulSet: what its guard goes by where there is no record."""
-    for container in found["spec"]["template"]["spec"].get("initContainers") or []:
-        for variable in container.get("env") or []:
-            if variable["name"] == ORDINAL:
-                variable["value"] = str(ordinal)

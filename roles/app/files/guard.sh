@@ -12,11 +12,11 @@
 # the volume of a replica that is held back for what only it has: the primary's TXID goes on, the volume's does not.
 #
 # Environment: POD_NAME, POD_IP, GUARD_SERVICE (the headless Service's full name), GUARD_PORT (LiteFS's HTTP API),
-# GUARD_DATABASE (the database's name), GUARD_PRIMARY_ORDINAL (used where there is no record), GUARD_DATA_DIR,
-# GUARD_IDENTITY_DIR, GUARD_RECORD (the record's name, for messages); optional GUARD_LITEFS_CONFIG (litefs.yml, as LiteFS
-# will read it), GUARD_PATIENCE (seconds for a peer that does not answer), GUARD_SETTLE (seconds in which a mounted
-# ConfigMap may still be an old one), GUARD_COLD (seconds since the host's start in which other hosts may still be
-# starting), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox whose wget and nslookup are used).
+# GUARD_DATABASE (the database's name), GUARD_DATA_DIR, GUARD_IDENTITY_DIR, GUARD_RECORD (the record's name, for messages),
+# GUARD_LITEFS_CONFIG (litefs.yml, as LiteFS will read it; whom it names counts as primary where there is no record);
+# optional GUARD_PATIENCE (seconds for a peer that does not answer), GUARD_SETTLE (seconds in which a mounted ConfigMap may still be an old one), GUARD_COLD (seconds
+# since the host's start in which other hosts may still be starting), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox
+# whose wget and nslookup are used).
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -371,6 +371,13 @@ END
     start "it is a replica at TXID $mine; the primary at $peer has $txid"
 }
 
+# Whom litefs.yml names as primary: "<of candidate> <of hostname> "; LiteFS goes by that, and the guard by the record.
+rendered() {
+    # shellcheck disable=SC2016  # the $ is LiteFS's
+    sed -n -e 's/^ *candidate: *${POD_NAME == ".*-\([0-9]*\)"} *$/\1/p' -e 's/^ *hostname: .*-\([0-9]*\) *$/\1/p' \
+        "$GUARD_LITEFS_CONFIG" 2>/dev/null | tr '\n' ' '
+}
+
 # Sets what the record says, and this pod's role by it.
 read_record() {
     state=$(content "$GUARD_IDENTITY_DIR/state")
@@ -381,7 +388,9 @@ read_record() {
         damage="the record ConfigMap $GUARD_RECORD is damaged: its primaryOrdinal is '$primary', which is no number."
     fi
     if [ -z "$state" ] || [ -n "$damage" ]; then
-        primary=$GUARD_PRIMARY_ORDINAL
+        primary=$(rendered)
+        primary=${primary%% *}
+        primary=${primary:-$ordinal} # where nothing says who it is, each is looked at as if it were
     fi
     role=replica
     if [ "$ordinal" = "$primary" ]; then
@@ -393,13 +402,6 @@ read_record() {
             end "is held back: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
             ;;
     esac
-}
-
-# Whom litefs.yml names as primary: "<of candidate> <of hostname> "; LiteFS goes by that, and the guard by the record.
-rendered() {
-    # shellcheck disable=SC2016  # the $ is LiteFS's
-    sed -n -e 's/^ *candidate: *${POD_NAME == ".*-\([0-9]*\)"} *$/\1/p' -e 's/^ *hostname: .*-\([0-9]*\) *$/\1/p' \
-        "$GUARD_LITEFS_CONFIG" | tr '\n' ' '
 }
 
 ordinal=${POD_NAME##*-}

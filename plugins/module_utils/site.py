@@ -137,7 +137,7 @@ def second_site(seen: Seen, wishes: Wishes, lives: bool) -> str:
                 f"{start}: take the domain from one of the two (app_domain, app_extra_domains), or take the other site "
                 "away (site.yml with app_state: absent under its names)."
             )
-        return f"{start}, and {wishes.namespace}/{wishes.name} would be a second, empty site: {_WAYS}"
+        return f"{start}, and {wishes.namespace}/{wishes.name} would be a second, empty site: {_ways(wishes)}"
     for item in seen.statefulsets:
         namespace, name = _key(item)
         if namespace != wishes.namespace or name == wishes.name:
@@ -147,15 +147,18 @@ def second_site(seen: Seen, wishes: Wishes, lives: bool) -> str:
             kind, what = shared[0]
             return (
                 f"StatefulSet {namespace}/{name} lives on {kind} {what}, which {wishes.namespace}/{wishes.name} would "
-                f"overwrite (a second site needs an app_namespace of its own): {_WAYS}"
+                f"overwrite (a second site needs an app_namespace of its own): {_ways(wishes)}"
             )
     return ""
 
 
-_WAYS = (
-    "set app_name and app_namespace to the names of the site that lives, or move it by playbooks/backup.yml and "
-    "site.yml with app_state: absent under its present names, then site.yml and playbooks/restore.yml under the new."
-)
+def _ways(wishes: Wishes) -> str:
+    return (
+        "set app_name and app_namespace to the names of the site that lives, or move it by playbooks/backup.yml and "
+        "site.yml with app_state: absent under its present names, then site.yml under the new ones and "
+        "playbooks/restore.yml there with the new site's id as restore_into (clusterID in ConfigMap "
+        f"{wishes.name}-litefs-identity)."
+    )
 
 
 def inventory_hosts(statefulset: Object | None) -> dict[str, str]:

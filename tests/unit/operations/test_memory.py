@@ -239,6 +239,19 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_by_one
     assert api.node(2).cluster == make.A and "replica_reset" not in progress(api)
 
 
+def test_a_reset_of_one_replica_does_not_forget_what_another_run_had_done_to_another(folder: Path) -> None:
+    api = site()
+    mismatch(api, 1)
+    mismatch(api, 2)
+    one = {"targets": [1], "without": []}
+    operate(api, "replica_reset", one, folder, killed=lambda answer: "delete pod abaci-app-1" in str(answer.get("did")))
+    replaced = progress(api)["replica_reset"]["claims"]
+    assert set(replaced) == {"1"}
+    assert operate(api, "replica_reset", {"targets": [2], "without": []}, folder).rc == 0
+    assert progress(api)["replica_reset"]["claims"] == replaced
+    assert operate(api, "replica_reset", one, folder).rc == 0 and "replica_reset" not in progress(api)
+
+
 def test_a_replica_that_an_unfinished_run_did_not_come_to_and_that_is_well_again_is_left_alone(folder: Path) -> None:
     api = site()
     mismatch(api, 1)

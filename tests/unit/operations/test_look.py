@@ -28,7 +28,7 @@ def content(folder: Path, *pragmas: str) -> bytes:
     return path.read_bytes()
 
 
-class Site(Cluster):
+class Site(Cluster):  # type: ignore[misc]
     """Pods whose mounts can be asked for; None: the command cannot be run there."""
 
     mounts: str | None = READ_ONLY

@@ -790,6 +790,18 @@ def test_what_the_secret_holds_besides_stays_in_it(run: Run) -> None:
     assert run["defaults"].one("Secret", "app-env")["data"].keys() == {"AUTH_SECRET"}
 
 
+def test_a_kept_secret_is_not_overridden_by_a_variable_without_a_word() -> None:
+    """The Secret comes last in the environment and would win."""
+    tasks = tasks_of("gather.yml")
+    (refusal,) = (task for task in tasks if "__app_secret_overrides" in str(task.get("ansible.builtin.assert")))
+    assert refusal["ansible.builtin.assert"]["that"] == "__app_secret_overrides | length == 0" and "when" not in refusal
+    given = {"app_env": {"A": "1", "B": "2"}, "__app_secret_kept": {"A": "eA=="}}
+    assert evaluate("app", "__app_secret_overrides", **given) == ["A"]
+    assert evaluate("app", "__app_secret_named", app_secrets={"A": ""}) == ["A", "REDIS_URL"]
+    (settled,) = (task["ansible.builtin.set_fact"] for task in tasks if "ansible.builtin.set_fact" in task)
+    assert "app_secrets_removed" in settled["__app_secret_kept"] and "kept_secrets" in settled["__app_secret_kept"]
+
+
 def test_the_checksum_on_the_pods_is_no_hash_of_the_secrets_alone(run: Run) -> None:
     """Whoever may read pods, Keel for one, could try out weak values."""
     secret = run["defaults"].one("Secret", "app-env")

@@ -74,8 +74,14 @@ def test_the_cluster_is_asked_before_any_host_is_touched_and_again_where_there_w
     assert names.index("Ask all hosts before anything is changed") < asks
     (early,) = plays[asks]["tasks"]
     assert early["ansible.builtin.import_role"] == {"name": "abaci.infra.site"}
+    # Only what would be applied can be a second site, and there may be no cluster yet.
+    assert early["vars"] == {
+        "site_apply": "{{ app_state | default('present') == 'present' }}",
+        "site_required": False,
+    }
     last = plays[names.index("Platform and application")]["pre_tasks"][0]
     assert last["ansible.builtin.include_role"]["name"] == "abaci.infra.site" and last["when"] == "not __site_asked"
+    assert last["vars"] == {"site_apply": early["vars"]["site_apply"]}
     platform = {"device_plugin", "traefik", "cert_manager", "redis", "storage", "app", "keel"}
     for tags in (plays[asks]["tags"], last["tags"], last["ansible.builtin.include_role"]["apply"]["tags"]):
         assert platform <= set(tags)
@@ -97,3 +103,46 @@ def test_what_the_hosts_said_in_this_run_is_compared() -> None:
     names = {"host_hostname": "web-1", "k3s_node_config": {"node-name": "web"}}
     known["hostvars"]["b"] |= names
     assert evaluate("site", "__site_aliases", **known) == ["web-1", "web"]
+
+
+def including_the_check(tasks: list[dict[str, Any]], part: str = "main") -> dict[str, Any]:
+    """The task that includes the role site, or a part of it."""
+    return next(
+        task
+        for task in tasks
+        if task.get("ansible.builtin.include_role", {}).get("name") == "abaci.infra.site"
+        and task["ansible.builtin.include_role"].get("tasks_from", "main") == part
+    )
+
+
+def test_every_operation_asks_whose_cluster_it_is_before_it_plans() -> None:
+    roles = ROOT / "roles"
+    tasks = yaml.safe_load((roles / "operation/tasks/validate.yml").read_text())
+    groups, check = including_the_check(tasks, "inventory"), including_the_check(tasks)
+    assert tasks.index(groups) < tasks.index(check) and "when" not in groups and "when" not in check
+    assert check["vars"] == {
+        "site_kubeconfig": "{{ operation_kubeconfig }}",
+        "site_namespace": "{{ operation_namespace }}",
+        "site_app": "{{ operation_app }}",
+    }
+    names = [task["name"] for task in yaml.safe_load((roles / "operation/tasks/main.yml").read_text())]
+    assert names.index("Validate") < names.index("Plan")
+    settle = yaml.safe_load((roles / "operation/tasks/settle.yml").read_text())
+    assert settle[0]["ansible.builtin.import_tasks"] == "validate.yml"
+
+
+def test_the_application_alone_asks_before_it_takes_the_lock() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/app/tasks/main.yml").read_text())
+    check = including_the_check(tasks)
+    assert check["vars"] == {"site_apply": True}
+    assert check["when"] == "app_state == 'present' and not __site_asked | default(false)"
+    assert tasks.index(check) < [task["name"] for task in tasks].index("Under the lock")
+    said = yaml.safe_load((ROOT / "roles/site/tasks/main.yml").read_text())
+    assert said[1]["ansible.builtin.set_fact"]["__site_asked"] == "{{ __site_checked.asked }}"
+    given = said[0]["abaci.infra.site_check"]
+    assert {key: value for key, value in given.items() if key in ("ca_hash", "hosts", "aliases", "server")} == {
+        "ca_hash": "{{ __site_ca_hash }}",
+        "hosts": "{{ __site_hosts }}",
+        "aliases": "{{ __site_aliases }}",
+        "server": "{{ __site_server }}",
+    }

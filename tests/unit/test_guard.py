@@ -716,7 +716,7 @@ def test_one_who_refuses_connections_is_named_and_waited_for(pod: Pod) -> None:
     outcome = pod.run()
     assert outcome.code == 0, outcome.log
     assert 2 <= outcome.took < 20
-    assert f"could not ask {LISTENER}: no answer on port {pod.port} within 3 s" in outcome.log
+    assert f"could not ask {LISTENER}: no answer on port {pod.port} within " in outcome.log
 
 
 @pytest.mark.parametrize("peer", [Peer(silent=True), Peer(broken=True)], ids=["silent", "not LiteFS"])

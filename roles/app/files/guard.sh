@@ -79,41 +79,44 @@ is_number() {
 
 # Whether TXID $1 is below TXID $2; both are 16 hex digits in lower case, so the order of text is their order.
 below() {
-    [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort | head -n 1)" = "$1" ]
+    expr "x$1" \< "x$2" >/dev/null
 }
 
 # $3 bytes of file $1 from byte $2 on, as hex digits; fewer where the file ends before.
 hex() {
-    od -A n -v -t x1 -j "$2" -N "$3" "$1" 2>/dev/null | tr -d ' \n'
+    # shellcheck disable=SC2046  # the words are what printf puts together
+    printf '%s' $(od -A n -v -t x1 -j "$2" -N "$3" "$1" 2>/dev/null)
 }
 
-# The file of the newest transaction of database $1, which is the one whose name <first>-<last>.ltx has the highest last
-# TXID; nothing where there is none. (One find: there can be many thousands.)
-newest_ltx() {
-    name=$(find "$GUARD_DATA_DIR/dbs/$1/ltx" -name '*.ltx' 2>/dev/null |
-        sed -n 's,^.*/\([0-9a-f]\{16\}-[0-9a-f]\{16\}\.ltx\)$,\1,p' | sort -t - -k 2 | tail -n 1)
-    [ -z "$name" ] || printf '%s' "$GUARD_DATA_DIR/dbs/$1/ltx/$name"
-}
-
-# The TXID that database $1 on this volume ends with: what the newest file says itself, for LiteFS goes by that, or its
+# Look at the newest transaction of database $1, once: the file whose name <first>-<last>.ltx has the highest last TXID.
+# Sets ltx (the file, or nothing), ltx_header and txid, which is what the file says itself, for LiteFS goes by that, or its
 # name where the file is cut. Format: https://github.com/superfly/ltx (magic, flags, page size, commit, first, last TXID).
-own_txid() {
-    ltx=$(newest_ltx "$1")
-    if [ -z "$ltx" ]; then
-        printf 0000000000000000
+# (One find: there can be many thousands.)
+look_into() {
+    if [ "$looked_into" = "$1" ]; then
         return
     fi
-    header=$(hex "$ltx" 0 32)
-    case $header in
-        4c545831????????????????????????????????????????????????????????) printf '%s' "${header#"${header%????????????????}"}" ;;
-        *) printf '%s' "$ltx" | sed 's,^.*-\([0-9a-f]*\)\.ltx$,\1,' ;;
+    looked_into=$1
+    ltx_header=''
+    txid=0000000000000000
+    ltx=$(find "$GUARD_DATA_DIR/dbs/$1/ltx" -name '*.ltx' 2>/dev/null |
+        sed -n 's,^.*/\([0-9a-f]\{16\}-[0-9a-f]\{16\}\.ltx\)$,\1,p' | sort -t - -k 2 | tail -n 1)
+    if [ -z "$ltx" ]; then
+        return
+    fi
+    txid=${ltx#*-}
+    txid=${txid%.ltx}
+    ltx=$GUARD_DATA_DIR/dbs/$1/ltx/$ltx
+    ltx_header=$(hex "$ltx" 0 32)
+    case ${#ltx_header}$ltx_header in
+        644c545831*) txid=${ltx_header#"${ltx_header%????????????????}"} ;;
+        *) ltx_header='' ;;
     esac
 }
 
 # The checksum that the newest transaction file says the database has after it: its last 16 bytes are this and its own.
 own_checksum() {
-    ltx=$(newest_ltx "$GUARD_DATABASE")
-    [ -z "$ltx" ] || tail -c 16 "$ltx" | od -A n -v -t x1 -N 8 | tr -d ' \n'
+    tail -c 16 "$ltx" | od -A n -v -t x1 -N 8 | tr -d ' \n'
 }
 
 # Refuse a volume that cannot be read: it would look like an empty one.
@@ -121,7 +124,7 @@ refuse_if_closed() {
     for path in "" /clusterid /dbs "/dbs/$GUARD_DATABASE" "/dbs/$GUARD_DATABASE/database" "/dbs/$GUARD_DATABASE/ltx"; do
         file=$GUARD_DATA_DIR$path
         # Tried, not tested: sh takes for granted that root may read all, and in this container it may not.
-        if [ -e "$file" ] && ! { (cd "$file" && ls) || head -c 1 "$file"; } >/dev/null 2>&1; then
+        if [ -e "$file" ] && { ! true <"$file" || { [ -d "$file" ] && [ ! -e "$file/." ]; }; } 2>/dev/null; then
             refuse "$file on its volume cannot be read by LiteFS's user (it belongs to $(stat -c '%u:%g, mode %a' "$file"))."
         fi
     done
@@ -145,18 +148,16 @@ refuse_if_damaged() {
         512 | 1024 | 2048 | 4096 | 8192 | 16384 | 32768) ;;
         *) refuse "the header of its database $1 is damaged: it says a page size of $pages, and LiteFS would not start on it." ;;
     esac
-    ltx=$(newest_ltx "$1")
+    look_into "$1"
     if [ -z "$ltx" ]; then
         # In a site's first start a file may have been put there; later LiteFS always keeps the newest.
         [ "$state" = recorded ] || return 0
         refuse "its database $1 has no transaction file (folder ltx): nothing proves what it is, and LiteFS would take it as it stands."
     fi
-    header=$(hex "$ltx" 0 32)
-    case ${#header}$header in
-        644c545831*) ;;
-        *) refuse "the newest transaction file of its database $1, ${ltx##*/}, is cut or damaged: LiteFS would not start on it." ;;
-    esac
-    fields=${header#????????????????}
+    if [ -z "$ltx_header" ]; then
+        refuse "the newest transaction file of its database $1, ${ltx##*/}, is cut or damaged: LiteFS would not start on it."
+    fi
+    fields=${ltx_header#????????????????}
     in_ltx=$((0x${fields%"${fields#????????}"}))
     fields=${fields#????????}
     if [ "$in_ltx" -ne "$pages" ]; then
@@ -201,21 +202,41 @@ get() {
 }
 
 # Ask the LiteFS at address $1. Prints "<cluster id or -> <is primary> <TXID or -> <checksum or ->" and then a line
-# "<name> <TXID>" for each database that it has; fails if it gave no usable answer.
+# "<name> <TXID> <checksum>" for each database that it has; fails if it gave no usable answer.
 ask() {
     case $1 in
         *:*) url="http://[$1]:$GUARD_PORT" ;;
         *) url="http://$1:$GUARD_PORT" ;;
     esac
     info=$(get "$url/info")
-    is_primary=$(printf '%s' "$info" | sed -n 's/.*"isPrimary":\(true\|false\).*/\1/p')
-    [ -n "$is_primary" ] || return 1
-    id=$(printf '%s' "$info" | sed -n 's/.*"clusterID":"\([^"]*\)".*/\1/p')
+    case $info in
+        *'"isPrimary":true'*) is_primary=true ;;
+        *'"isPrimary":false'*) is_primary=false ;;
+        *) return 1 ;;
+    esac
+    id=-
+    case $info in
+        *'"clusterID":"'*)
+            id=${info#*'"clusterID":"'}
+            id=${id%%'"'*}
+            ;;
+    esac
     vars=$(get "$url/debug/vars")
-    databases=$(printf '%s' "$vars" | grep -o '"name":"[^"]*","txid":"[0-9a-fA-F]\{16\}","checksum":"[0-9a-fA-F]*"' |
-        sed 's/^"name":"\(.*\)","txid":"\(.*\)","checksum":"\(.*\)"$/\1 \2 \3/' |
-        awk '{ print $1, tolower($2), tolower($3) }')
-    position=$(printf '%s\n' "$databases" | awk -v name="$GUARD_DATABASE" '$1 == name { print $2, $3 }')
+    names=$(printf '%s' "$vars" | awk '{
+        while (match($0, /"name":"[^"]*","txid":"[0-9a-fA-F]*","checksum":"[0-9a-fA-F]*"/)) {
+            split(substr($0, RSTART, RLENGTH), part, "\"")
+            if (length(part[8]) == 16) print part[4], tolower(part[8]), tolower(part[12])
+            $0 = substr($0, RSTART + RLENGTH)
+        }
+    }')
+    position=''
+    while read -r name number checksum; do
+        if [ "$name" = "$GUARD_DATABASE" ]; then
+            position="$number $checksum"
+        fi
+    done <<END
+$names
+END
     if [ -z "$position" ]; then
         # No such database is an answer; no LiteFS store, or a database without a TXID, is not.
         case $vars in
@@ -224,7 +245,7 @@ ask() {
             *) return 1 ;;
         esac
     fi
-    printf '%s %s %s\n%s\n' "${id:--}" "$is_primary" "${position:-- -}" "$(printf '%s' "$databases" | cut -d ' ' -f 1,2)"
+    printf '%s %s %s\n%s\n' "${id:--}" "$is_primary" "${position:-- -}" "$names"
 }
 
 # Whether the patience with address $1 lasts; it begins when the address is first asked.
@@ -279,7 +300,11 @@ ask_peers() {
             if reply=$(ask "$peer"); then
                 first=${reply%%"$newline"*}
                 answers="$answers$peer $first$newline"
-                positions="$positions$(printf '%s\n' "$reply" | sed "1d; /^\$/d; s/^/$peer ${first%% *} /")$newline"
+                while read -r name number _; do
+                    positions="$positions$peer ${first%% *} $name $number$newline"
+                done <<END
+${reply#"$first"}
+END
                 asked="$asked$peer "
             elif is_patient_with "$peer"; then
                 pending="$pending $peer"
@@ -313,13 +338,13 @@ leader() {
 
 # Refuse if a peer of the same cluster is ahead of this volume in a database that both have.
 refuse_if_behind() {
-    while read -r peer id name txid; do
-        if [ -z "$peer" ] || [ "$id" != "$own_id" ] || [ ! -d "$GUARD_DATA_DIR/dbs/$name" ]; then
+    while read -r peer id name number; do
+        if [ -z "$number" ] || [ "$id" != "$own_id" ] || [ ! -d "$GUARD_DATA_DIR/dbs/$name" ]; then
             continue
         fi
-        mine=$(own_txid "$name")
-        if below "$mine" "$txid"; then
-            refuse "its volume ends at TXID $mine of $name, and the pod at $peer has TXID $txid: starting on this older copy would roll every replica back."
+        look_into "$name"
+        if below "$txid" "$number"; then
+            refuse "its volume ends at TXID $txid of $name, and the pod at $peer has TXID $number: starting on this older copy would roll every replica back."
         fi
     done <<END
 $positions
@@ -334,19 +359,19 @@ hold_back() {
 guard_replica() {
     folder=$GUARD_DATA_DIR/dbs/$GUARD_DATABASE
     own_id=$(content "$GUARD_DATA_DIR/clusterid")
-    mine=$(own_txid "$GUARD_DATABASE")
+    look_into "$GUARD_DATABASE"
     if [ "$state" != recorded ]; then
         start "it is a replica; ordinal $primary is the primary"
     fi
-    if [ -z "$(newest_ltx "$GUARD_DATABASE")" ] && [ ! -s "$folder/database" ]; then
+    if [ -z "$ltx" ] && [ ! -s "$folder/database" ]; then
         start "it is a replica, and its volume holds nothing; ordinal $primary is the primary"
     fi
     if [ -n "$own_id" ] && [ "$own_id" != "$recorded" ]; then
         start "it is a replica; its volume is of cluster $own_id, which LiteFS refuses by itself"
     fi
     # As it was seen once: the primary's TXID goes on, and would soon hide it.
-    if [ "$(content "$GUARD_DATA_DIR/ahead")" = "$mine" ]; then
-        hold_back "its volume ends at TXID $mine of $GUARD_DATABASE, which the running primary did not have"
+    if [ "$(content "$GUARD_DATA_DIR/ahead")" = "$txid" ]; then
+        hold_back "its volume ends at TXID $txid of $GUARD_DATABASE, which the running primary did not have"
     fi
     # Less than a primary's: that one waits for this pod's answer.
     patience=$(((patience + 1) / 2))
@@ -355,20 +380,20 @@ guard_replica() {
     if [ -z "$answer" ]; then
         start "it is a replica, and no primary answers: LiteFS waits for it, and its guard asks this pod first"
     fi
-    read -r peer id _ txid checksum <<END
+    read -r peer id _ number checksum <<END
 $answer
 END
-    if [ "$id" != "${own_id:-$id}" ] || [ "$txid" = - ]; then
+    if [ "$id" != "${own_id:-$id}" ] || [ "$number" = - ]; then
         start "it is a replica; the primary at $peer holds cluster $id"
     fi
-    if [ -z "$(newest_ltx "$GUARD_DATABASE")" ]; then
+    if [ -z "$ltx" ]; then
         hold_back "its volume holds a database $GUARD_DATABASE without a transaction file, so nothing tells whether it is ahead of the primary at $peer"
     fi
-    if below "$txid" "$mine" || { [ "$txid" = "$mine" ] && [ "$(own_checksum)" != "$checksum" ]; }; then
-        printf '%s\n' "$mine" >"$GUARD_DATA_DIR/ahead" || log 'the file ahead could not be written to the volume'
-        hold_back "its volume ends at TXID $mine of $GUARD_DATABASE, and the primary at $peer has TXID $txid with other content"
+    if below "$number" "$txid" || { [ "$number" = "$txid" ] && [ "$(own_checksum)" != "$checksum" ]; }; then
+        printf '%s\n' "$txid" >"$GUARD_DATA_DIR/ahead" || log 'the file ahead could not be written to the volume'
+        hold_back "its volume ends at TXID $txid of $GUARD_DATABASE, and the primary at $peer has TXID $number with other content"
     fi
-    start "it is a replica at TXID $mine; the primary at $peer has $txid"
+    start "it is a replica at TXID $txid; the primary at $peer has $number"
 }
 
 # Whom litefs.yml names as primary: "<of candidate> <of hostname> "; LiteFS goes by that, and the guard by the record.
@@ -405,6 +430,7 @@ read_record() {
 }
 
 ordinal=${POD_NAME##*-}
+looked_into=''
 read_record
 if [ -n "$damage" ]; then
     if [ "$role" = primary ]; then
@@ -435,7 +461,8 @@ while [ "$(content "$GUARD_IDENTITY_DIR/hold")" = true ]; do
 done
 
 own_id=$(content "$GUARD_DATA_DIR/clusterid")
-own_txid=$(own_txid "$GUARD_DATABASE")
+look_into "$GUARD_DATABASE"
+own_txid=$txid
 low_water=$(content "$GUARD_IDENTITY_DIR/lowWaterTXID")
 has_database=no
 if [ -s "$GUARD_DATA_DIR/dbs/$GUARD_DATABASE/database" ]; then

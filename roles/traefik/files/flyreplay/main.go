@@ -322,6 +322,9 @@ func (m *middleware) try(rw http.ResponseWriter, req *http.Request, again, passO
 	defer m.pods.leave(v)
 	m.next.ServeHTTP(answer, req.WithContext(httptrace.WithClientTrace(ctx, trace)))
 	answer.finish()
+	if v.lost {
+		answer.status = http.StatusGatewayTimeout // not 499, which is what Traefik makes of it
+	}
 	return answer, v.over
 }
 
@@ -390,7 +393,8 @@ func (p *pods) enter(v *visit, address string) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	p.forget(v)
-	v.address, v.connected = address, false
+	v.address = address
+	v.connected = false
 	found := p.get(address)
 	found.waiting[v] = true
 	if v.passOver && time.Now().Before(found.until) {
@@ -487,7 +491,9 @@ func (j *journal) note(req *http.Request, status int, by string, answer int) {
 	quoted, _ := json.Marshal(path)
 	j.write(fmt.Sprintf("flyreplay: %d asked again since the last line; now %s %s: %d, then %d from %s",
 		j.unsaid, req.Method, quoted, status, answer, by))
-	j.last, j.unsaid = time.Now(), 0
+	// One by one: of an assignment to two fields Traefik's interpreter forgets the constant.
+	j.last = time.Now()
+	j.unsaid = 0
 }
 
 // stream passes each part on when it comes.

@@ -712,11 +712,16 @@ func TestAReadWhosePodIsLostIsAskedAgainWhateverTheBudgetButNotAfterItsLastTry(t
 		rw.WriteHeader(200)
 	})
 	m.budget.tokens = 0
+	line := ""
+	m.journal.write = func(text string) { line = text }
 	got := httptest.NewRecorder()
 	m.ServeHTTP(got, httptest.NewRequest("GET", "/", nil))
 	// Lost once, passed over until none is left to pass over, and the last try is waited for.
 	if got.Code != 200 || tries != 1+maxPassed+1 {
 		t.Errorf("got %d after %d tries", got.Code, tries)
+	}
+	if !strings.Contains(line, "504, then 200 from another pod") {
+		t.Errorf("the log says %q", line)
 	}
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import operating as op
 import pytest
 from operating import operate
-from sitebed import ROOT, Bed
+from sitebed import ROOT, Bed, PlaybookRun
 
 RUNBOOKS = ROOT / "docs/runbooks"
 WAL = ("-e", json.dumps({"app_env": {"JOURNAL_MODE": "wal"}}))
@@ -31,7 +31,7 @@ SHRINK = (
     "d.execute(\"INSERT INTO records (body) VALUES ('after the lock')\");"
     "print('acknowledged',flush=True);time.sleep(600)"
 )
-ROWS = "SELECT count(*), total(id), group_concat(body) FROM (SELECT id, body FROM records ORDER BY id)"
+ROWS = "SELECT count(*), max(id), total(id), total(length(body)), total(body = 'after the lock') FROM records"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,25 @@ def blocks(runbook: str, heading: str) -> list[str]:
     """The bash blocks below the heading."""
     (section,) = [part for part in re.split(r"(?m)^## ", (RUNBOOKS / runbook).read_text()) if part.startswith(heading)]
     return re.findall(r"(?ms)^```bash\n(.*?)^```", section)
+
+
+def said(run: PlaybookRun, words: str) -> bool:
+    """Whether the run said so; warnings are wrapped, also at hyphens."""
+    return "".join(words.split()) in "".join(run.output.split())
+
+
+def follow(bed: Bed, playbook: str, *arguments: str, backups: Path) -> None:
+    """Run the playbook, and again with each word that a refusal asks for, until it is through."""
+    given = list(arguments)
+    for _run in range(6):
+        run = operate(bed, playbook, *given, backups=backups)
+        if run.rc == 0:
+            return
+        words = re.findall(rf"-e ({playbook}_\w+=[\w.-]*\w)|-e '(\{{.*?\}})'", run.output)
+        new = [word for pair in words for word in pair if word and word not in given]
+        assert new, run.output[-4000:]
+        given += ["-e", new[0]]
+    raise AssertionError(f"{playbook} is refused again and again: {given}")
 
 
 def paste(bed: Bed, work: Path, *scripts: str) -> subprocess.CompletedProcess[str]:
@@ -78,36 +97,28 @@ def test_locked_writes_are_seen_and_the_runbook_brings_back_every_acknowledged_r
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout and writer.stdout.readline().strip() == "acknowledged"
         rows = bed.rows("abaci-app-0", ROWS)
-        assert op.positions(bed, (0,))[0] != () and bed.edge("POST", "/api/records", b'{"body": "x"}').status == 503
+        assert bed.edge("POST", "/api/records", b'{"body": "x"}').status == 503
         assert bed.litefs("abaci-app-0")["isPrimary"] and all(
             one["type"] != "Ready" or one["status"] == "True"
             for one in bed.get("pod", "abaci-app-0", "-n", "abaci")["status"]["conditions"]
         ), "every probe is green"
         seen = bed.playbook("--tags", "app", *WAL)
-        assert seen.rc != 0 and "docs/runbooks/writes-locked.md" in seen.output, seen.output[-3000:]
+        assert seen.rc != 0 and said(seen, "docs/runbooks/writes-locked.md"), seen.output[-3000:]
 
-        export, *_rest = blocks("writes-locked.md", "1.")
-        saved = paste(bed, tmp_path, "set -e", export)
+        (save,) = blocks("writes-locked.md", "1.")
+        saved = paste(bed, tmp_path, "set -e", save)
         assert saved.returncode == 0 and saved.stdout.split() == ["ok", "0|0|0"], (saved.stdout, saved.stderr)
         writer.kill()
-    variables = export.split("\n")[0]
+    (variables,) = [line for line in save.splitlines() if line.startswith("export ")]
     started = paste(bed, tmp_path, variables, *blocks("writes-locked.md", "2."))
-    if "cannot open store" in started.stdout:
-        moved = operate(bed, "promote", backups=backups)
-        figure = re.search(r"promote_accept_loss_after=([0-9a-f]{16})", moved.output)
-        assert figure, moved.output[-3000:]
-        moved = operate(bed, "promote", "-e", f"promote_accept_loss_after={figure[1]}", backups=backups)
-        assert moved.rc == 0, moved.output[-3000:]
-    shown = operate(bed, "restore", "-e", f"restore_from={tmp_path}/saved/saved.sqlite", backups=backups)
-    into = re.search(r"restore_into=(LFSC\w{16})", shown.output)
-    assert shown.rc != 0 and into and into[1] == before[0], shown.output[-3000:]
-    arguments = ("-e", f"restore_from={tmp_path}/saved/saved.sqlite", "-e", f"restore_into={into[1]}")
-    restored = operate(bed, "restore", *arguments, backups=backups)
-    assert restored.rc == 0, restored.output[-3000:]
-    if "cannot open store" in started.stdout:
-        back = operate(bed, "replica_reset", "-e", '{"replica_reset_targets": [0]}', backups=backups)
-        assert back.rc == 0, back.output[-3000:]
-    op.agree(bed, seconds=180)
+    moved = "cannot open store" in started.stdout
+    print(f"the primary {'had to be replaced' if moved else 'came back'}: {started.stdout[-500:]}")
+    if moved:
+        follow(bed, "promote", backups=backups)
+    follow(bed, "restore", "-e", f"restore_from={tmp_path}/saved/saved.sqlite", backups=backups)
+    if moved:
+        follow(bed, "replica_reset", "-e", '{"replica_reset_targets": [0]}', backups=backups)
+    assert op.agree(bed, seconds=180)[0] == before[0]
     for ordinal in (0, 1, 2):
         assert bed.rows(f"abaci-app-{ordinal}", ROWS) == rows
     assert bed.edge("POST", "/api/records", b'{"body": "written again"}').status == 201
@@ -126,7 +137,7 @@ def test_a_change_of_the_journal_mode_ends_replicas_and_the_runbook_brings_them_
     assert bed.edge("POST", "/api/records", b'{"body": "after the change"}').status == 201
     rows = bed.rows(leader, ROWS)
     seen = bed.playbook("--check", "--tags", "app", "-e", json.dumps(changing))
-    assert "docs/runbooks/journal-mode.md" in seen.output, seen.output[-3000:]
+    assert said(seen, "docs/runbooks/journal-mode.md"), seen.output[-3000:]
     for ordinal in others:
         run = operate(bed, "replica_reset", "-e", json.dumps({"replica_reset_targets": [ordinal]}), backups=backups)
         assert run.rc == 0, run.output[-3000:]
@@ -135,5 +146,5 @@ def test_a_change_of_the_journal_mode_ends_replicas_and_the_runbook_brings_them_
         assert bed.rows(f"abaci-app-{ordinal}", ROWS) == rows
         assert bed.rows(f"abaci-app-{ordinal}", "PRAGMA journal_mode") == "delete"
     settled = bed.playbook("--tags", "app")
-    assert settled.rc == 0 and "journal-mode.md" not in settled.output, settled.output[-3000:]
+    assert settled.rc == 0 and not said(settled, "journal-mode.md"), settled.output[-3000:]
     assert op.record(bed)["journalMode"] == "delete"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,26 +24,31 @@ def folder(bed: Bed, claim: str) -> tuple[str, str]:
     return node, path
 
 
-@pytest.fixture
-def stopped(bed: Bed) -> Iterator[tuple[str, str]]:
-    """The volume of pod-0 while the record holds its guard: (node, directory); at the end the hold is gone."""
-    bed.kubectl(
-        "patch", "cm", "abaci-app-litefs-identity", "-n", "abaci", "--type", "merge", "-p", '{"data": {"hold": "true"}}'
-    )
+def patch_record(bed: Bed, **data: str | None) -> None:
+    patch = json.dumps({"data": data})
+    bed.kubectl("patch", "cm", "abaci-app-litefs-identity", "-n", "abaci", "--type", "merge", "-p", patch)
+
+
+def hold(bed: Bed) -> None:
+    """LiteFS of pod-0 is stopped, and its guard waits."""
+    patch_record(bed, hold="true")
     bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
-    until(
-        lambda: "says hold" in bed.kubectl("logs", "-n", "abaci", "abaci-app-0", "-c", "guard", check=False),
-        120,
-        "hold",
-    )
-    yield folder(bed, CLAIM)
-    release(bed)
+    log = ("logs", "-n", "abaci", "abaci-app-0", "-c", "guard")
+    until(lambda: "says hold" in bed.kubectl(*log, check=False), 120, "the guard holds")
 
 
 def release(bed: Bed) -> None:
-    bed.kubectl(
-        "patch", "cm", "abaci-app-litefs-identity", "-n", "abaci", "--type", "merge", "-p", '{"data": {"hold": null}}'
-    )
+    """A new pod sees it at once; the kubelet would show it to the present one after up to a minute and a half."""
+    patch_record(bed, hold=None)
+    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
+
+
+@pytest.fixture
+def stopped(bed: Bed) -> Iterator[tuple[str, str]]:
+    """The volume of pod-0 while the record holds its guard: (node, directory); at the end the hold is gone."""
+    hold(bed)
+    yield folder(bed, CLAIM)
+    patch_record(bed, hold=None)
 
 
 def back(bed: Bed, rows: str) -> None:
@@ -81,7 +87,6 @@ def test_the_cluster_id_alone_is_missing_and_the_runbook_writes_it_back(
     node, path = stopped
     bed.node_exec(node, "rm", f"{path}/clusterid")
     release(bed)
-    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
     message = until(lambda: guard_says(bed, 0), 120, "pod-0 refuses")
     assert "its volume holds no cluster id" in message, message
     run_runbook(bed, "Only the cluster id is missing", tmp_path)
@@ -95,7 +100,6 @@ def test_files_of_another_owner_are_refused_and_the_runbook_gives_them_back(
     node, path = stopped
     bed.node_exec(node, "sh", "-c", f"chown -R 1000:1000 {path}/dbs && chmod 700 {path}/dbs")
     release(bed)
-    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
     message = until(lambda: guard_says(bed, 0), 120, "pod-0 refuses")
     assert "cannot be read by LiteFS's user" in message, message
     run_runbook(bed, "Another owner", tmp_path)
@@ -106,10 +110,7 @@ def test_below_the_low_water_mark_no_primary_starts_and_the_runbook_takes_it_awa
     bed.playbook("--tags", "app")
     assert int(record(bed)["lowWaterTXID"], 16) > 0
     rows = bed.rows("abaci-app-1", ROWS)
-    bed.kubectl(
-        *("patch", "cm", "abaci-app-litefs-identity", "-n", "abaci", "--type", "merge"),
-        *("-p", '{"data": {"lowWaterTXID": "00000000ffffffff"}}'),
-    )
+    patch_record(bed, lowWaterTXID="00000000ffffffff")
     bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
     message = until(lambda: guard_says(bed, 0), 120, "pod-0 refuses")
     assert "the record says that this site had TXID 00000000ffffffff" in message, message
@@ -123,15 +124,7 @@ def test_hazard_a_kept_claim_that_is_newer_than_the_primary_is_held_whoever_scal
     agree(bed)
     node, path = folder(bed, CLAIM)
     older = f"{path}.older"
-    bed.kubectl(
-        "patch", "cm", "abaci-app-litefs-identity", "-n", "abaci", "--type", "merge", "-p", '{"data": {"hold": "true"}}'
-    )
-    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
-    until(
-        lambda: "says hold" in bed.kubectl("logs", "-n", "abaci", "abaci-app-0", "-c", "guard", check=False),
-        120,
-        "hold",
-    )
+    hold(bed)
     bed.node_exec(node, "sh", "-c", f"rm -rf {older} && cp -a {path} {older}")
     release(bed)
     until(lambda: bed.edge("POST", "/api/records", b'{"body": "only newer"}').status == 201, 150, "writes")
@@ -141,16 +134,8 @@ def test_hazard_a_kept_claim_that_is_newer_than_the_primary_is_held_whoever_scal
     # The replicas away, the primary back on its older copy: a snapshot of its host that was restored.
     bed.kubectl("scale", "sts", "abaci-app", "-n", "abaci", "--replicas=1")
     until(lambda: len(bed.pods()) == 1, 120, "the replicas are gone")
-    bed.kubectl(
-        *("patch", "cm", "abaci-app-litefs-identity", "-n", "abaci", "--type", "merge"),
-        *("-p", '{"data": {"hold": "true", "lowWaterTXID": null, "lowWaterTime": null}}'),
-    )
-    bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci")
-    until(
-        lambda: "says hold" in bed.kubectl("logs", "-n", "abaci", "abaci-app-0", "-c", "guard", check=False),
-        120,
-        "hold",
-    )
+    patch_record(bed, lowWaterTXID=None, lowWaterTime=None)
+    hold(bed)
     bed.node_exec(node, "sh", "-c", f"rm -rf {path}/dbs && cp -a {older}/dbs {path}/dbs && rm -rf {older}")
     release(bed)
     bed.kubectl("rollout", "status", "sts/abaci-app", "-n", "abaci", "--timeout=300s", timeout=320)

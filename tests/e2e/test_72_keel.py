@@ -212,12 +212,12 @@ def test_frozen_in_the_inventory_a_broken_latest_and_no_registry_change_nothing(
     run = bed.playbook("--tags", "app", "-e", "keel_frozen=true")
     assert run.rc == 0, run.output[-4000:]
     assert annotated(bed)["keel.sh/policy"] == "never" and "@sha256:" in image_of(bed)
-    broken = application(images.Entry("usr/local/bin/litefs", b"#!/bin/sh\nexit 1\n", 0o755))
+    broken = application(images.Entry("usr/local/bin/litefs", b"#!/bin/sh\nexit 1\n", mode=0o755))
     publish(bed, broken, f"{REPOSITORY}:latest", tmp_path)
     try:
         bed.kubectl("delete", "pod", "abaci-app-0", "-n", "abaci", "--wait=true")
         back_within(bed, "abaci-app-0", 60)
-        assert versions(bed) == running
+        until(lambda: versions(bed) == running, 30, "the build that was frozen, on every pod")
         before = restarts_of(bed, "abaci-app-0")
         with without_registry(bed):
             bed.in_pod("abaci-app-0", "kill", "1", check=False)
@@ -226,7 +226,7 @@ def test_frozen_in_the_inventory_a_broken_latest_and_no_registry_change_nothing(
             deleted = back_within(bed, "abaci-app-0", 60)
         print(f"frozen, without the registry: back {killed:.1f} s after its end, {deleted:.1f} s after its deletion")
         assert max(killed, deleted) <= 15
-        assert versions(bed) == running
+        until(lambda: versions(bed) == running, 30, "the build that was frozen, on every pod")
     finally:
         push(bed, f"v{time.time_ns()}", tmp_path)
     run = bed.playbook("--tags", "app", "-e", "keel_frozen=false")

@@ -99,8 +99,8 @@ e2e: build ## The site on three nodes of its own, and what it must bear
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v --durations=15 -m "not long" tests/e2e/test_{[1-5],60,72,74}*.py
 
 .PHONY: operations
-operations: build ## Scale, reset, promote, backup and restore on a bed of their own
-	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_6*.py
+operations: build ## What happens to the data, the long ones too, on a bed of its own
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_[56]*.py
 
 .PHONY: platform
 platform: build ## Certificates, Keel, secrets and the seed's commands on a bed of their own

@@ -80,6 +80,7 @@ def test_hazard_a_zeroed_header_is_refused_no_replica_is_emptied_and_the_runbook
     remove_kept_volumes(bed)
 
 
+@pytest.mark.long
 def test_the_cluster_id_alone_is_missing_and_the_runbook_writes_it_back(
     bed: Bed, stopped: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_the_cluster_id_alone_is_missing_and_the_runbook_writes_it_back(
     back(bed, rows)
 
 
+@pytest.mark.long
 def test_files_of_another_owner_are_refused_and_the_runbook_gives_them_back(
     bed: Bed, stopped: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_files_of_another_owner_are_refused_and_the_runbook_gives_them_back(
     back(bed, rows)
 
 
+@pytest.mark.long
 def test_below_the_low_water_mark_no_primary_starts_and_the_runbook_takes_it_away(bed: Bed, tmp_path: Path) -> None:
     bed.playbook("--tags", "app")
     assert int(record(bed)["lowWaterTXID"], 16) > 0
@@ -119,6 +122,7 @@ def test_below_the_low_water_mark_no_primary_starts_and_the_runbook_takes_it_awa
     back(bed, rows)
 
 
+@pytest.mark.long
 def test_hazard_a_kept_claim_that_is_newer_than_the_primary_is_held_whoever_scales_up(bed: Bed, tmp_path: Path) -> None:
     """kubectl scale looks into no volume: LiteFS would give the pod the primary's older data without a word."""
     agree(bed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from operating import agree
 from reader import Reader, Report
 from sitebed import Bed, until
@@ -33,6 +34,7 @@ def held(report: Report) -> None:
     assert report.p99 <= SLOWEST_HUNDREDTH_S, report
 
 
+@pytest.mark.long
 def test_no_read_fails_and_no_write_is_lost_during_a_rollout(bed: Bed, tmp_path: Path) -> None:
     until(lambda: all_ready(bed), 120, "all pods ready")
     reader = Reader(bed.site(), rate=RATE).start()
@@ -49,6 +51,7 @@ def test_no_read_fails_and_no_write_is_lost_during_a_rollout(bed: Bed, tmp_path:
     assert proof["ok"], proof
 
 
+@pytest.mark.long
 def test_no_read_fails_when_a_replicas_node_loses_power(bed: Bed) -> None:
     nodes = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in bed.pods()}
     # The bed's edge is on server-0, and its fall is another test's.

@@ -29,7 +29,9 @@ def sample(tmp_path: Path) -> dict[str, Any]:
 def test_redis_keeps_its_password(sample: dict[str, Any]) -> None:
     tasks = DataLoader().load_from_file(str(ROOT / "roles/redis/tasks/present.yml"), trusted_as_template=True)
     (wishes,) = [task["abaci.infra.secret_values"]["wishes"] for task in tasks if "abaci.infra.secret_values" in task]
-    assert evaluate("redis", "wishes", **sample, wishes=wishes) == {"password": None, "checksum-key": None}, "made, kept"
+    assert evaluate("redis", "wishes", **sample, wishes=wishes) == {"password": None, "checksum-key": None}, (
+        "made, kept"
+    )
     mine = {**sample, "vault_redis_password": "geheim"}
     assert evaluate("redis", "wishes", **mine, wishes=wishes) == {"password": "geheim", "checksum-key": None}
 

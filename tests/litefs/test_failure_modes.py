@@ -102,6 +102,28 @@ def stop_primary(cluster: Cluster) -> None:
     cluster.primary.unmount()
 
 
+def promoted(cluster: Cluster, state: dict[str, Any], wishes: dict[str, Any]) -> dict[str, Any]:
+    """What promote decides once it has looked into the volumes that it asks for."""
+    first = promote.decide(state, wishes)
+    seen = {}
+    for volume in state["volumes"]:
+        if volume["name"] in first["look"]:
+            data = cluster.nodes[volume["ordinal"]].data
+            files = sorted((data / "dbs" / DATABASE / "ltx").glob("*.ltx"), key=lambda file: file.stem[17:])
+            identity = (data / "clusterid").read_text().strip()
+            seen[volume["name"]] = {"cluster_id": identity, "txid": files[-1].stem[17:], "problem": None}
+    assert seen.keys() == set(first["look"])
+    return promote.decide(state, wishes, volumes=seen) if seen else first
+
+
+def nobody_hears(cluster: Cluster, recorded: str, held: str | None = None) -> dict[str, Any]:
+    """The state once the last word of the primary is so old that it cannot run any more."""
+    until(
+        lambda: "heard from" not in (promote.decide(document(cluster, recorded, held))["refusal"] or ""), 15, "silence"
+    )
+    return document(cluster, recorded, held)
+
+
 def settle(cluster: Cluster) -> None:
     """Let replicas notice: they try again every second, and a lag of 0 needs two looks."""
     until(lambda: all("different cluster id" in node.log() for node in cluster.replicas), 15, "the mismatch")
@@ -182,11 +204,16 @@ def test_the_guard_holds_an_empty_primary_and_promote_states_the_tail(trio: Clus
     message = "abaci-app-0 refuses to start as primary: its volume is empty."
     # What was in the sockets may still arrive: the figure is read from the replicas, never computed.
     time.sleep(2)
-    state = document(trio, recorded, held=message)
+    state = nobody_hears(trio, recorded, message)
     figures = {node.position()[0] for node in trio.replicas}
-    plan = promote.decide(state)
+    plan = promoted(trio, state, {})
     assert plan["refusal"] and plan["loss"]["after_txid"] == max(figures) <= tail
-    assert promote.decide(state, {"accept": plan["loss"]["after_txid"]})["steps"]
+    # Its volume is readable and ahead: nothing is left behind without its name.
+    accepted = {"accept": plan["loss"]["after_txid"]}
+    behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
+    if max(figures) < tail:
+        assert behind[0] in promoted(trio, state, accepted)["refusal"]
+    assert promoted(trio, state, accepted | {"give_up_volume": behind})["steps"]
     nothing_goes(state)
 
 
@@ -217,7 +244,7 @@ def test_full_disk_of_a_replica(small_disk: tuple[Cluster, Node]) -> None:
     plan = reset.decide(state, [1])
     assert plan["refusal"] is None and plan["cause"] == "disk-full", "a new volume is a way out; the old one is kept"
     choice, _problem = backup.choose(state)
-    assert choice and choice["pod"] == "abaci-app-0" and not choice["at_primary"]
+    assert choice and choice["pod"] == "abaci-app-0" and choice["at_primary"]
     # After space is made it recovers by itself, and there is nothing to reset.
     subprocess.run(["mount", "-o", "remount,size=64m", replica.data], check=True)
     replica.unmount()
@@ -244,7 +271,9 @@ def test_full_disk_of_the_primary_in_wal_mode(make_cluster: MakeCluster) -> None
         plan = reset.decide(state, "mismatched")
         assert plan["refusal"] and plan["cause"] == "disk-full", plan
         figure = cluster.replicas[0].position()[0]
-        moved = promote.decide(state, {"accept": figure})
+        behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
+        state = nobody_hears(cluster, recorded)
+        moved = promoted(cluster, state, {"accept": figure, "give_up_volume": behind})
         assert moved["cause"] == "disk-full" and [step["do"] for step in moved["steps"]][:2] == ["record", "stop"]
     finally:
         primary.kill()
@@ -327,7 +356,9 @@ def test_vacuum_in_wal_mode_ends_the_primary(make_cluster: MakeCluster) -> None:
     plan = reset.decide(state, "mismatched")
     assert plan["refusal"] and "does not run as primary" in plan["refusal"] and not plan["steps"]
     figure = cluster.replicas[0].position()[0]
-    assert promote.decide(state, {"accept": figure})["steps"], "a replica is at the last good transaction"
+    behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
+    moved = promoted(cluster, nobody_hears(cluster, recorded), {"accept": figure, "give_up_volume": behind})
+    assert moved["steps"], "a replica is at the last good transaction"
 
 
 def test_stuck_replica_is_behind_and_a_reset_is_not_needed_once_its_transaction_ends(trio: Cluster) -> None:

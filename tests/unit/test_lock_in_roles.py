@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,11 @@ def test_an_operation_takes_the_lock_first_and_gives_it_back_also_where_it_faile
     assert failed["state"] == "released" and str(failed["result"]).startswith("failed")
     assert "ansible.builtin.fail" in work["rescue"][-1]
     assert outer[-1][LOCK]["state"] == "released" and outer[-1][LOCK]["result"] == "done"
+
+
+def test_what_is_done_before_the_lock_is_taken_knows_every_variable_that_it_uses() -> None:
+    (begin,) = [task for task in tasks("operation/tasks/main.yml") if task["name"] == "Begin"]
+    passed = {name for task in tasks("operation/tasks/look.yml") for name in task.get("vars", {})}
+    registered = {"__operation_plan", "__operation_seen"}
+    used = set(re.findall(r"__operation_\w+", (ROLES / "operation/tasks/need_look.yml").read_text()))
+    assert used <= passed | registered | begin["ansible.builtin.set_fact"].keys()

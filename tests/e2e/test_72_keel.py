@@ -199,6 +199,7 @@ def restarts_of(bed: Bed, pod: str) -> int:
     return int(found["status"]["containerStatuses"][0]["restartCount"])
 
 
+@pytest.mark.long
 def test_a_container_that_ends_while_the_registry_is_away_starts_what_is_on_the_node(bed: Bed) -> None:
     before = restarts_of(bed, "abaci-app-0")
     with without_registry(bed):
@@ -207,6 +208,7 @@ def test_a_container_that_ends_while_the_registry_is_away_starts_what_is_on_the_
     print(f"the primary was back {took:.1f} s after its end, without the registry")
 
 
+@pytest.mark.long
 def test_frozen_in_the_inventory_a_broken_latest_and_no_registry_change_nothing(bed: Bed, tmp_path: Path) -> None:
     running = versions(bed)
     run = bed.playbook("--tags", "app", "-e", "keel_frozen=true")

@@ -41,7 +41,7 @@ attributes:
 EXAMPLES = r"""
 - name: Keep it
   abaci.infra.backup_keep:
-    path: /root/work/copy.sqlite
+    path: ~/copy/sqlite.db
     directory: ~/abaci-backups
     manifest: {database: sqlite.db, pod: volume-pvc-1, reason: rescue, txid: 000000000000002a}
 """

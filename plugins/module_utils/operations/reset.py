@@ -250,22 +250,7 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
         return [] if pod is not None and sit.in_sync(state, found, pod) and not release else [*release, arrive]
     if old is None and pod is not None and sit.in_sync(state, found, pod) and ordinal not in sit.held(state):
         return []  # nothing is wrong with it
-    steps: list[dict[str, Any]] = []
-    volume = sit.volume_of(state, claim)
-    if volume is not None and volume["reclaim_policy"] != "Retain":
-        steps.append(
-            sit.step("retain", f"keep volume {volume['name']} of {name} when its claim goes", volume=volume["name"])
-        )
-    if claim is not None and not claim["deleting"]:
-        steps.append(
-            sit.step(
-                "delete_claim",
-                f"delete claim {claim['name']}; volume {claim['volume']} is kept",
-                claim=claim["name"],
-                uid=claim["uid"],
-                ordinal=ordinal,
-            )
-        )
+    steps = sit.put_aside(state, ordinal)
     if pod is not None:
         # Nobody on a node that is off confirms that a pod has ended.
         force = bool(pod["node"]) and sit.away(state, pod["node"])

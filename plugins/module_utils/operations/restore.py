@@ -429,18 +429,7 @@ def _new_volume(state: sit.State, ordinal: int, pod: sit.Pod | None) -> list[dic
     volume = sit.volume_of(state, claim)
     steps: list[dict[str, Any]] = []
     if claim is not None and volume is not None and volume["node"] and sit.away(state, volume["node"]):
-        if volume["reclaim_policy"] != "Retain":
-            steps.append(sit.step("retain", f"keep volume {volume['name']} when its claim goes", volume=volume["name"]))
-        if not claim["deleting"]:
-            steps.append(
-                sit.step(
-                    "delete_claim",
-                    f"delete claim {claim['name']}; volume {volume['name']} is kept",
-                    claim=claim["name"],
-                    uid=claim["uid"],
-                    ordinal=ordinal,
-                )
-            )
+        steps += sit.put_aside(state, ordinal)
         if pod is not None:
             say = f"delete pod {name}, which comes back with a new volume"
             steps.append(sit.step("delete_pod", say, pod=name, uid=pod["uid"], ordinal=ordinal))

@@ -122,8 +122,7 @@ def step(
     """Do the next act, and wait until it has its effect. The lock is renewed meanwhile.
 
     Returns {done, changed, did: [sentence], needs: null|export|look|rescue, plan}. With
-    ``needs`` nothing was done yet: the caller has to make exports, look into volumes or render the configuration, and
-    come again.
+    ``needs`` nothing was done yet: the caller has to make exports or look into volumes, and come again.
     Raises Refused, act.NotDone, kube.KubeError.
     """
     with holding.Holding(site, holder) as held:

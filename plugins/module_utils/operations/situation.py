@@ -114,6 +114,20 @@ def restart(state: State, ordinal: int, say: str, *, primary: bool) -> dict[str,
     )
 
 
+def put_aside(state: State, ordinal: int) -> list[dict[str, Any]]:
+    """The steps that take an ordinal's claim away and keep its volume: the pod that comes then gets a new one."""
+    claim = claim_of(state, ordinal)
+    volume = volume_of(state, claim)
+    steps: list[dict[str, Any]] = []
+    if volume is not None and volume["reclaim_policy"] != "Retain":
+        say = f"keep volume {volume['name']} of {pod_name(state, ordinal)} when its claim goes"
+        steps.append(step("retain", say, volume=volume["name"]))
+    if claim is not None and not claim["deleting"]:
+        say = f"delete claim {claim['name']}; volume {claim['volume']} is kept"
+        steps.append(step("delete_claim", say, claim=claim["name"], uid=claim["uid"], ordinal=ordinal))
+    return steps
+
+
 def look(state: State) -> Situation | Problem:
     """The situation, or the sentence that says which proof is missing, why, and what to do."""
     if not state["statefulset"]["exists"]:

@@ -27,6 +27,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 TESTBED = pathlib.Path(__file__).resolve().parent
 ROOT = TESTBED.parent
@@ -327,15 +328,27 @@ def needed(suite: str, release: str | None) -> tuple[str, ...]:
     return (*own_k3s, "components", f"node-{suite}", "node-registry", "pebble", "cert-manager-manifests", *IMAGES)
 
 
-def artifact(name: str) -> pathlib.Path:
+@contextlib.contextmanager
+def builder() -> Iterator[Any]:
+    """The module build, whose errors are a bed's."""
     sys.path.insert(0, str(TESTBED))
     import build
 
     try:
-        path: pathlib.Path = build.artifact(name)
+        yield build
     except build.BuildError as error:
         raise BedError(str(error)) from error
+
+
+def artifact(name: str) -> pathlib.Path:
+    with builder() as build:
+        path: pathlib.Path = build.artifact(name)
     return path
+
+
+def build_all(names: Sequence[str]) -> None:
+    with builder() as build:
+        build.build_all(names)
 
 
 def tar_of(path: pathlib.Path) -> pathlib.Path:
@@ -740,8 +753,7 @@ def up(name: str, nodes: int, suite: str, ports: Ports, release: str | None) -> 
     if not existing:
         check_ports(ports)
     # Nothing of the bed exists until everything that it needs does.
-    for item in needed(suite, release):
-        artifact(item)
+    build_all(needed(suite, release))
     bed = plan(name, nodes, suite, ports, network(name))
     folder = folder_of(name)
     make_keys(bed, folder)
@@ -816,8 +828,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         if chosen.action == "build":
-            for item in needed(chosen.suite, chosen.k3s or None):
-                artifact(item)
+            build_all(needed(chosen.suite, chosen.k3s or None))
         elif chosen.action == "up":
             up(chosen.name, chosen.nodes, chosen.suite, Ports.from_env(os.environ), chosen.k3s or None)
         elif chosen.action == "renew":

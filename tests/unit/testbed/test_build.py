@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -211,6 +212,51 @@ def test_a_second_call_builds_nothing_and_what_a_killed_one_left_goes_away(
     assert first.read_text() == "content"
     assert len(built) == 1
     assert not left.exists()
+
+
+def test_all_are_built_once_two_at_a_time_each_after_its_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    together = threading.Barrier(2, timeout=10)
+    built: list[str] = []
+
+    def make(out: Path, log: build.Log) -> None:
+        if log.name in ("a", "b"):
+            together.wait()  # breaks where they do not run at the same time
+        (out / "file").touch()
+        built.append(log.name)
+
+    needs = {"a": (), "b": (), "c": ("a", "b"), "d": ("c",)}
+    table = {name: build.Artifact(name, "a test", make, {}, needs=of) for name, of in needs.items()}
+    monkeypatch.setattr(build, "artifacts", lambda: table)
+    build.build_all(["d", "c"])
+    assert sorted(built[:2]) == ["a", "b"] and built[2:] == ["c", "d"]
+    build.build_all(["d"])
+    assert len(built) == 4
+
+
+def test_a_build_that_fails_beside_another_is_told_and_the_other_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    failed = threading.Event()
+
+    def fail(out: Path, log: build.Log) -> None:
+        del out, log
+        failed.set()
+        raise build.BuildError("the cause")
+
+    def make(out: Path, log: build.Log) -> None:
+        del log
+        assert failed.wait(10)
+        (out / "file").touch()
+
+    table = {"a": build.Artifact("a", "a test", fail, {}), "b": build.Artifact("b", "a test", make, {}, member="file")}
+    monkeypatch.setattr(build, "artifacts", lambda: table)
+    with pytest.raises(build.BuildError, match="the cause"):
+        build.build_all(["a", "b"])
+    assert len(list((tmp_path / "abaci-infra" / "artifacts").glob("b-*"))) == 1
+    with pytest.raises(build.BuildError, match="no artifact 'x'"):
+        build.build_all(["x"])
 
 
 def test_a_missing_tool_is_named_with_what_to_do(tmp_path: Path) -> None:

@@ -866,19 +866,22 @@ def build_all(names: Sequence[str]) -> None:
     """
     table = artifacts()
     needs: dict[str, tuple[str, ...]] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop(0)
-        if name not in needs:
-            needs[name] = table[name].needs if name in table else ()  # artifact() says that there is none
-            waiting += needs[name]
+
+    def add(name: str) -> None:
+        of = table[name].needs if name in table else ()  # artifact() says that there is none
+        for need in of:
+            add(need)
+        needs.setdefault(name, of)
+
+    for name in names:
+        add(name)
     order = graphlib.TopologicalSorter(needs)
     order.prepare()
     ready: list[str] = []
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         running: dict[concurrent.futures.Future[pathlib.Path], str] = {}
         while order.is_active():
-            # In the order of `needs`, which has the long ones first.
+            # The needs of the first name first: that is where the long ones are.
             ready = sorted([*ready, *order.get_ready()], key=list(needs).index)
             while ready and len(running) < WORKERS:
                 name = ready.pop(0)

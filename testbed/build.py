@@ -342,7 +342,9 @@ def go_environment() -> dict[str, str]:
 
 # --- builders -----------------------------------------------------------------------------------------------------
 
-GO_FLAGS = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+# Without garbage collection below 2 GiB the compiler takes a fifth less processor time (portmap: 55 to 44 s).
+GO_MEMORY = {"GOGC": "off", "GOMEMLIMIT": "2GiB"}
+GO_FLAGS = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOWORK": "off", **GO_MEMORY}
 STRIP = "-s -w"
 
 

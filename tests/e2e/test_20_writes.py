@@ -91,6 +91,14 @@ def test_a_get_that_writes_is_answered_by_the_primary_from_any_pod(bed: Bed) -> 
     assert int(bed.rows("abaci-app-0", "select count(*) from users")) == before + 30
 
 
+def test_a_get_that_writes_works_from_any_pod_where_no_setting_names_it(bed: Bed) -> None:
+    before = int(bed.rows("abaci-app-0", "select count(*) from users"))
+    answers = [bed.edge("GET", f"/api/guest?user=guest-{number}") for number in range(30)]
+    assert [answer.status for answer in answers] == [200] * 30
+    assert len({answer.json()["id"] for answer in answers}) == 30
+    assert int(bed.rows("abaci-app-0", "select count(*) from users")) == before + 30
+
+
 def test_reads_are_served_by_all_pods_and_read_your_writes_holds(bed: Bed) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: bed.edge("GET", "/api/records/count"), range(40)))

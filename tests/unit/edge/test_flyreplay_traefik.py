@@ -199,10 +199,11 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
         return {"entryPoints": ["web"], "rule": rule, "priority": 10, "service": service, "middlewares": [middleware]}
 
     forward = ["*/callback*", "/one-away/exact"]
+    named = {"primaryService": PRIMARY, "primaryPod": "abaci-app-0"}
 
     def service(*used: Pod | int) -> dict[str, Any]:
-        ports = [pod if isinstance(pod, int) else pod.server_address[1] for pod in used]
-        return {"loadBalancer": {"servers": [{"url": f"http://127.0.0.1:{port}"} for port in ports]}}
+        places = [("127.0.0.1", pod) if isinstance(pod, int) else pod.server_address for pod in used]
+        return {"loadBalancer": {"servers": [{"url": f"http://{host!s}:{port}"} for host, port in places]}}
 
     return {
         "http": {
@@ -218,18 +219,19 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
                 "pod": router("/pod", "replica", "follow"),
                 "no-primary": router("/no-primary", "one-away", "no-primary"),
                 "dying": router("/dying", "dying", "follow"),
+                "elsewhere": router("/elsewhere", "elsewhere", "follow"),
                 "no-middleware": router("/closed/no-middleware", "replica", "nobody"),
                 "no-plugin": router("/closed/no-plugin", "replica", "unloaded"),
                 "bad-plugin": router("/closed/bad-plugin", "replica", "invalid"),
             },
             "services": {
-                **{name: service(pods[name]) for name in ("replica", "primary", "echo", "dying")},
+                **{name: service(pods[name]) for name in ("replica", "primary", "echo", "dying", "elsewhere")},
                 "one-away": service(free_port(), pods["replica"]),
                 "all-away": service(free_port(), free_port()),
             },
             "middlewares": {
-                "no-primary": plugin(True, primaryService=PRIMARY, primaryPort=free_port()),
-                "follow": plugin(True, primaryService=PRIMARY, primaryPort=main, forwardPaths=forward),
+                "no-primary": plugin(True, **named, primaryPort=free_port()),
+                "follow": plugin(True, **named, primaryPort=main, forwardPaths=forward),
                 "refuse": plugin(False),
                 "head": plugin(False, headRedirect=True),
                 "https": {"redirectScheme": {"scheme": "https", "permanent": True, "port": "8443"}},
@@ -253,6 +255,7 @@ def pods() -> Iterator[dict[str, Pod]]:
         "moving": Pod(replica, "127.0.1.1", main.server_address[1]),
         "echo": Pod(echo),
         "dying": Pod(replica),
+        "elsewhere": Pod(replica, "127.0.2.1"),
     }
     made["dying"].entered, made["dying"].go_on = threading.Event(), threading.Event()  # type: ignore[attr-defined]
     yield made
@@ -437,10 +440,18 @@ def test_a_read_that_a_pod_cannot_answer_is_answered_by_the_primary(edge: Edge, 
     }
 
 
+@pytest.mark.parametrize("status", [500, 501, 502])
+def test_a_read_that_fails_on_a_replica_is_answered_by_the_primary(edge: Edge, status: int) -> None:
+    path = f"/elsewhere/fails/{status}"
+    assert edge.ask("GET", path)[0] == 201
+    assert [asked[:2] for asked in edge.pods["elsewhere"].asked] == [("GET", path)]
+    assert [asked[:2] for asked in edge.pods["primary"].asked] == [("GET", path)]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/pod/fails/500", 500),
+        ("GET", "/pod/fails/500", 500),  # the pod has the primary's address: that is its own word
         ("GET", "/pod/fails/404", 404),
         ("POST", "/pod/fails/502", 502),
         ("GET", "/pod/callback/fails/502", 502),

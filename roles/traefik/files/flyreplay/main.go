@@ -7,9 +7,11 @@
 // be buffered. What cannot be sent again becomes 503 with Retry-After. Neither the header nor the empty 200 that
 // carries it leaves the site.
 //
-// Where PrimaryService is set, a GET or HEAD that a pod answers with 502, 503 or 504, or that finds no connection to it, is
+// Where PrimaryService is set, a GET or HEAD that a pod answers with 500 or above, or that finds no connection to it, is
 // asked again before a byte of the answer has gone out: of the primary, and where that is away of the pod that Traefik picks
-// next. Paths in ForwardPaths are left out: such a GET may write, and must not run twice.
+// next. So a GET that writes works, too: a replica refuses the write, the application answers 500, and the primary can do
+// it. What the primary itself answers with 500 is not asked again. Paths in ForwardPaths are left out: LiteFS sends them
+// to the primary at once.
 package flyreplay
 
 import (
@@ -68,6 +70,8 @@ type Config struct {
 	// PrimaryService is the DNS name of the primary's Service. Where it is set (and Replay is true), reads that a pod could
 	// not answer are asked again.
 	PrimaryService string `json:"primaryService,omitempty"`
+	// PrimaryPod names the pod behind it, whose own errors are not asked again.
+	PrimaryPod string `json:"primaryPod,omitempty"`
 	// PrimaryPort is the port of that Service.
 	PrimaryPort int `json:"primaryPort,omitempty"`
 	// ForwardPaths are the paths of GETs that write, as LiteFS has them in always-forward: * is the only wildcard.
@@ -93,6 +97,8 @@ type middleware struct {
 	port         string
 	transport    *http.Transport
 	primary      string // host:port; "": nothing is asked again
+	primaryPod   string // its DNS name
+	lookup       func(ctx context.Context, name string) ([]string, error)
 	forward      []*regexp.Regexp
 	pods         *pods
 	budget       *budget
@@ -121,6 +127,9 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 		if config.PrimaryPort < 1 || config.PrimaryPort > 65535 {
 			return nil, fmt.Errorf("middleware %s: primaryPort %d is not between 1 and 65535", name, config.PrimaryPort)
 		}
+		if !dnsName.MatchString(config.PrimaryPod) {
+			return nil, fmt.Errorf("middleware %s: primaryPod %q is not a name", name, config.PrimaryPod)
+		}
 		primary = config.PrimaryService + ":" + strconv.Itoa(config.PrimaryPort)
 	}
 	forward := []*regexp.Regexp{}
@@ -129,7 +138,11 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &middleware{
-		primary:      primary,
+		primary:    primary,
+		primaryPod: config.PrimaryPod + "." + config.Service,
+		lookup: func(ctx context.Context, name string) ([]string, error) {
+			return net.DefaultResolver.LookupHost(ctx, name)
+		},
 		forward:      forward,
 		pods:         &pods{known: map[string]*pod{}},
 		budget:       &budget{tokens: budgetBurst},
@@ -250,7 +263,25 @@ func noAnswer(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
-// read asks a pod, and where that could not answer the primary, and where that is away whatever pod Traefik picks next.
+// isPrimary tells whether an address, as Traefik dialled it, is the primary's.
+func (m *middleware) isPrimary(ctx context.Context, address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	found, err := m.lookup(ctx, m.primaryPod)
+	if err != nil {
+		return false
+	}
+	for _, one := range found {
+		if one == host {
+			return true
+		}
+	}
+	return false
+}
+
+// read asks a pod, and where that failed the primary, and where that is away whatever pod Traefik picks next.
 // That one's answer passes as it is.
 func (m *middleware) read(rw http.ResponseWriter, req *http.Request) {
 	first := m.ask(rw, req, true)
@@ -273,14 +304,16 @@ func (m *middleware) read(rw http.ResponseWriter, req *http.Request) {
 		m.readElsewhere(rw, req, first.status)
 		return
 	}
-	m.budget.give()
+	if resp.StatusCode < http.StatusInternalServerError {
+		m.budget.give()
+	}
 	m.journal.note(req, first.status, "the primary", resp.StatusCode)
 	pass(rw, resp)
 }
 
 func (m *middleware) readElsewhere(rw http.ResponseWriter, req *http.Request, before int) {
 	last := m.ask(rw, req, false)
-	if !noAnswer(last.status) {
+	if last.status < http.StatusInternalServerError {
 		m.budget.give()
 	}
 	m.journal.note(req, before, "another pod", last.status)
@@ -309,11 +342,15 @@ func (m *middleware) try(rw http.ResponseWriter, req *http.Request, again, passO
 	}
 	answer := newResponder(rw)
 	answer.fails = func(status int) bool {
-		m.pods.leave(v)
+		address := m.pods.leave(v)
 		if v.over {
 			return true
 		}
-		if !again || !(v.lost || noAnswer(status)) || req.Context().Err() != nil {
+		failed := v.lost || status >= http.StatusInternalServerError
+		if !again || !failed || req.Context().Err() != nil {
+			return false
+		}
+		if !v.lost && !noAnswer(status) && m.isPrimary(req.Context(), address) {
 			return false
 		}
 		return m.budget.take() || v.lost
@@ -413,8 +450,9 @@ func (p *pods) connected(v *visit, kept bool) {
 	}
 }
 
-// leave ends a visit, and marks its pod where it never got a connection. Only the first call for a visit does anything.
-func (p *pods) leave(v *visit) {
+// leave ends a visit, marks its pod where it never got a connection, and returns the pod's address. Only the first call
+// for a visit does anything.
+func (p *pods) leave(v *visit) string {
 	p.mutex.Lock()
 	address := v.address
 	// A visitor who goes away while Traefik connects says nothing about the pod.
@@ -425,6 +463,7 @@ func (p *pods) leave(v *visit) {
 	if away {
 		p.lose(address)
 	}
+	return address
 }
 
 func (p *pods) forget(v *visit) {

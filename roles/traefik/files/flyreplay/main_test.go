@@ -338,7 +338,8 @@ func TestAConfigurationThatLeadsElsewhereIsRefused(t *testing.T) {
 		"port":       {StatefulSet: "a", Service: "s", Port: 0, AnswerTimeout: 1},
 		"timeout":    {StatefulSet: "a", Service: "s", Port: 8080},
 		"primary":    {StatefulSet: "a", Service: "s", Port: 8080, AnswerTimeout: 1, Replay: true, PrimaryService: "a/b", PrimaryPort: 80},
-		"its port":   {StatefulSet: "a", Service: "s", Port: 8080, AnswerTimeout: 1, Replay: true, PrimaryService: "a", PrimaryPort: 0},
+		"its port":   {StatefulSet: "a", Service: "s", Port: 8080, AnswerTimeout: 1, Replay: true, PrimaryService: "a", PrimaryPod: "a-0", PrimaryPort: 0},
+		"its pod":    {StatefulSet: "a", Service: "s", Port: 8080, AnswerTimeout: 1, Replay: true, PrimaryService: "a", PrimaryPort: 80},
 	} {
 		if _, err := New(context.Background(), http.NotFoundHandler(), config, "test"); err == nil {
 			t.Errorf("%s was accepted", name)
@@ -388,6 +389,7 @@ func newPool(t *testing.T, settings *Config, primary http.Handler, pods ...*url.
 	}
 	p.made = made.(*middleware)
 	p.made.journal.write = func(line string) { p.lines = append(p.lines, line) }
+	p.made.lookup = func(context.Context, string) ([]string, error) { return nil, errors.New("no such host") }
 	var service string
 	if primary != nil {
 		service = serve(t, primary).Host
@@ -409,7 +411,8 @@ func newPool(t *testing.T, settings *Config, primary http.Handler, pods ...*url.
 func reading() *Config {
 	settings := CreateConfig()
 	settings.StatefulSet, settings.Service, settings.Replay = "abaci-app", "pods.example", true
-	settings.PrimaryService, settings.ForwardPaths = "primary.example", []string{"/api/auth/callback*", "/a.b"}
+	settings.PrimaryService, settings.PrimaryPod = "primary.example", "abaci-app-0"
+	settings.ForwardPaths = []string{"/api/auth/callback*", "/a.b"}
 	return settings
 }
 
@@ -443,7 +446,7 @@ func isFrom(t *testing.T, resp *http.Response, status int, name string) {
 }
 
 func TestAReadThatAPodCannotAnswerIsAnsweredByThePrimary(t *testing.T) {
-	for _, status := range []int{0, 502, 503, 504} {
+	for _, status := range []int{0, 500, 502, 503, 504, 599} {
 		for _, method := range []string{"GET", "HEAD"} {
 			var pod, primary atomic.Int64
 			address := closed(t)
@@ -475,17 +478,17 @@ func TestWhatIsAnAnswerOrMayNotRunTwicePassesAsItIs(t *testing.T) {
 		headers  map[string]string
 		status   int
 	}{
-		"an error of the application": {reading(), "GET", "/", "", nil, 500},
-		"a limit":                     {reading(), "GET", "/", "", nil, 429},
-		"not there":                   {reading(), "GET", "/", "", nil, 404},
-		"a write":                     {reading(), "POST", "/", "", nil, 502},
-		"another method":              {reading(), "OPTIONS", "/", "", nil, 502},
-		"with a body":                 {reading(), "GET", "/", "x", nil, 502},
-		"a GET that writes":           {reading(), "GET", "/api/auth/callback/google", "", nil, 502},
-		"a GET that writes, exactly":  {reading(), "GET", "/a.b", "", nil, 504},
-		"a WebSocket":                 {reading(), "GET", "/", "", upgrade, 503},
-		"switched off":                {off, "GET", "/", "", nil, 502},
-		"on the writing route":        {writing, "GET", "/", "", nil, 502},
+		"a limit":                    {reading(), "GET", "/", "", nil, 429},
+		"not there":                  {reading(), "GET", "/", "", nil, 404},
+		"a write":                    {reading(), "POST", "/", "", nil, 502},
+		"a write that failed":        {reading(), "POST", "/", "", nil, 500},
+		"another method":             {reading(), "OPTIONS", "/", "", nil, 502},
+		"with a body":                {reading(), "GET", "/", "x", nil, 502},
+		"a GET that writes":          {reading(), "GET", "/api/auth/callback/google", "", nil, 502},
+		"a GET that writes, exactly": {reading(), "GET", "/a.b", "", nil, 504},
+		"a WebSocket":                {reading(), "GET", "/", "", upgrade, 503},
+		"switched off":               {off, "GET", "/", "", nil, 502},
+		"on the writing route":       {writing, "GET", "/", "", nil, 502},
 	} {
 		var pod, primary atomic.Int64
 		p := newPool(t, c.settings, answers(200, "primary", &primary), serve(t, answers(c.status, "pod", &pod)))
@@ -504,6 +507,41 @@ func TestWhatIsAnAnswerOrMayNotRunTwicePassesAsItIs(t *testing.T) {
 	for _, path := range []string{"/aXb", "/x/api/auth/callback", "/a.b/c"} {
 		resp, _ := p.do(t, "GET", path, nil, nil)
 		isFrom(t, resp, 200, "primary")
+	}
+}
+
+func TestAnErrorOfThePrimaryItselfIsItsOwnWord(t *testing.T) {
+	var pod, primary atomic.Int64
+	p := newPool(t, reading(), answers(500, "primary", &primary), serve(t, answers(500, "pod", &pod)))
+	resp, body := p.do(t, "GET", "/", nil, nil)
+	isFrom(t, resp, 500, "primary")
+	if body != "primary" || pod.Load() != 1 || primary.Load() != 1 {
+		t.Errorf("%q: asked the pod %d times, the primary %d times", body, pod.Load(), primary.Load())
+	}
+	asked := ""
+	p.made.lookup = func(_ context.Context, name string) ([]string, error) {
+		asked = name
+		return []string{"192.0.2.1", "127.0.0.1"}, nil
+	}
+	resp, _ = p.do(t, "GET", "/", nil, nil)
+	isFrom(t, resp, 500, "pod")
+	if asked != "abaci-app-0.pods.example" || primary.Load() != 1 {
+		t.Errorf("looked up %q, the primary was asked %d times", asked, primary.Load())
+	}
+	// One that could not answer is asked once more, whoever it is: its proxy stood in for it.
+	q := newPool(t, reading(), answers(200, "primary", &primary), serve(t, answers(502, "pod", &pod)))
+	q.made.lookup = p.made.lookup
+	resp, _ = q.do(t, "GET", "/", nil, nil)
+	isFrom(t, resp, 200, "primary")
+}
+
+func TestWhereThePrimaryIsAwayAnErrorOfAReplicaGetsOneMoreTry(t *testing.T) {
+	var bad, worse atomic.Int64
+	p := newPool(t, reading(), nil, serve(t, answers(500, "bad", &bad)), serve(t, answers(500, "worse", &worse)))
+	resp, _ := p.do(t, "GET", "/", nil, nil)
+	isFrom(t, resp, 500, "worse")
+	if bad.Load() != 1 || worse.Load() != 1 {
+		t.Errorf("asked %d and %d times", bad.Load(), worse.Load())
 	}
 }
 

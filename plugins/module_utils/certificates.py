@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .conditions import condition, is_ready, youngest_warning
 from .wording import said
 
 Object = dict[str, Any]
@@ -51,13 +52,7 @@ def without_bundle(configurations: Iterable[Object | None]) -> list[str]:
     return lacking
 
 
-def condition(obj: Mapping[str, Any] | None, name: str) -> Object:
-    """The condition of that type, {} where there is none."""
-    listed = ((obj or {}).get("status") or {}).get("conditions") or []
-    return next((item for item in listed if item.get("type") == name), {})
-
-
-def _of_now(obj: Object, found: Object) -> bool:
+def _of_now(obj: Object, found: Mapping[str, Any]) -> bool:
     """Whether a condition is about the object's present spec."""
     seen = found.get("observedGeneration")
     return seen is None or seen >= obj["metadata"].get("generation", 0)
@@ -86,12 +81,12 @@ def certificate_verdict(
     orders: Iterable[Object],
     challenges: Iterable[Object],
     issuer: Verdict,
-    warnings: Mapping[str, str],
+    events: Iterable[Object],
 ) -> Verdict:
     """Whether a Certificate is issued; if not, the reasons from it down to the stuck challenge, as one sentence.
 
     ``requests``, ``orders`` and ``challenges`` are all of the namespace. ``issuer`` is the verdict on its issuer.
-    ``warnings`` maps the uid of an object to its youngest warning event, for when its conditions say nothing.
+    The youngest warning among ``events`` counts where an object's conditions say nothing.
     """
     if certificate is None:
         return Verdict("waiting", f"There is no Certificate {where}.")
@@ -108,8 +103,8 @@ def certificate_verdict(
         if order is not None:
             own = [item for item in challenges if _owned(item, order)]
             told += [_order(order)] + [_challenge(item) for item in own]
-            told += [_warning(item, warnings) for item in (order, *own)]
-        told.append(_warning(request, warnings))
+            told += [_warning(item, events) for item in (order, *own)]
+        told.append(_warning(request, events))
     if issuer.state != "ready":
         told.append(issuer.sentence.rstrip("."))
     reasons = list(dict.fromkeys(part for part in told if part))
@@ -123,7 +118,7 @@ def certificate_verdict(
 
 def resting(certificate: Object | None) -> bool:
     """Whether cert-manager takes a break after a failed attempt, so that waiting would be in vain."""
-    if certificate is None or condition(certificate, "Ready").get("status") == "True":
+    if certificate is None or is_ready(certificate):
         return False
     issuing = condition(certificate, "Issuing")
     return bool((certificate.get("status") or {}).get("lastFailureTime")) and issuing.get("status") != "True"
@@ -154,7 +149,7 @@ def asked_again(certificate: Object, now: str) -> Object:
     return {"conditions": [*kept, wanted]}
 
 
-def _own(certificate: Object, ready: Object, issuing: Object) -> str:
+def _own(certificate: Object, ready: Mapping[str, Any], issuing: Mapping[str, Any]) -> str:
     if issuing.get("status") == "False" and issuing.get("reason") == "Failed":
         return said(issuing.get("message"))
     if ready and _of_now(certificate, ready):
@@ -194,8 +189,8 @@ def _challenge(challenge: Object) -> str:
     return f"the {spec.get('type', 'challenge')} challenge for {spec.get('dnsName')} is {state}{reason}"
 
 
-def _warning(obj: Object, warnings: Mapping[str, str]) -> str:
-    return said(warnings.get(str(obj["metadata"].get("uid"))))
+def _warning(obj: Object, events: Iterable[Object]) -> str:
+    return said((youngest_warning(events, obj["metadata"]) or {}).get("message"))
 
 
 def _owned(item: Object, owner: Object) -> bool:

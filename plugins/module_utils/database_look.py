@@ -11,7 +11,7 @@ import http.client
 from collections.abc import Mapping
 from typing import Any
 
-from . import kube, litefs
+from . import kube, litefs, wording
 from .operations import sqlitefile, transfer
 
 HEADER = 100
@@ -34,7 +34,7 @@ def header(api: Any, namespace: str, pod: str, port: int, database: str, timeout
         answer.begin()
         head = answer.read(HEADER)
     if answer.status != 200:
-        raise kube.KubeError(f"{where} was answered {answer.status}: {kube.one_line(head.decode(errors='replace'))}.")
+        raise kube.KubeError(f"{where} was answered {answer.status}: {wording.reason(head.decode(errors='replace'))}.")
     try:
         page_size, mode = sqlitefile.shape(head)
     except sqlitefile.BadFile as exc:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from . import litefs, state
+from . import clock, litefs, state
 from .kube import KubeError
 
 T = TypeVar("T")
@@ -162,14 +161,14 @@ def node_silences(api: Any) -> dict[str, float]:
     """
     try:
         leases = api.list("coordination.k8s.io/v1", "Lease", NODE_LEASES)
-        now = datetime.datetime.fromisoformat(api.server_time())
+        now = api.server_time()
     except KubeError:
         return {}  # whoever may not read them goes by Ready alone
     renewed = {lease["metadata"]["name"]: (lease.get("spec") or {}).get("renewTime") for lease in leases}
     return {
-        name: round((now - datetime.datetime.fromisoformat(str(time))).total_seconds(), 1)
+        name: round(seconds, 1)
         for name, time in renewed.items()
-        if time
+        if (seconds := clock.between(time, now)) > float("-inf")
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from . import litefs
+from . import litefs, values
 
 RESTORE = "playbooks/restore.yml"
 RUNBOOK = "docs/runbooks/primary-refused.md"
@@ -69,14 +69,14 @@ def parse(state: Mapping[str, Any]) -> Record | None:
             f"{where} has clusterID {raw['cluster_id']!r}, which is no LiteFS cluster id (LFSC and 16 characters): "
             f"see {RUNBOOK} for how to find the id of the data, and run again."
         )
-    ordinal = _ordinal(raw["primary_ordinal"])
+    ordinal = values.whole(raw["primary_ordinal"])
     if ordinal is None:
         raise ValueError(
             f"{where} has primaryOrdinal {raw['primary_ordinal']!r}, which is not the number of a pod: write the "
             f"primary's ordinal there (see {RUNBOOK}) and run again."
         )
     cluster_id = raw["cluster_id"] if raw["state"] == "recorded" else None
-    wished = _ordinal(raw["wished_primary_ordinal"])
+    wished = values.whole(raw["wished_primary_ordinal"])
     carried = {key: value for key, value in raw["raw"].items() if key not in DECIDED}
     return Record(raw["state"], cluster_id, ordinal, wished, carried)
 
@@ -330,8 +330,3 @@ def _what_exists(state: Mapping[str, Any]) -> str:
     ]
     text = ", ".join(parts)
     return text[0].upper() + text[1:]
-
-
-def _ordinal(text: object) -> int | None:
-    value = str(text)
-    return int(value) if value.isascii() and value.isdigit() and len(value) <= 5 else None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .conditions import condition, youngest_warning
 from .wording import said
 
 COMPONENT = "image-check"
@@ -134,8 +135,7 @@ def verdict(item: Mapping[str, Any]) -> Verdict:
             return Verdict(reason=message, hopeless=reason in _HOPELESS_REASONS or bool(_HOPELESS.search(raw)))
         if "waiting" in state and reason not in _BEFORE_PULL:
             return Verdict(pulled=True, digest=digest)
-    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
-    scheduled = conditions.get("PodScheduled", {})
+    scheduled = condition(item, "PodScheduled")
     if scheduled.get("status") == "False":
         return Verdict(reason=f"no node takes the pod: {plain(scheduled.get('message') or 'unschedulable')}")
     if status.get("phase") == "Failed":
@@ -146,13 +146,8 @@ def verdict(item: Mapping[str, Any]) -> Verdict:
 
 def last_warning(events: Iterable[Mapping[str, Any]], pod_name: str) -> str | None:
     """What the cluster said last about the pod, e.g. why its sandbox cannot be made; its status does not say that."""
-    warnings = [
-        event
-        for event in events
-        if event.get("type") == "Warning" and (event.get("involvedObject") or {}).get("name") == pod_name
-    ]
-    warnings.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-    return plain(warnings[-1].get("message") or warnings[-1].get("reason")) if warnings else None
+    found = youngest_warning(events, {"name": pod_name})
+    return plain(found.get("message") or found.get("reason")) if found else None
 
 
 def plain(message: object) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from ansible_collections.abaci.infra.plugins.module_utils import clock, conditions
 from ansible_collections.abaci.infra.plugins.module_utils.preflight import by_text
 
 Config = dict[str, Any]
@@ -392,12 +393,12 @@ def nodes_not_ready(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, flo
         if node is None:
             missing[name] = "the node has not registered"
             continue
-        conditions = {entry["type"]: entry for entry in node.get("status", {}).get("conditions") or []}
-        ready = conditions.get("Ready", {})
+        ready = conditions.condition(node, "Ready")
+        reported = clock.moment(ready.get("lastHeartbeatTime"))
         running = node.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "")
         if ready.get("status") != "True":
             missing[name] = f"the node is not Ready ({ready.get('message') or ready.get('reason') or 'no report yet'})"
-        elif _epoch(ready.get("lastHeartbeatTime", "")) < int(since):
+        elif reported is None or reported.timestamp() < int(since):
             missing[name] = "the node has not reported since its kubelet was started"
         elif running and version and _kubernetes(running) != _kubernetes(version):
             missing[name] = f"the node runs {running} instead of {version}"
@@ -406,15 +407,6 @@ def nodes_not_ready(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, flo
 
 def _kubernetes(version: str) -> str:
     return version.split("+", 1)[0]
-
-
-def _epoch(stamp: str) -> float:
-    from datetime import datetime
-
-    try:
-        return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def likely_cause(journal: str) -> str:

@@ -20,7 +20,7 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .wording import said
+from . import clock, wording
 
 Object = dict[str, Any]
 
@@ -59,7 +59,7 @@ def connect(kubeconfig: str, timeout: float = 30.0) -> Client:
         loader: Any = kubernetes.config
         loader.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
     except Exception as exc:  # the loader raises ConfigException, YAMLError, KeyError, ... for a broken file
-        raise KubeError(f"The kubeconfig {path} cannot be used: {one_line(exc)}.") from exc
+        raise KubeError(f"The kubeconfig {path} cannot be used: {wording.reason(exc)}.") from exc
     return Client(kubernetes.client.ApiClient(configuration), path, timeout)
 
 
@@ -211,7 +211,7 @@ class Client:
             )
         said, at = self._told
         moment = said + datetime.timedelta(seconds=time.monotonic() - at)
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return clock.micro(moment)
 
     # --- pods ------------------------------------------------------------------------------------------------
 
@@ -272,14 +272,14 @@ class Client:
                 data = frame if isinstance(frame, bytes) else frame.encode()
                 channels[data[0]] = channels.get(data[0], b"") + data[1:]
         except (websocket.WebSocketException, OSError) as exc:
-            raise KubeError(f"{where} failed: {one_line(exc)}.", getattr(exc, "status_code", None)) from exc
+            raise KubeError(f"{where} failed: {wording.reason(exc)}.", getattr(exc, "status_code", None)) from exc
         finally:
             if stream is not None:
                 stream.shutdown()
         end = json.loads(channels[3]) if channels[3] else {}
         if end.get("status") != "Success":
             why = end.get("message") or channels[2].decode(errors="replace") or "the connection broke off"
-            raise KubeError(f"{where} failed: {one_line(why)}.")
+            raise KubeError(f"{where} failed: {wording.reason(why)}.")
         return channels[1].decode(errors="replace")
 
     # --- HTTP ------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class Client:
         except ValueError as exc:
             raise KubeError(
                 f"The API server {self.server} answered {method} {path} with something else than JSON, or with half of "
-                f"it ({one_line(exc)}): run again."
+                f"it ({wording.reason(exc)}): run again."
             ) from exc
 
     def _auth_headers(self) -> dict[str, str]:
@@ -362,8 +362,8 @@ class Client:
             status, date, content = self._send(method, url, data, headers)
         except urllib3.exceptions.HTTPError as exc:
             raise KubeError(
-                f"The API server {self.server} does not answer ({one_line(exc)}): check that the cluster runs and "
-                f"that the kubeconfig {self.kubeconfig} names the right address."
+                f"The API server {self.server} does not answer ({wording.reason(exc)}): check that the cluster runs "
+                f"and that the kubeconfig {self.kubeconfig} names the right address."
             ) from exc
         with contextlib.suppress(ValueError):
             self._told = email.utils.parsedate_to_datetime(date or ""), time.monotonic()
@@ -402,7 +402,7 @@ def forward(api: Any, namespace: str, pod: str, port: int, timeout: float, where
     except TimeoutError as exc:
         raise KubeError(f"{where} was not answered within {timeout:g} s.") from exc
     except Exception as exc:  # websocket-client and http.client each have a family of their own
-        reason = (stream.error if stream is not None else "") or one_line(exc)
+        reason = (stream.error if stream is not None else "") or wording.reason(exc)
         if type(exc).__name__ == "WebSocketTimeoutException":
             reason = f"no answer within {timeout:g} s"
         raise KubeError(f"{where} failed: {reason}.", status=getattr(exc, "status_code", None)) from exc
@@ -511,9 +511,4 @@ def _reason(content: bytes) -> str:
         message = json.loads(content)["message"]
     except (ValueError, KeyError, TypeError):
         message = content.decode(errors="replace")
-    return one_line(message)
-
-
-def one_line(value: object) -> str:
-    """The start of a text or of an exception's message, without its last full stop."""
-    return said(value)[:400] or type(value).__name__
+    return wording.reason(message)

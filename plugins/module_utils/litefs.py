@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from . import wording
+
 CLUSTER_ID = re.compile(r"LFSC.{16}", re.ASCII)
 EMPTY_CHECKSUM = "8000000000000000"  # a database that was dropped, or has no page
 UNHEARD_SECONDS = 15
@@ -395,5 +397,4 @@ def _count(value: float | None) -> int | None:
 
 def names(pods: Iterable[Mapping[str, Any]]) -> str:
     """Pod names for a sentence: a, b and c."""
-    listed = [str(pod["name"]) for pod in pods]
-    return ", ".join(listed[:-1]) + " and " + listed[-1] if len(listed) > 1 else "".join(listed)
+    return wording.listed(str(pod["name"]) for pod in pods)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .wording import said
+from .wording import listed, said
 
 Report = Mapping[str, Any]
 
@@ -182,13 +182,14 @@ def _same_twice(reports: list[Report]) -> list[str]:
     for address, names in addresses.items():
         if len(names) > 1:
             found.append(
-                f"{_and(names)} have the same address {address} in the inventory; correct ansible_host of one of them."
+                f"{listed(names)} have the same address {address} in the inventory; correct ansible_host of one of "
+                "them."
             )
     twice = {name for names in addresses.values() if len(names) > 1 for name in names}
     for hostname, names in hostnames.items():
         if len(names) > 1 and not set(names) <= twice:
             found.append(
-                f"{_and(names)} all have the host name {hostname}, and the cluster can hold only one node of a name; "
+                f"{listed(names)} all have the host name {hostname}, and the cluster can hold only one node of a name; "
                 "set host_hostname for them, or rename one with hostnamectl set-hostname."
             )
     return found
@@ -232,7 +233,3 @@ def _numbers(version: object) -> tuple[int, ...]:
     """The leading numbers of a version: v1.36.4+k3s1 is (1, 36, 4)."""
     match = re.match(r"v?(\d+(?:\.\d+)*)", str(version))
     return tuple(int(part) for part in match.group(1).split(".")) if match else ()
-
-
-def _and(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]])

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .conditions import holds
+
 Object = dict[str, Any]
 
 CRD = "CustomResourceDefinition"
@@ -69,8 +71,7 @@ def removal(objects: Iterable[Object], with_data: bool) -> list[Object]:
 
 def established(crd: Object | None) -> bool:
     """Whether the API serves the kinds of a CRD."""
-    conditions = ((crd or {}).get("status") or {}).get("conditions") or []
-    return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+    return holds(crd, "Established")
 
 
 def foreign(deployment: Object | None) -> str:

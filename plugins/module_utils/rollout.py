@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Literal
 
+from .conditions import condition, is_ready, youngest_warning
 from .wording import said
 
 Object = dict[str, Any]
@@ -74,9 +75,9 @@ def judge(
     refused = _last_warning(events, workload["metadata"], "FailedCreate", since=_youngest(pods))
     if refused and len(pods) < _wanted(workload):
         return Verdict("failed", f"{name} gets no pod: {refused}.", _REJECTED)
-    for condition in workload.get("status", {}).get("conditions") or []:
-        if condition["type"] == "Progressing" and condition["status"] == "False":
-            return Verdict("failed", f"{name} does not progress: {said(condition.get('message'))}.")
+    progressing = condition(workload, "Progressing")
+    if progressing.get("status") == "False":
+        return Verdict("failed", f"{name} does not progress: {said(progressing.get('message'))}.")
     return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
 
 
@@ -124,12 +125,6 @@ def _runs(pod: Object) -> bool:
 def _left(pod: Object) -> str:
     name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
     return f"Pod {name} was not waited for: its node {node} is not Ready."
-
-
-def is_ready(obj: Mapping[str, Any]) -> bool:
-    """Whether a node or a pod says that it is Ready."""
-    conditions = (obj.get("status") or {}).get("conditions") or []
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 def judge_nodes(nodes: list[Object], resource: str) -> Verdict:
@@ -260,9 +255,9 @@ def _pod_trouble(pod: Object, events: list[Object]) -> Verdict | None:
     for container in status.get("containerStatuses") or []:
         if trouble := _container_trouble(pod, container, False, events):
             return trouble
-    for condition in status.get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return Verdict("failed", f"no node takes {name}: {said(condition.get('message'))}.", _UNSCHEDULABLE)
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("reason") == "Unschedulable":
+        return Verdict("failed", f"no node takes {name}: {said(scheduled.get('message'))}.", _UNSCHEDULABLE)
     return None
 
 
@@ -316,25 +311,5 @@ def _youngest(pods: list[Object]) -> str:
 
 
 def _last_warning(events: list[Object], metadata: Object, reason: str = "", word: str = "", since: str = "") -> str:
-    """The message of the youngest warning about an object, of one reason or of any, that holds ``word``.
-
-    Events stay for an hour; those before ``since`` (RFC 3339) do not count.
-    """
-    about = [
-        event
-        for event in events
-        if event.get("type") == "Warning"
-        and (event.get("involvedObject") or {}).get("name") == metadata["name"]
-        and (event.get("involvedObject") or {}).get("uid", metadata.get("uid")) == metadata.get("uid")
-        and (not reason or event.get("reason") == reason)
-        and word in str(event.get("message") or "")
-        and _when(event) >= since
-    ]
-    if not about:
-        return ""
-    return said(max(about, key=_when).get("message"))
-
-
-def _when(event: Object) -> str:
-    series = event.get("series") or {}
-    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
+    """The message of the youngest warning about an object, see conditions.youngest_warning()."""
+    return said((youngest_warning(events, metadata, reason, word, since) or {}).get("message"))

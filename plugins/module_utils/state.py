@@ -70,14 +70,13 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import litefs, rollout
+from . import clock, conditions, litefs, wording
 
 SCHEMA = 1
 WISHED_REPLICAS = "abaci.infra/wished-replicas"
@@ -130,7 +129,7 @@ def document(
     living = [_claim(claim, ordinal) for claim, ordinal in _ours(claims, f"{claim_template}-{name}")]
     return {
         "schema": SCHEMA,
-        "gathered_at": gathered_at or now(),
+        "gathered_at": gathered_at or clock.now(),
         "namespace": namespace,
         "namespace_exists": namespace_exists,
         "former_policy": former_policy,
@@ -146,11 +145,6 @@ def document(
             (_node(item, kubelets or {}, silences or {}) for item in nodes), key=lambda item: str(item["name"])
         ),
     }
-
-
-def now() -> str:
-    """The present time as the document writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def template_hash(statefulset: Object) -> str:
@@ -284,11 +278,10 @@ def _backup_job(item: Object | None) -> dict[str, Any] | None:
 
 def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     metadata, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
-    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     statuses = status.get("containerStatuses") or []
     app = next((item for item in statuses if item.get("name") == "app"), statuses[0] if statuses else {})
     inits = status.get("initContainerStatuses") or []
-    scheduled = conditions.get("PodScheduled", {})
+    scheduled = conditions.condition(pod, "PodScheduled")
     return {
         "name": metadata["name"],
         "ordinal": ordinal,
@@ -296,7 +289,7 @@ def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> di
         "node": spec.get("nodeName"),
         "ip": status.get("podIP"),
         "phase": status.get("phase", "Unknown"),
-        "ready": conditions.get("Ready", {}).get("status") == "True",
+        "ready": conditions.is_ready(pod),
         "deleting": bool(metadata.get("deletionTimestamp")),
         "revision": (metadata.get("labels") or {}).get("controller-revision-hash"),
         "image": app.get("image") or next((item["image"] for item in spec.get("containers") or []), None),
@@ -320,7 +313,7 @@ def _why(container: Object) -> dict[str, Any]:
         return {"reason": None, "message": None}
     return {
         "reason": waiting.get("reason") or ended.get("reason"),
-        "message": _text(ended.get("message") or waiting.get("message")),
+        "message": wording.one_line(ended.get("message") or waiting.get("message")) or None,
     }
 
 
@@ -343,7 +336,7 @@ def _init(statuses: list[Mapping[str, Any]]) -> dict[str, Any]:
         return {
             "name": item.get("name"),
             "state": "failed" if failed else "running" if "running" in state else "waiting",
-            "message": _text(said or waiting.get("message") or waiting.get("reason")),
+            "message": wording.one_line(said or waiting.get("message") or waiting.get("reason")) or None,
             "exit_code": ended.get("exitCode", last.get("exitCode")),
             "restarts": item.get("restartCount", 0),
         }
@@ -354,11 +347,6 @@ def _init(statuses: list[Mapping[str, Any]]) -> dict[str, Any]:
         "exit_code": None,
         "restarts": sum(item.get("restartCount", 0) for item in statuses),
     }
-
-
-def _text(value: object) -> str | None:
-    text = " ".join(str(value or "").split())
-    return text or None
 
 
 def _claim(claim: Object, ordinal: int) -> dict[str, Any]:
@@ -428,7 +416,7 @@ def _node(item: Object, kubelets: Mapping[str, list[str] | str], silences: Mappi
     allowed = kubelets.get(name, "its kubelet was not asked")
     return {
         "name": name,
-        "ready": rollout.is_ready(item),
+        "ready": conditions.is_ready(item),
         "silent_seconds": silences.get(name),
         "schedulable": not spec.get("unschedulable", False),
         "labels": dict(item["metadata"].get("labels") or {}),

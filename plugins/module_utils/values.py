@@ -1,4 +1,4 @@
-"""Secret values and domain names from the inventory: pure, but for the random numbers of a new secret."""
+"""Secret values, domain names and numbers from the inventory: pure, but for the random numbers of a new secret."""
 
 from __future__ import annotations
 
@@ -115,3 +115,11 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def whole(value: object) -> int | None:
+    """A number that is given as one, or as its digits (ansible -e gives text); None for anything else."""
+    if isinstance(value, bool):
+        return None
+    text = str(value)
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) else None

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+
+def one_line(text: object) -> str:
+    """The text in one line."""
+    return " ".join(str(text or "").split())
+
+
+def listed(names: Iterable[str]) -> str:
+    """a, b and c."""
+    *before, last = [*names] or [""]
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def reason(value: object) -> str:
+    """The start of what a program or an exception says; its type where it says nothing."""
+    return said(value)[:400] or type(value).__name__
 
 
 def said(text: object) -> str:
     """The text in one line, without what it says twice in a row (registries do), and without its last full stop."""
-    parts = re.split(r"(?<=[.:;,]) ", " ".join(str(text or "").split()))
+    parts = re.split(r"(?<=[.:;,]) ", one_line(text))
     kept = [
         part
         for part, after in zip(parts, [*parts[1:], None], strict=True)

@@ -54,11 +54,10 @@ manifest:
 """
 
 import tempfile
-import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import arguments
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, clock
 from ansible_collections.abaci.infra.plugins.module_utils.operations import backup, export, keeping, sqlitefile
 
 
@@ -83,7 +82,7 @@ def main() -> None:
         facts = sqlitefile.verify(path)
         if facts["sha256"] != about.get("sha256"):
             module.fail_json(msg=f"{path} is not what was copied on the host: its SHA-256 is another; run again.")
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        stamp = clock.now()
         stem = backup.stem(str(about["database"]), stamp, str(about["pod"]), str(about["txid"] or "unknown"))
         with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as beside:
             made = keeping.put(

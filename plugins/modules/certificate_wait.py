@@ -57,12 +57,18 @@ asked_again:
   returned: success
 """
 
-import datetime
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, certificates, kube
+from ansible_collections.abaci.infra.plugins.module_utils import (
+    applying,
+    arguments,
+    certificates,
+    clock,
+    conditions,
+    kube,
+)
 
 Object = dict[str, Any]
 
@@ -79,7 +85,7 @@ def look(client: Any, kind: str, name: str, namespace: str | None) -> certificat
     certificate = client.get(V1, kind, name, namespace)
     where = f"{namespace}/{name}"
     nothing = certificates.Verdict("ready")
-    first = certificates.certificate_verdict(where, certificate, [], [], [], nothing, {})
+    first = certificates.certificate_verdict(where, certificate, [], [], [], nothing, [])
     if certificate is None or first.state == "ready":
         return first
     asked = certificate["spec"]["issuerRef"]
@@ -96,17 +102,8 @@ def look(client: Any, kind: str, name: str, namespace: str | None) -> certificat
         client.list(ACME, "Order", namespace),
         client.list(ACME, "Challenge", namespace),
         issuer,
-        warnings(client.list("v1", "Event", namespace)),
+        client.list("v1", "Event", namespace),
     )
-
-
-def warnings(events: list[Object]) -> dict[str, str]:
-    """The youngest warning about each object, by its uid."""
-    told: dict[str, str] = {}
-    for event in sorted(events, key=lambda item: str(item.get("lastTimestamp") or item.get("eventTime") or "")):
-        if event.get("type") == "Warning":
-            told[(event.get("involvedObject") or {}).get("uid", "")] = str(event.get("message") or "")
-    return told
 
 
 def wait(client: Any, kind: str, name: str, namespace: str | None, timeout: int, poll: float = POLL) -> str:
@@ -135,7 +132,7 @@ def ask_again(client: Any, name: str, namespace: str | None) -> bool:
         certificate = client.get(V1, "Certificate", name, namespace)
         if certificate is None:
             return False
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = clock.now()
         if not certificates.resting(certificate):
             return first_again(client, certificate, now)
         try:
@@ -152,7 +149,7 @@ def ask_again(client: Any, name: str, namespace: str | None) -> bool:
 
 def first_again(client: Any, certificate: Object, now: str) -> bool:
     """Make cert-manager ask for unanswered orders now; whether there were any."""
-    if certificates.condition(certificate, "Ready").get("status") == "True":
+    if conditions.is_ready(certificate):
         return False
     namespace = certificate["metadata"]["namespace"]
     requests = client.list(V1, "CertificateRequest", namespace)

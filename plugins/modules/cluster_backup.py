@@ -47,11 +47,10 @@ note:
   type: dict
 """
 
-import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import datastore
+from ansible_collections.abaci.infra.plugins.module_utils import clock, datastore
 
 
 def main() -> None:
@@ -66,7 +65,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     data_dir, host = Path(module.params["data_dir"]), module.params["host"]
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    stamp = clock.now()
     try:
         datastore.check_kind(data_dir, host)
         note = {}

@@ -48,11 +48,10 @@ revision:
   type: int
 """
 
-import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import datastore
+from ansible_collections.abaci.infra.plugins.module_utils import clock, datastore
 
 
 def main() -> None:
@@ -67,7 +66,7 @@ def main() -> None:
     )
     if module.check_mode:
         module.exit_json(changed=True, aside=[], revision=0)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    stamp = clock.compact(clock.now())
     archive, data_dir, password = (Path(module.params[name]) for name in ("archive", "data_dir", "password_file"))
     try:
         done = datastore.put_back(archive, data_dir, password, stamp)

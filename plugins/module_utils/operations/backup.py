@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import litefs
+from .. import clock, litefs
 from . import situation as sit
 
 
@@ -79,11 +79,11 @@ def job_note(state: sit.State) -> str | None:
         return None  # its first time has not come
     last, now = job["last_successful"], state["gathered_at"]
     # Of a run that is at work, or did not succeed, the job's last time is later than that of its last success.
-    if last is not None and sit.seconds_between(job["last_scheduled"], last) >= 0:
+    if last is not None and clock.between(job["last_scheduled"], last) >= 0:
         return None
-    if sit.seconds_between(job["last_scheduled"], now) < RUN_SECONDS:
+    if clock.between(job["last_scheduled"], now) < RUN_SECONDS:
         return None
-    since = f"{sit.seconds_between(last, now) / 3600:.0f} h ago" if last else "never"
+    since = f"{clock.between(last, now) / 3600:.0f} h ago" if last else "never"
     return (
         f"The scheduled backup ({name}) of {job['last_scheduled']} did not succeed; the last one that did was {since}: "
         f"{look}."
@@ -128,9 +128,9 @@ def _unfit(one: Mapping[str, Any], owner: Mapping[str, str], cluster_id: str | N
         return "its manifest does not say that it was verified"
     if not one.get("whole"):
         return "its file is missing, or not as long as its manifest says"
-    age = sit.seconds_between(str(one.get("time")), now)
+    age = clock.between(str(one.get("time")), now)
     if age < -AHEAD_SECONDS:
-        return f"it is stamped {one.get('time')}, which is later than now ({now[:19]}Z) or no time at all"
+        return f"it is stamped {one.get('time')}, which is later than now ({clock.second(now)}) or no time at all"
     return None
 
 
@@ -188,4 +188,4 @@ def position(
 
 def stem(database: str, time: str, pod: str, txid: str) -> str:
     """The file name of a backup without its ending: database, time, pod and TXID make it unique and readable."""
-    return f"{database}.{re.sub(r'[-:]', '', time)}.{pod}.{txid}"
+    return f"{database}.{clock.compact(time)}.{pod}.{txid}"

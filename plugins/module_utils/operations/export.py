@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import kube, litefs
+from .. import clock, kube, litefs
 from . import backup, keeping, retention, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
@@ -131,7 +131,7 @@ def store(
 
     The manifest's ``time`` is when it was exported, by the API server's clock.
     """
-    stamp = str(manifest["time"])[:19] + "Z"
+    stamp = clock.second(str(manifest["time"]))
     stem = backup.stem(str(manifest["database"]), stamp, str(manifest["pod"]), str(manifest["txid"]))
     return keeping.put(path, directory, stem, ".sqlite", {**manifest, "time": stamp}, encrypt, decrypt)
 

@@ -7,13 +7,12 @@ one. What an operation has to remember is not here but in the record: see progre
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import situation as sit
+from .. import clock
 
 OPERATION = "abaci.infra/operation"
 
@@ -75,7 +74,7 @@ def take(
     spec = lease.get("spec") or {}
     notes = (lease.get("metadata") or {}).get("annotations") or {}
     note = f"{held} did not give the lock back ({notes.get(OPERATION)})." if held and held != holder else None
-    stamp = micro(now)
+    stamp = _stamp(now)
     taken = {
         **lease,
         # Older versions kept more there.
@@ -99,7 +98,7 @@ def at_work(lease: Mapping[str, Any], holder: str, now: str, *, alive: bool) -> 
     notes = (lease.get("metadata") or {}).get("annotations") or {}
     same_machine = held.rpartition("/")[0] == holder.rpartition("/")[0]
     lasts = int(spec.get("leaseDurationSeconds") or 0)
-    left = min(lasts - sit.seconds_between(str(spec.get("renewTime")), now), lasts)
+    left = min(lasts - clock.between(str(spec.get("renewTime")), now), lasts)
     if not held or held == holder or (same_machine and not alive) or left <= 0:
         return None
     doing = notes.get(OPERATION) or "something"
@@ -110,7 +109,7 @@ def renew(lease: Mapping[str, Any] | None, holder: str, now: str) -> dict[str, A
     """The Lease renewed; None where it is not this holder's (any more)."""
     if lease is None or holder_of(lease) != holder:
         return None
-    return {**lease, "spec": {**lease["spec"], "renewTime": micro(now)}}
+    return {**lease, "spec": {**lease["spec"], "renewTime": _stamp(now)}}
 
 
 def free(lease: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,12 +124,11 @@ def holder_of(lease: Mapping[str, Any]) -> str:
     return str((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
-def micro(now: str) -> str:
-    """A time as a Lease wants it."""
-    moment = datetime.datetime.fromisoformat(now.replace("Z", "+00:00"))
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def _others(annotations: Mapping[str, str]) -> dict[str, str]:
     """Those annotations that are not the lock's own."""
     return {key: value for key, value in annotations.items() if not key.startswith("abaci.infra/")}
+
+
+def _stamp(now: str) -> str:
+    moment = clock.moment(now)
+    return clock.micro(moment) if moment else now

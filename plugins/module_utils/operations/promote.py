@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import identity, litefs
+from .. import identity, litefs, values
 from . import backup
 from . import situation as sit
 
@@ -331,7 +331,7 @@ def _was_primary(
 def _planned(state: sit.State, record: identity.Record, wish: object) -> dict[str, Any]:
     """The primary runs, and its role is to move to an ordinal: the beginning."""
     found = sit.look(state)
-    target = sit.whole(wish)
+    target = values.whole(wish)
     if isinstance(found, sit.Problem):
         return _refuse(f"{found.sentence} promote_to moves the role of a primary that runs.", found.cause)
     leader = found.leader
@@ -664,7 +664,7 @@ def _silent(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]
 def _successor(state: sit.State, top: list[sit.Pod], wish: object) -> tuple[sit.Pod | None, str | None]:
     if wish in (None, ""):
         return top[0], None
-    number = sit.whole(wish)
+    number = values.whole(wish)
     chosen = next((pod for pod in top if pod["ordinal"] == number), None)
     if chosen is not None:
         return chosen, None
@@ -704,7 +704,7 @@ def _lag(pod: sit.Pod) -> float | None:
 
 def _numbers(value: object) -> list[int]:
     items = value if isinstance(value, list) else [] if value in (None, "") else [value]
-    return [number for item in items if (number := sit.whole(item)) is not None]
+    return [number for item in items if (number := values.whole(item)) is not None]
 
 
 def _names(value: object) -> list[str]:

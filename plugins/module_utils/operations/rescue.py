@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import kube
-from ..rollout import is_ready
+from .. import clock, kube
+from ..conditions import is_ready
 from . import export, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
@@ -320,7 +320,7 @@ def _nothing(volume: Mapping[str, Any], site: Site, held: str | None) -> dict[st
         "volume_of": volume["ordinal"],
         "database": site.database,
         "cluster_id": held,
-        "time": site.api.server_time()[:19] + "Z",
+        "time": clock.second(site.api.server_time()),
         "path": f"nothing: volume {volume['name']} holds no database {site.database}",
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import litefs
+from .. import clock, litefs, values
 from . import backup
 from . import situation as sit
 
@@ -126,7 +126,7 @@ def _targets(
         begun = [int(ordinal) for ordinal in (memo.get("claims") or {})]
         return sorted({*wrong, *begun}), None
     listed = targets if isinstance(targets, list) else None
-    numbers = [sit.whole(item) for item in listed or []]
+    numbers = [values.whole(item) for item in listed or []]
     if not listed or None in numbers:
         return [], (
             f"replica_reset_targets is {targets!r}: set it to {MISMATCHED}, or to a list of ordinals such as [1, 2]."
@@ -201,7 +201,7 @@ def _rescued(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bo
     return any(
         manifest.get("verified") is True
         and manifest.get("volume_of") == ordinal
-        and sit.seconds_between(str(manifest.get("time")), now) + 5 >= 0
+        and clock.between(str(manifest.get("time")), now) + 5 >= 0
         for manifest in exports
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import identity, litefs
+from .. import identity, litefs, values
 from . import progress
 from . import situation as sit
 
@@ -322,7 +322,7 @@ def _lost(
     now: str,
 ) -> dict[str, Any]:
     """The record says restore: what is left."""
-    ordinal = sit.whole(raw.get("primary_ordinal"))
+    ordinal = values.whole(raw.get("primary_ordinal"))
     if ordinal is None:
         return sit.plan(
             f"Nothing was restored. {identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, "

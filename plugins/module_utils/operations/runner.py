@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import identity, kube, litefs
+from .. import identity, kube, litefs, values
 from . import act, backup, holding, progress, promote, reset, restore, scale, sqlitefile, transfer
 from . import situation as sit
 
@@ -55,7 +55,7 @@ def recall(
 ) -> dict[str, Any]:
     """What an operation has to know of its beginning: what it kept, and what only shows before the next act."""
     kept = {key: value for key, value in (known.get(operation) or {}).items() if key not in ("begun", "holder")}
-    if operation == "scale" and (wish := sit.whole(wishes["replicas"])):
+    if operation == "scale" and (wish := values.whole(wishes["replicas"])):
         # A pod that runs (again) is proven anew; of one that is gone only what was proven then is known.
         seen = scale.remember(document, wish, bool(wishes.get("remove_volumes")))
         return {"volumes": {**(kept.get("volumes") or {}), **seen["volumes"]}}

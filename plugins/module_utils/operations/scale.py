@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import litefs
+from .. import litefs, values
 from . import backup
 from . import situation as sit
 
@@ -33,7 +33,7 @@ def decide(
     would start on, to be looked into first; ``volumes`` is what such a look found.
     """
     now = now or str(state["gathered_at"])
-    wish = sit.whole(replicas)
+    wish = values.whole(replicas)
 
     def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
         return sit.plan(f"Nothing was scaled. {sentence}", cause=cause, export=[], look=[])
@@ -77,7 +77,7 @@ def decide(
             "(or heal the pod that it waits for) and run again."
         )
     if wish < current:
-        problem = _living(state, found, wish, {sit.whole(item) for item in without})
+        problem = _living(state, found, wish, {values.whole(item) for item in without})
         if problem:
             return refuse(problem, "replica-away")
     steps: list[dict[str, Any]] = []

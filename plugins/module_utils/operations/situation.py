@@ -10,13 +10,12 @@ continued by running it again.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .. import identity, litefs
+from .. import clock, identity, litefs
 
 State = Mapping[str, Any]
 Pod = Mapping[str, Any]
@@ -245,19 +244,10 @@ def fresh_export(
             and manifest.get("cluster_id") == cluster_id
             and re.fullmatch(r"[0-9a-f]{16}", str(manifest.get("txid")))
             and int(str(manifest["txid"]), 16) >= least
-            and 0 <= seconds_between(str(manifest.get("time")), now) + 5 <= FRESH_SECONDS
+            and 0 <= clock.between(str(manifest.get("time")), now) + 5 <= FRESH_SECONDS
         ):
             return manifest
     return None
-
-
-def seconds_between(earlier: str, later: str) -> float:
-    """Seconds from one RFC 3339 time to another; minus infinity where one cannot be read."""
-    try:
-        one, two = (datetime.datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (earlier, later))
-        return (two - one).total_seconds()
-    except (ValueError, TypeError):
-        return float("-inf")
 
 
 def claim_of(state: State, ordinal: int) -> Mapping[str, Any] | None:
@@ -313,14 +303,6 @@ def sign(pod: Pod) -> Cause | None:
     """The cause that the pod's own words name."""
     text = f"{pod['waiting']['message'] or ''} {pod['init']['message'] or ''}"
     return next((cause for pattern, cause in _SIGNS if re.search(pattern, text, re.IGNORECASE)), None)
-
-
-def whole(value: object) -> int | None:
-    """A number that is given as one, or as its digits (ansible -e gives text); None for anything else."""
-    if isinstance(value, bool):
-        return None
-    text = str(value)
-    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) else None
 
 
 def _who_holds(state: State, cluster_id: str, other_than: Pod | None = None) -> str:

@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import kube
+from .. import kube, wording
 
 PIECE = 1 << 16
 
@@ -81,4 +81,4 @@ def name_query(path: str, database: str) -> str:
 
 
 def _text(answer: http.client.HTTPResponse) -> str:
-    return kube.one_line(answer.read(400).decode(errors="replace"))
+    return wording.reason(answer.read(400).decode(errors="replace"))

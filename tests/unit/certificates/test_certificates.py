@@ -115,16 +115,20 @@ NO_HOST = (
 )
 
 
+def warning(uid: str, message: str) -> Object:
+    return {"type": "Warning", "involvedObject": {"name": uid, "uid": uid}, "message": message}
+
+
 def judge(
     found: Object | None,
     requests: list[Object] | None = None,
     orders: list[Object] | None = None,
     challenges: list[Object] | None = None,
     of: certificates.Verdict = READY,
-    warnings: dict[str, str] | None = None,
+    events: list[Object] | None = None,
 ) -> certificates.Verdict:
     return certificates.certificate_verdict(
-        "abaci/abaci-tls", found, requests or [], orders or [], challenges or [], of, warnings or {}
+        "abaci/abaci-tls", found, requests or [], orders or [], challenges or [], of, events or []
     )
 
 
@@ -163,7 +167,7 @@ def judge(
                 certificate(NOT_YET),
                 [REQUEST],
                 [thing("Order", "o", "r")],
-                warnings={"o": "error creating new order: EOF"},
+                events=[warning("o", "error creating new order: EOF")],
             ),
             "waiting",
             ["Order o has no answer from the ACME server", "error creating new order: EOF."],

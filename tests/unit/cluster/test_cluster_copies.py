@@ -107,8 +107,7 @@ def test_the_newest_whole_copy_of_a_folder_is_opened_and_backups_of_databases_ar
 ) -> None:
     made = []
     for day in (1, 2, 3):
-        moment = (2026, 1, day, 3, 0, 0, 0, 1, 0)
-        monkeypatch.setattr(cluster_backup.time, "gmtime", lambda moment=moment: moment)
+        monkeypatch.setattr(cluster_backup.clock, "now", lambda day=day: f"2026-01-0{day}T03:00:00Z")
         made.append(keep(keep=2))
     assert made[2]["removed"] == [made[0]["copied"]["file"]] and not made[1]["removed"]
     note = {"schema": 1, "reason": "backup", "time": "2027-01-01T00:00:00Z", "file": "a.sqlite", "size": 1}

@@ -6,7 +6,7 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import rollout
+from ansible_collections.abaci.infra.plugins.module_utils import conditions, rollout
 from ansible_collections.abaci.infra.plugins.modules import rollout_wait
 from fake_api import FakeApi, LiteFS, Request, run
 
@@ -54,7 +54,9 @@ class Rolling(FakeApi):  # type: ignore[misc]
         if (request.method, request.kind) != ("DELETE", "Pod"):
             return
         ordinal = int(request.name.rpartition("-")[2])
-        up = ordinal == 0 or any(rollout.is_ready(one) for one in self.all("Pod") if one["metadata"]["name"][-1] == "0")
+        up = ordinal == 0 or any(
+            conditions.is_ready(one) for one in self.all("Pod") if one["metadata"]["name"][-1] == "0"
+        )
         broken = CRASH if ordinal == 0 and not self.good else None
         self.put(member(ordinal, NEW, ready=up and broken is None, container=broken))
         self.count()
@@ -62,7 +64,7 @@ class Rolling(FakeApi):  # type: ignore[misc]
     def count(self) -> None:
         status = (self.have("StatefulSet", make.NAME) or {})["status"]
         pods = self.all("Pod")
-        status["readyReplicas"] = sum(rollout.is_ready(one) for one in pods)
+        status["readyReplicas"] = sum(conditions.is_ready(one) for one in pods)
         status["updatedReplicas"] = sum(one["metadata"]["labels"]["controller-revision-hash"] == NEW for one in pods)
 
 

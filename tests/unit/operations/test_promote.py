@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from typing import Any
@@ -132,7 +133,7 @@ def test_hazard_a_node_is_not_believed_to_be_there_for_the_40_s_in_which_the_api
 
 def test_the_silence_of_a_node_is_told_by_the_api_servers_clock() -> None:
     cluster = Cluster(clock_ahead=3600)
-    renewed = (cluster.time() - gather.datetime.timedelta(seconds=21)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    renewed = (cluster.time() - datetime.timedelta(seconds=21)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     lease = {"kind": "Lease", "metadata": {"name": "node-1", "namespace": gather.NODE_LEASES}}
     cluster.put(lease | {"spec": {"renewTime": renewed}})
     silences = gather.node_silences(cluster)

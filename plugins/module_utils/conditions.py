@@ -1,0 +1,54 @@
+"""What an object's conditions say, and what was warned of it last. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Object = Mapping[str, Any]
+
+
+def condition(obj: Object | None, name: str) -> Object:
+    """The condition of that type, {} where there is none."""
+    listed = ((obj or {}).get("status") or {}).get("conditions") or []
+    return next((item for item in listed if item.get("type") == name), {})
+
+
+def holds(obj: Object | None, name: str) -> bool:
+    """Whether the condition of that type is True."""
+    return condition(obj, name).get("status") == "True"
+
+
+def is_ready(obj: Object | None) -> bool:
+    """Whether a node or a pod says that it is Ready."""
+    return holds(obj, "Ready")
+
+
+def youngest_warning(
+    events: Iterable[Object], about: Object, reason: str = "", word: str = "", since: str = ""
+) -> Object | None:
+    """The youngest warning about an object, known by its name and, where both tell it, its uid.
+
+    Of one ``reason`` or of any, with ``word`` in its message. Events stay for an hour; those before ``since`` (RFC
+    3339) do not count.
+    """
+    found = [
+        event
+        for event in events
+        if event.get("type") == "Warning"
+        and _is_about(event.get("involvedObject") or {}, about)
+        and (not reason or event.get("reason") == reason)
+        and word in str(event.get("message") or "")
+        and _when(event) >= since
+    ]
+    return max(found, key=_when, default=None)
+
+
+def _is_about(involved: Object, about: Object) -> bool:
+    uids = {uid for uid in (involved.get("uid"), about.get("uid")) if uid}
+    return involved.get("name") == about["name"] and len(uids) < 2
+
+
+def _when(event: Object) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")

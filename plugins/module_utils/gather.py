@@ -9,12 +9,10 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from . import clock, litefs, state
 from .kube import KubeError
-
-T = TypeVar("T")
 
 NODE_LEASES = "kube-node-lease"
 

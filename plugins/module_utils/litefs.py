@@ -17,7 +17,6 @@ from typing import Any, Literal
 from . import wording
 
 CLUSTER_ID = re.compile(r"LFSC.{16}", re.ASCII)
-EMPTY_CHECKSUM = "8000000000000000"  # a database that was dropped, or has no page
 UNHEARD_SECONDS = 15
 
 _HEX16 = re.compile(r"[0-9a-f]{16}")
@@ -69,7 +68,6 @@ class Info:
 
     cluster_id: str | None
     is_primary: bool
-    candidate: bool
     primary_hostname: str | None  # None: this node sees no primary at this moment
 
 
@@ -86,8 +84,6 @@ class Metrics:
     """GET /metrics, as far as it is used. Seconds, bytes, counts."""
 
     lag_seconds: float | None
-    stream_count: int | None
-    subscriber_count: int | None
     databases: Mapping[str, Mapping[str, float]]  # database -> metric without its prefix litefs_db_ -> value
 
 
@@ -102,7 +98,7 @@ def parse_info(body: str | bytes) -> Info:
         raise ValueError(f"The answer to /info holds {cluster_id!r}, which is no LiteFS cluster id.")
     primary = data.get("primary")
     hostname = primary.get("hostname") if isinstance(primary, dict) else None
-    return Info(cluster_id, data["isPrimary"], data["candidate"], hostname or None)
+    return Info(cluster_id, data["isPrimary"], hostname or None)
 
 
 def parse_vars(body: str | bytes) -> dict[str, Database]:
@@ -138,8 +134,6 @@ def parse_metrics(body: str | bytes) -> Metrics:
         raise ValueError("The answer to /metrics has no litefs_is_primary: is this LiteFS 0.5 on this port?")
     return Metrics(
         plain.get("litefs_lag_seconds"),
-        _count(plain.get("litefs_http_stream_count")),
-        _count(plain.get("litefs_subscriber_count")),
         databases,
     )
 
@@ -173,17 +167,13 @@ def node(info: Info, databases: Mapping[str, Database], samples: Sequence[Metric
         "reachable": True,
         "cluster_id": info.cluster_id,
         "is_primary": info.is_primary,
-        "candidate": info.candidate,
         "primary_hostname": info.primary_hostname,
         "lag_ms": lag,
         "never_synced": never,
-        "stream_count": last.stream_count if last else None,
-        "subscriber_count": last.subscriber_count if last else None,
         "databases": {
             name: {
                 "txid": f"{database.position.txid:016x}",
                 "checksum": database.position.checksum,
-                "locks": dict(database.locks),
                 "ltx_bytes": _count((last.databases.get(name, {}) if last else {}).get("ltx_bytes")),
             }
             for name, database in databases.items()
@@ -198,12 +188,9 @@ def unreachable(error: str | None) -> dict[str, Any]:
         "error": error,
         "cluster_id": None,
         "is_primary": None,
-        "candidate": None,
         "primary_hostname": None,
         "lag_ms": None,
         "never_synced": None,
-        "stream_count": None,
-        "subscriber_count": None,
         "databases": {},
     }
 

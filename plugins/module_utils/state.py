@@ -23,34 +23,33 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       wished_keel_policy: str|null    annotation abaci.infra/wished-keel-policy: the inventory's at the last apply
       current_revision, update_revision: str
       service_name, pod_management_policy: str
-      claim_templates: [{name: str, storage: str (quantity), storage_class: str|null, access_modes: [str]}]
+      claim_templates: [{name: str, storage: str (quantity), storage_class: str|null}]
       sysctls: [str]                  names that the pods ask for
       ports: {str: int}               the ports of the container "app" by name
     record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
       state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, wished_primary_ordinal: str
       held_ordinals: str              old primaries that are held back, comma separated; see operations/promote.py
       raw: {str: str}                 the ConfigMap's whole data
-      uid: str, resource_version: str
+      uid: str
     backup_job: null, or              the CronJob <name>-backup
       schedule: str, suspended: bool, last_scheduled: str|null, last_successful: str|null
     pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
-      name: str, ordinal: int, uid: str, node: str|null, ip: str|null, phase: str, ready: bool, deleting: bool
+      name: str, ordinal: int, uid: str, node: str|null, phase: str, ready: bool, deleting: bool
       revision: str|null, image: str|null, image_id: str|null, restarts: int, created_at: str|null, started_at: str|null
       waiting: {reason: str|null, message: str|null}   why the container "app", or "pull", which is of its image, waits,
                                       or how it ended last
       init: {name: str|null, state: str, message: str|null, exit_code: int|null, restarts: int}
           the first init container but "pull" that has not ended well: state none (there is none), done (all ended
           well), waiting, running or failed; message from the termination message, else the waiting message
-      scheduled: bool, unschedulable: str|null         the scheduler's message
+      unschedulable: str|null         the scheduler's message
       litefs:                         all null, or empty, where it is not reachable
         reachable: bool, error: str|null               why it is not reachable
         cluster_id: str|null          null also on a reachable node that has none yet
-        is_primary: bool, candidate: bool
+        is_primary: bool
         primary_hostname: str|null    the primary this node sees now; null: none at this moment
         lag_ms: int|null              null also while never_synced
         never_synced: bool            a replica that was never in sync since its start (LiteFS calls that lag 0)
-        stream_count, subscriber_count: int            on the primary: replicas connected
-        databases: {name: {txid: str (16 hex), checksum: str (16 hex), locks: {name: unlocked|shared|exclusive},
+        databases: {name: {txid: str (16 hex), checksum: str (16 hex),
                            ltx_bytes: int|null (of its transaction files; LiteFS does not say how large it is itself)}}
     ]
     claims: [{name: str, ordinal: int, uid: str, phase: str, volume: str|null, storage: str|null,
@@ -239,7 +238,6 @@ def _claim_template(claim: Object) -> dict[str, Any]:
         "name": claim["metadata"]["name"],
         "storage": _requested(spec),
         "storage_class": spec.get("storageClassName"),
-        "access_modes": list(spec.get("accessModes") or []),
     }
 
 
@@ -260,7 +258,6 @@ def _record(item: Object | None) -> dict[str, Any] | None:
         "held_ordinals": data.get("heldOrdinals", ""),
         "raw": dict(data),
         "uid": item["metadata"].get("uid"),
-        "resource_version": item["metadata"].get("resourceVersion"),
     }
 
 
@@ -287,7 +284,6 @@ def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> di
         "ordinal": ordinal,
         "uid": metadata.get("uid"),
         "node": spec.get("nodeName"),
-        "ip": status.get("podIP"),
         "phase": status.get("phase", "Unknown"),
         "ready": conditions.is_ready(pod),
         "deleting": bool(metadata.get("deletionTimestamp")),
@@ -299,7 +295,6 @@ def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> di
         "started_at": (app.get("state") or {}).get("running", {}).get("startedAt"),
         "waiting": _why(next((item for item in inits if item.get("name") == PULL and not _ended_well(item)), app)),
         "init": _init([item for item in inits if item.get("name") != PULL]),
-        "scheduled": bool(spec.get("nodeName")),
         "unschedulable": scheduled.get("message") if scheduled.get("status") == "False" else None,
         "litefs": answers.get(metadata["name"]) or litefs.unreachable("it was not asked"),
     }

@@ -134,16 +134,6 @@ def _unfit(one: Mapping[str, Any], owner: Mapping[str, str], cluster_id: str | N
     return None
 
 
-def every_copy(state: sit.State) -> list[str]:
-    """The pods whose database can be exported, whatever cluster they are of."""
-    found = []
-    for pod in litefs.reachable(state):
-        where = litefs.position(pod, str(state["database"]))
-        if where is not None and where.known:
-            found.append(str(pod["name"]))
-    return found
-
-
 def failed(exports: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Why pods could not be exported in this run, by name; those that were exported later are not among them."""
     found: dict[str, str] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import clock, litefs, values
+from .. import clock, values
 from . import backup
 from . import situation as sit
 
@@ -270,8 +270,3 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[s
             sit.step("wait_claim", f"wait for the new claim of {name}", ordinal=ordinal, uid=claim["uid"], pod=name)
         )
     return [*steps, *release, arrive]
-
-
-def names(state: sit.State, ordinals: Iterable[int]) -> str:
-    """Pod names for a sentence."""
-    return litefs.names([{"name": sit.pod_name(state, ordinal)} for ordinal in ordinals])

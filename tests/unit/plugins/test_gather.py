@@ -103,7 +103,6 @@ def test_a_running_site_is_described_whole() -> None:
     assert state["namespace_exists"]
     assert [entry["litefs"]["is_primary"] for entry in state["pods"]] == [True, False, False]
     assert state["pods"][0]["litefs"]["databases"][DATABASE]["txid"] == "0000000000000005"
-    assert state["pods"][0]["litefs"]["stream_count"] == 2
     assert state["record"]["cluster_id"] == A
     assert [entry["kept"] for entry in state["volumes"]] == [False, False, False]
     assert [entry["allowed_unsafe_sysctls"] for entry in state["nodes"]] == [[SYSCTL], None, [SYSCTL]]

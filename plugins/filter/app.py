@@ -11,7 +11,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import state as docume
 from ansible_collections.abaci.infra.plugins.module_utils import values
 
 
-def app_plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
+def app_plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]:
     """See module_utils/app_plan.py."""
     if not isinstance(state, Mapping) or state.get("schema") != documents.SCHEMA:
         found = state.get("schema") if isinstance(state, Mapping) else type(state).__name__
@@ -19,16 +19,16 @@ def app_plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, A
             f"app_plan takes the state that litefs_info returns (schema {documents.SCHEMA}), not {found!r}."
         )
     try:
-        plan: dict[str, Any] = decisions.plan(state, wishes)
+        plan: dict[str, Any] = decisions.plan(state, desired)
     except ValueError as exc:
         raise AnsibleFilterError(str(exc)) from exc
     return plan
 
 
-def secret_values(wished: Mapping[str, Any], existing: Mapping[str, Any] | None, length: int = 32) -> dict[str, str]:
+def secret_values(desired: Mapping[str, Any], existing: Mapping[str, Any] | None, length: int = 32) -> dict[str, str]:
     """See module_utils/values.py."""
     try:
-        filled: dict[str, str] = values.secret_values(wished, existing, length)
+        filled: dict[str, str] = values.secret_values(desired, existing, length)
     except ValueError as exc:
         raise AnsibleFilterError(str(exc)) from None
     return filled

@@ -8,21 +8,21 @@ from typing import Any
 from ansible_collections.abaci.infra.plugins.module_utils import edge_verdict
 
 
-def edge_requests(wishes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def edge_requests(expected: Mapping[str, Any]) -> list[dict[str, Any]]:
     """See module_utils/edge_verdict.py."""
-    listed: list[dict[str, Any]] = edge_verdict.requests(wishes)
+    listed: list[dict[str, Any]] = edge_verdict.requests(expected)
     return listed
 
 
-def edge_write(wishes: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:
+def edge_write(expected: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:
     """See module_utils/edge_verdict.py."""
-    request: dict[str, Any] = edge_verdict.write(wishes, probe)
+    request: dict[str, Any] = edge_verdict.write(expected, probe)
     return request
 
 
-def edge_problems(answers: Sequence[Mapping[str, Any]] | None, wishes: Mapping[str, Any]) -> list[str]:
+def edge_problems(answers: Sequence[Mapping[str, Any]] | None, expected: Mapping[str, Any]) -> list[str]:
     """See module_utils/edge_verdict.py."""
-    found: list[str] = edge_verdict.problems(answers, wishes)
+    found: list[str] = edge_verdict.problems(answers, expected)
     return found
 
 

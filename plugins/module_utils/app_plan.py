@@ -1,4 +1,4 @@
-"""What site.yml may do to the application: pure decisions over the state document and the inventory's wishes.
+"""What site.yml may do to the application: pure decisions over the state document and the inventory's settings.
 
 plan() answers with what to render and write, or with the one sentence why nothing may be applied. The state document is
 described in state.py.
@@ -44,10 +44,10 @@ _FACTORS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(1000), "Ki": Dec
 }
 
 
-def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
+def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]:
     """Decide what the next apply of the application is.
 
-    ``wishes`` (an unknown key is a ValueError):
+    ``desired`` (an unknown key is a ValueError):
         replicas: int                app_replicas
         primary_ordinal: int         app_primary_ordinal
         sysctls: [str]               names in the pod's securityContext; default none
@@ -67,7 +67,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         refusal: str|null            one sentence; where it is set, apply nothing
         refusals: [str]              all of them, the most serious one first
         replicas: int                for the StatefulSet, never left out
-        wished_replicas: int         for its annotation abaci.infra/wished-replicas
+        desired_replicas: int         for its annotation abaci.infra/last-applied-replicas
         primary_ordinal: int         in force: for lease, candidate, Services and guard
         away: [int]                  ordinals whose node is away: nobody waits for their pods either
         by_hand: bool                the controller's rolling update would wait for ever, or begin with the primary:
@@ -83,39 +83,39 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         image: {text: str, pull: bool, pin: bool, running: bool, note: str}    see app_image.py
         notes: [str]                 sentences for the summary
     """
-    unknown = sorted(set(wishes) - _WISHES)
+    unknown = sorted(set(desired) - _DESIRED)
     if unknown:
         raise ValueError(
-            f"app_plan does not know the wish {', '.join(unknown)}: known are {', '.join(sorted(_WISHES))}."
+            f"app_plan does not know the setting {', '.join(unknown)}: known are {', '.join(sorted(_DESIRED))}."
         )
     refusals: list[str] = []
     notes: list[str] = []
     if state["api"]["error"]:
         notes.append(f"This is what a first start would do, for no cluster could be asked: {state['api']['error']}")
 
-    wished_ordinal, problem = _whole(wishes, "primary_ordinal")
+    desired_ordinal, problem = _whole(desired, "primary_ordinal")
     refusals += problem
-    decision = identity.decide(state, wished_ordinal)
+    decision = identity.decide(state, desired_ordinal)
     if decision.refusal:
         refusals.append(decision.refusal)
     notes += decision.notes
 
     notes += _unfinished(state)
 
-    wished_replicas, problem = _whole(wishes, "replicas")
+    desired_replicas, problem = _whole(desired, "replicas")
     refusals += problem
-    replicas = wished_replicas
+    replicas = desired_replicas
     if not problem:
-        replicas, refusal, said = _replicas(state, wished_replicas, decision.ordinal)
+        replicas, refusal, said = _replicas(state, desired_replicas, decision.ordinal)
         refusals += [refusal] if refusal else []
         notes += said
-    refusals += immutable_changes(state, wishes)
-    refused, said = sysctl_problems(state, wishes)
+    refusals += immutable_changes(state, desired)
+    refused, said = sysctl_problems(state, desired)
     refusals += refused
     notes += said
-    chosen = isolation.decide(state, wishes)
+    chosen = isolation.decide(state, desired)
     notes.append(_ISOLATION_SAYS[chosen.mode].format(reason=chosen.reason))
-    image = app_image.choose(state, str(wishes.get("image") or ""), bool(wishes.get("frozen")), decision.ordinal)
+    image = app_image.choose(state, str(desired.get("image") or ""), bool(desired.get("frozen")), decision.ordinal)
     notes += [image.note] if image.note else []
     notes += (
         litefs.left_out(state)
@@ -129,7 +129,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         "refusal": refusals[0] if refusals else None,
         "refusals": refusals,
         "replicas": replicas,
-        "wished_replicas": wished_replicas,
+        "desired_replicas": desired_replicas,
         "primary_ordinal": decision.ordinal,
         "held": litefs.held(state),
         "away": sorted(litefs.absent(state)),
@@ -148,7 +148,7 @@ def plan(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
         "isolation": {
             "mode": chosen.mode,
             "reason": chosen.reason,
-            "without_device": isolation.without_device(state, wishes),
+            "without_device": isolation.without_device(state, desired),
         },
         "image": dataclasses.asdict(image),
         "notes": notes,
@@ -163,7 +163,7 @@ _ISOLATION_SAYS = {
     "privileged": "The pods are privileged and have the whole host: {reason}.",
 }
 
-_WISHES = {
+_DESIRED = {
     "replicas",
     "primary_ordinal",
     "image",
@@ -185,8 +185,8 @@ _WISHES = {
 }
 
 
-def _whole(wishes: Mapping[str, Any], key: str) -> tuple[int, list[str]]:
-    value = wishes.get(key)
+def _whole(desired: Mapping[str, Any], key: str) -> tuple[int, list[str]]:
+    value = desired.get(key)
     if not isinstance(value, bool) and re.fullmatch(r"\d{1,5}", str(value)):
         return int(str(value)), []
     return 0, [f"app_{key} is {value!r}: set it to a whole number that is not negative."]
@@ -207,35 +207,35 @@ def _unfinished(state: Mapping[str, Any]) -> list[str]:
     return [*said, note] if note else said
 
 
-def _replicas(state: Mapping[str, Any], wish: int, ordinal: int) -> tuple[int, str | None, list[str]]:
-    """The count belongs to whoever changed it last: the inventory only where app_replicas is not the last wish."""
+def _replicas(state: Mapping[str, Any], desired: int, ordinal: int) -> tuple[int, str | None, list[str]]:
+    """The count belongs to whoever changed it last: the inventory only where app_replicas has changed since."""
     least = ordinal + 1
-    if wish < least:
+    if desired < least:
         why = f"the primary has ordinal {ordinal}, and pods are numbered from 0" if ordinal else "the primary is a pod"
-        return least, f"app_replicas is {wish}, but {why}: set it to {least} or more.", []
+        return least, f"app_replicas is {desired}, but {why}: set it to {least} or more.", []
     living = state["statefulset"]
     if not living["exists"]:
-        return wish, None, []
+        return desired, None, []
     current: int = living["replicas"]
-    last: int | None = living["wished_replicas"]
-    if last is not None and last != wish:
-        return wish, None, []
+    last: int | None = living["last_applied_replicas"]
+    if last is not None and last != desired:
+        return desired, None, []
     if current < least:
         # Nothing else brings the primary back, and without it nothing can be written.
         return least, None, [f"The StatefulSet was scaled to {current}; it gets {least}, so that its primary runs."]
-    if current == wish:
-        return wish, None, []
+    if current == desired:
+        return desired, None, []
     source = "it was scaled since" if last is not None else "app_replicas was never applied to it"
-    note = f"The StatefulSet keeps its {current} replicas, because {source}; app_replicas ({wish}) did not change."
+    note = f"The StatefulSet keeps its {current} replicas, because {source}; app_replicas ({desired}) did not change."
     return current, None, [note]
 
 
-def immutable_changes(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
-    """A sentence for each wish that would change what the API lets nobody change on a StatefulSet."""
+def immutable_changes(state: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
+    """A sentence for each value that would change what the API lets nobody change on a StatefulSet."""
     living = state["statefulset"]
     if not living["exists"]:
         return []
-    name = wishes.get("claim_template")
+    name = desired.get("claim_template")
     templates = {template["name"]: template for template in living["claim_templates"]}
     template = templates.get(name) if name else next(iter(templates.values()), None)
     where = f"StatefulSet {state['namespace']}/{living['name']}"
@@ -246,32 +246,32 @@ def immutable_changes(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> li
             "API does not let them change: use its name."
         )
     pairs: list[tuple[str, str, Any, Any]] = [
-        ("service_name", "its serviceName", living["service_name"], wishes.get("service_name")),
+        ("service_name", "its serviceName", living["service_name"], desired.get("service_name")),
         (
             "pod_management_policy",
             "its podManagementPolicy",
             living["pod_management_policy"],
-            wishes.get("pod_management_policy"),
+            desired.get("pod_management_policy"),
         ),
     ]
     for key, port in (("litefs_port", "litefs"), ("proxy_port", "proxy")):
-        now, wish = living["ports"].get(port), wishes.get(key)
-        if now is not None and wish is not None and int(wish) != now:
+        now, target = living["ports"].get(port), desired.get(key)
+        if now is not None and target is not None and int(target) != now:
             sentences.append(
-                f"app_{key} is {wish}, but the pods of {where} speak on {now}, and pods of two ports would not reach "
+                f"app_{key} is {target}, but the pods of {where} speak on {now}, and pods of two ports would not reach "
                 f"each other: set app_{key} back to {now}, or run site.yml with app_state: absent first, which keeps "
                 "the data."
             )
     if template is not None:
         pairs += [
-            ("storage_size", "the size of its volumes", template["storage"], wishes.get("storage_size")),
-            ("storage_class", "the class of its volumes", template["storage_class"], wishes.get("storage_class")),
+            ("storage_size", "the size of its volumes", template["storage"], desired.get("storage_size")),
+            ("storage_class", "the class of its volumes", template["storage_class"], desired.get("storage_class")),
         ]
-    for key, label, now, wish in pairs:
-        same = same_quantity(now, wish) if key == "storage_size" else now == wish
-        if wish is not None and not same:
+    for key, label, now, value in pairs:
+        same = same_quantity(now, value) if key == "storage_size" else now == value
+        if value is not None and not same:
             sentences.append(
-                f"app_{key} is {wish}, but {where} was made with {now} and the API does not let {label} change: set "
+                f"app_{key} is {value}, but {where} was made with {now} and the API does not let {label} change: set "
                 f"app_{key} back to {now}."
             )
     return sentences
@@ -288,16 +288,16 @@ def _amount(value: object) -> Decimal | None:
     return Decimal(match[1]) * _FACTORS[match[2] or ""] if match else None
 
 
-def sysctl_problems(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def sysctl_problems(state: Mapping[str, Any], desired: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """(refusals, notes) about nodes whose kubelet would reject the pods: SysctlForbidden, for ever, pod after pod."""
-    wanted = [name.replace("/", ".") for name in wishes.get("sysctls") or []]
+    wanted = [name.replace("/", ".") for name in desired.get("sysctls") or []]
     unsafe = [name for name in wanted if name not in SAFE_SYSCTLS]
     refusals: list[str] = []
     notes: list[str] = []
     if not unsafe:
         return refusals, notes
     for node in state["nodes"]:
-        if not may_run(node, wishes):
+        if not may_run(node, desired):
             continue
         allowed = node["allowed_unsafe_sysctls"]
         if allowed is None:

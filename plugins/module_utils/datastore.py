@@ -361,7 +361,7 @@ def restore_mistakes(
         copied: note of the copy with its sha256 (of the plain archive) and path.
         server: {name, ca_hash, units, kind, revision, restored} of the host.
         agents: the same of every agent that answered.
-        version_mistake: why the wished version of k3s may not follow the copy's, as upgrade_mistake says it.
+        version_mistake: why the desired version of k3s may not follow the copy's, as upgrade_mistake says it.
         accepted: the revision after which everything may be lost, as the operator gave it.
     """
     found = []

@@ -12,81 +12,81 @@ from typing import Any
 WRITES = ("POST", "PUT", "DELETE", "OPTIONS")
 TXID_COOKIE = "__txid"
 
-Wishes = Mapping[str, Any]
+Expected = Mapping[str, Any]
 Request = dict[str, Any]
 Answer = Mapping[str, Any]
 
 
-def requests(wishes: Wishes) -> list[Request]:
+def requests(expected: Expected) -> list[Request]:
     """The requests, in an order that problems() relies on.
 
-    ``wishes``: domains [str], https_port (the public one), address, edge_https_port, edge_http_port (where to connect),
-    ca_file (str, may be empty), verify (bool: the certificate), hsts_seconds (0: no header wanted), health_path,
-    verify_path, upstream (bool: a proxy in front ends TLS, and the site speaks http).
+    ``expected``: domains [str], https_port (the public one), address, edge_https_port, edge_http_port (where to
+    connect), ca_file (str, may be empty), verify (bool: the certificate), hsts_seconds (0: no header wanted),
+    health_path, verify_path, upstream (bool: a proxy in front ends TLS, and the site speaks http).
     """
-    plain = _join(wishes["address"], wishes["edge_http_port"])
+    plain = _join(expected["address"], expected["edge_http_port"])
     listed: list[Request] = []
-    if wishes.get("upstream"):
-        listed += [_plain(domain, "GET", wishes["health_path"], plain) for domain in wishes["domains"]]
-        return listed + [_plain(wishes["domains"][0], method, wishes["verify_path"], plain) for method in WRITES]
-    for domain in wishes["domains"]:
+    if expected.get("upstream"):
+        listed += [_plain(domain, "GET", expected["health_path"], plain) for domain in expected["domains"]]
+        return listed + [_plain(expected["domains"][0], method, expected["verify_path"], plain) for method in WRITES]
+    for domain in expected["domains"]:
         for method in ("GET", "HEAD", "POST"):
-            listed.append({"method": method, "url": f"http://{domain}{_asked(wishes)}", "connect": plain})
-        listed.append(_tls(wishes, domain, "GET", wishes["health_path"]))
-    listed += [_tls(wishes, wishes["domains"][0], method, wishes["verify_path"]) for method in WRITES]
+            listed.append({"method": method, "url": f"http://{domain}{_asked(expected)}", "connect": plain})
+        listed.append(_tls(expected, domain, "GET", expected["health_path"]))
+    listed += [_tls(expected, expected["domains"][0], method, expected["verify_path"]) for method in WRITES]
     return listed
 
 
-def write(wishes: Wishes, probe: Mapping[str, Any]) -> Request:
+def write(expected: Expected, probe: Mapping[str, Any]) -> Request:
     """The request that app_write_probe describes: method, path, body and headers."""
     method, path = str(probe["method"]), str(probe["path"])
-    if wishes.get("upstream"):
-        plain = _join(wishes["address"], wishes["edge_http_port"])
-        request = _plain(wishes["domains"][0], method, path, plain)
+    if expected.get("upstream"):
+        plain = _join(expected["address"], expected["edge_http_port"])
+        request = _plain(expected["domains"][0], method, path, plain)
     else:
-        request = _tls(wishes, wishes["domains"][0], method, path)
+        request = _tls(expected, expected["domains"][0], method, path)
     if probe.get("body") is not None:
         request["body"] = str(probe["body"])
     request["headers"] = {str(key): str(value) for key, value in (probe.get("headers") or {}).items()}
     return request
 
 
-def problems(answers: Sequence[Answer] | None, wishes: Wishes) -> list[str]:
-    """One sentence for each thing that is wrong, none where the site is as wished. No answers at all is a problem."""
-    asked = requests(wishes)
+def problems(answers: Sequence[Answer] | None, expected: Expected) -> list[str]:
+    """One sentence for each thing that is wrong, none where the site is as desired. No answers at all is a problem."""
+    asked = requests(expected)
     if not answers or len(answers) != len(asked):
         return ["The site was not asked: see the failure of the task before."]
     found: list[str] = []
     rest = list(zip(asked, answers, strict=True))
-    upstream = bool(wishes.get("upstream"))
-    for domain in wishes["domains"]:
+    upstream = bool(expected.get("upstream"))
+    for domain in expected["domains"]:
         if upstream:
             health, rest = rest[0], rest[1:]
-            found += _reached(*health) or _health(*health, {**wishes, "hsts_seconds": 0})
+            found += _reached(*health) or _health(*health, {**expected, "hsts_seconds": 0})
             continue
         (get, head, post, health), rest = rest[:4], rest[4:]
         for (request, answer), status in ((get, 301), (head, 301), (post, 308)):
-            found += _reached(request, answer) or _redirect(request, answer, status, domain, wishes)
-        found += _reached(*health) or _health(*health, wishes)
+            found += _reached(request, answer) or _redirect(request, answer, status, domain, expected)
+        found += _reached(*health) or _health(*health, expected)
     for request, answer in rest:
         found += _reached(request, answer) or _write(request, answer)
     return found
 
 
-def _asked(wishes: Wishes) -> str:
-    return f"{wishes['health_path']}?from=abaci.infra"
+def _asked(expected: Expected) -> str:
+    return f"{expected['health_path']}?from=abaci.infra"
 
 
-def _tls(wishes: Wishes, domain: str, method: str, path: str) -> Request:
-    port = int(wishes["https_port"])
+def _tls(expected: Expected, domain: str, method: str, path: str) -> Request:
+    port = int(expected["https_port"])
     request: Request = {
         "method": method,
         "url": f"https://{domain}{'' if port == 443 else f':{port}'}{path}",
-        "connect": _join(wishes["address"], wishes["edge_https_port"]),
-        "verify": bool(wishes["verify"]),
+        "connect": _join(expected["address"], expected["edge_https_port"]),
+        "verify": bool(expected["verify"]),
     }
-    if wishes.get("ca_file"):
-        request["ca_file"] = wishes["ca_file"]
+    if expected.get("ca_file"):
+        request["ca_file"] = expected["ca_file"]
     return request
 
 
@@ -124,9 +124,9 @@ def _reached(request: Request, answer: Answer) -> list[str]:
     return []
 
 
-def _redirect(request: Request, answer: Answer, status: int, domain: str, wishes: Wishes) -> list[str]:
-    port = int(wishes["https_port"])
-    target = f"https://{domain}{'' if port == 443 else f':{port}'}{_asked(wishes)}"
+def _redirect(request: Request, answer: Answer, status: int, domain: str, expected: Expected) -> list[str]:
+    port = int(expected["https_port"])
+    target = f"https://{domain}{'' if port == 443 else f':{port}'}{_asked(expected)}"
     location = (_values(answer, "location") or [""])[0]
     if answer["status"] == status and location == target:
         return []
@@ -136,10 +136,10 @@ def _redirect(request: Request, answer: Answer, status: int, domain: str, wishes
     ]
 
 
-def _health(request: Request, answer: Answer, wishes: Wishes) -> list[str]:
+def _health(request: Request, answer: Answer, expected: Expected) -> list[str]:
     if answer["status"] != 200:
         return [f"{_name(request)} was answered {answer['status']}, not 200: check app_health_path and the pods' log."]
-    sent, wanted = _values(answer, "strict-transport-security"), int(wishes["hsts_seconds"])
+    sent, wanted = _values(answer, "strict-transport-security"), int(expected["hsts_seconds"])
     if wanted and not any(f"max-age={wanted}" in value.replace(" ", "").split(";") for value in sent):
         return [f"{_name(request)} came with {sent or 'no'} Strict-Transport-Security, not max-age={wanted}."]
     if not wanted and sent:

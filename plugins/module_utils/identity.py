@@ -18,12 +18,12 @@ RUNBOOK = "docs/runbooks/primary-refused.md"
 PROMOTE = "playbooks/promote.yml"
 # The keys of the record that site.yml decides; hold is its own as well (see roles/app/tasks/retain.yml).
 LOW_WATER, LOW_WATER_TIME = "lowWaterTXID", "lowWaterTime"
-DECIDED = frozenset({"state", "clusterID", "primaryOrdinal", "wishedPrimaryOrdinal", "hold"})
+DECIDED = frozenset({"state", "clusterID", "primaryOrdinal", "desiredPrimaryOrdinal", "hold"})
 
 
 @dataclass(frozen=True)
 class Record:
-    """The record, read. ``wished_ordinal`` is app_primary_ordinal of the last apply, None where it was not kept.
+    """The record, read. ``desired_ordinal`` is app_primary_ordinal of the last apply, None where it was not kept.
 
     ``carried`` are the keys that site.yml does not decide, as they stand there: who holds which pod back, what an
     operation remembers, the low-water mark.
@@ -32,7 +32,7 @@ class Record:
     state: Literal["bootstrap", "recorded"]
     cluster_id: str | None
     primary_ordinal: int
-    wished_ordinal: int | None
+    desired_ordinal: int | None
     carried: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,40 +76,40 @@ def parse(state: Mapping[str, Any]) -> Record | None:
             f"primary's ordinal there (see {RUNBOOK}) and run again."
         )
     cluster_id = raw["cluster_id"] if raw["state"] == "recorded" else None
-    wished = values.whole(raw["wished_primary_ordinal"])
+    desired = values.whole(raw["desired_primary_ordinal"])
     carried = {key: value for key, value in raw["raw"].items() if key not in DECIDED}
-    return Record(raw["state"], cluster_id, ordinal, wished, carried)
+    return Record(raw["state"], cluster_id, ordinal, desired, carried)
 
 
-def decide(state: Mapping[str, Any], wished_ordinal: int) -> Decision:
+def decide(state: Mapping[str, Any], desired_ordinal: int) -> Decision:
     """Decide on the record and the primary's ordinal in force.
 
-    ``wished_ordinal`` (app_primary_ordinal) counts only while nothing of the application exists. The record is written
+    ``desired_ordinal`` (app_primary_ordinal) counts only while nothing of the application exists. The record is written
     as ``bootstrap`` only then, because bootstrap is what lets a primary start on an empty volume.
     """
     try:
         record = parse(state)
     except ValueError as exc:
-        return Decision(wished_ordinal, refusal=str(exc))
+        return Decision(desired_ordinal, refusal=str(exc))
     leaders = litefs.primaries(state)
     if len(leaders) > 1:
         return Decision(
-            record.primary_ordinal if record else wished_ordinal,
+            record.primary_ordinal if record else desired_ordinal,
             refusal=f"Pods {litefs.names(leaders)} each say that they are primary: stop all writes and see {RUNBOOK} "
             "before anything else, because what was written to one of them will be thrown away.",
         )
     leader = leaders[0] if leaders else None
     if record is None:
-        return _without_record(state, leader, wished_ordinal)
+        return _without_record(state, leader, desired_ordinal)
     if nothing_exists(state) and record.state == "bootstrap":
-        # A first run that died before it made anything: the wish may still change.
-        return _write(record, "bootstrap", None, wished_ordinal, wished_ordinal)
-    refusal = _moved(record, leader, wished_ordinal)
+        # A first run that died before it made anything: the value may still change.
+        return _write(record, "bootstrap", None, desired_ordinal, desired_ordinal)
+    refusal = _moved(record, leader, desired_ordinal)
     if refusal:
         return Decision(record.primary_ordinal, refusal=refusal)
     if record.state == "bootstrap":
-        return _under_bootstrap(state, record, leader, wished_ordinal)
-    return _recorded(state, record, leader, wished_ordinal)
+        return _under_bootstrap(state, record, leader, desired_ordinal)
+    return _recorded(state, record, leader, desired_ordinal)
 
 
 def raised(data: Mapping[str, str], state: Mapping[str, Any], now: str) -> dict[str, str]:
@@ -146,30 +146,30 @@ def nothing_exists(state: Mapping[str, Any]) -> bool:
     return not (state["statefulset"]["exists"] or state["pods"] or state["claims"] or state["volumes"])
 
 
-def _without_record(state: Mapping[str, Any], leader: Mapping[str, Any] | None, wished: int) -> Decision:
+def _without_record(state: Mapping[str, Any], leader: Mapping[str, Any] | None, desired: int) -> Decision:
     if nothing_exists(state):
-        return _write(None, "bootstrap", None, wished, wished)
+        return _write(None, "bootstrap", None, desired, desired)
     if leader is None:
         return Decision(
-            wished,
+            desired,
             refusal=f"{_what_exists(state)} of {state['statefulset']['name']} exist in namespace {state['namespace']}, "
             f"but no record ({name_of(state)}) says whose data it is, and no running primary can be asked: see "
             f"{RUNBOOK}.",
         )
-    if leader["ordinal"] != wished:
+    if leader["ordinal"] != desired:
         return Decision(
             leader["ordinal"],
-            refusal=f"app_primary_ordinal is {wished}, but the running primary is {leader['name']}: set it to "
+            refusal=f"app_primary_ordinal is {desired}, but the running primary is {leader['name']}: set it to "
             f"{leader['ordinal']} to adopt this cluster, and move the primary afterwards with {PROMOTE}.",
         )
     refusal = _foreign(state, leader, None) or _without_database(state, leader)
     if refusal:
         return Decision(leader["ordinal"], refusal=refusal)
-    return _write(None, "recorded", leader["litefs"]["cluster_id"], leader["ordinal"], wished, _unasked(state))
+    return _write(None, "recorded", leader["litefs"]["cluster_id"], leader["ordinal"], desired, _unasked(state))
 
 
 def _under_bootstrap(
-    state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, wished: int
+    state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, desired: int
 ) -> Decision:
     if leader is not None:
         refusal = _foreign(state, leader, None)
@@ -178,9 +178,9 @@ def _under_bootstrap(
         missing = _without_database(state, leader)
         if missing:
             # A record with an id makes the guard ask for the database, which the first migration may not have made yet.
-            return _write(record, "bootstrap", None, record.primary_ordinal, wished, [missing])
+            return _write(record, "bootstrap", None, record.primary_ordinal, desired, [missing])
         cluster_id = leader["litefs"]["cluster_id"]
-        return _write(record, "recorded", cluster_id, record.primary_ordinal, wished, _unasked(state))
+        return _write(record, "recorded", cluster_id, record.primary_ordinal, desired, _unasked(state))
     kept = [volume for volume in state["volumes"] if volume["kept"]]
     if kept:
         # Bootstrap lets the primary start empty, and here are data that it might be hiding from.
@@ -190,10 +190,10 @@ def _under_bootstrap(
             f"application exist ({', '.join(volume['name'] for volume in kept)}): see {RUNBOOK} for how to use or "
             "remove them, and run again.",
         )
-    return _write(record, "bootstrap", None, record.primary_ordinal, wished)
+    return _write(record, "bootstrap", None, record.primary_ordinal, desired)
 
 
-def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, wished: int) -> Decision:
+def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, desired: int) -> Decision:
     cluster_id = record.cluster_id or ""
     if leader is not None and leader["litefs"]["cluster_id"] not in (None, cluster_id):
         return Decision(record.primary_ordinal, refusal=_foreign(state, leader, cluster_id))
@@ -218,19 +218,19 @@ def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any
         for pod in litefs.reachable(state)
         if pod is not leader and pod["litefs"]["cluster_id"] not in (None, cluster_id)
     ]
-    return _write(record, "recorded", cluster_id, record.primary_ordinal, wished, notes)
+    return _write(record, "recorded", cluster_id, record.primary_ordinal, desired, notes)
 
 
-def _moved(record: Record, leader: Mapping[str, Any] | None, wished: int) -> str | None:
+def _moved(record: Record, leader: Mapping[str, Any] | None, desired: int) -> str | None:
     if leader is not None and leader["ordinal"] != record.primary_ordinal:
         return (
             f"The record says that the primary has ordinal {record.primary_ordinal}, but {leader['name']} says that it "
             f"is primary: let {PROMOTE} finish moving it, or write {leader['ordinal']} as the record's primaryOrdinal."
         )
-    # After a promote the inventory still holds the old wish; only a wish that was changed since is a request to move.
-    if wished not in (record.primary_ordinal, record.wished_ordinal):
+    # After a promote the inventory still holds the old value; only a value that was changed since is a request to move.
+    if desired not in (record.primary_ordinal, record.desired_ordinal):
         return (
-            f"app_primary_ordinal is {wished}, but the primary of the living cluster has ordinal "
+            f"app_primary_ordinal is {desired}, but the primary of the living cluster has ordinal "
             f"{record.primary_ordinal}: site.yml never moves it, so set the variable back to {record.primary_ordinal}, "
             f"or move the primary with {PROMOTE}."
         )
@@ -299,21 +299,24 @@ def _write(
     state: Literal["bootstrap", "recorded"],
     cluster_id: str | None,
     ordinal: int,
-    wished: int,
+    desired: int,
     notes: list[str] | tuple[str, ...] = (),
 ) -> Decision:
     """The decision to have the record say this; its data is None where it does so already."""
-    if record is not None and ordinal != wished:
-        notes = [*notes, f"The primary has ordinal {ordinal}, as recorded; app_primary_ordinal ({wished}) is not used."]
+    if record is not None and ordinal != desired:
+        notes = [
+            *notes,
+            f"The primary has ordinal {ordinal}, as recorded; app_primary_ordinal ({desired}) is not used.",
+        ]
     # An apply that left heldOrdinals out would let the old primary start; what an operation keeps there is as dear.
     carried = dict(record.carried) if record else {}
     if record is None or record.cluster_id != cluster_id:
         # TXIDs are those of a cluster.
         carried = {key: value for key, value in carried.items() if key not in (LOW_WATER, LOW_WATER_TIME)}
-    data = carried | {"state": state, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
+    data = carried | {"state": state, "primaryOrdinal": str(ordinal), "desiredPrimaryOrdinal": str(desired)}
     if cluster_id:
         data["clusterID"] = cluster_id
-    same = record == Record(state, cluster_id, ordinal, wished, carried)
+    same = record == Record(state, cluster_id, ordinal, desired, carried)
     return Decision(ordinal, None if same else data, notes=tuple(notes))
 
 

@@ -32,25 +32,25 @@ class Isolation:
     reason: str
 
 
-def decide(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> Isolation:
+def decide(state: Mapping[str, Any], desired: Mapping[str, Any]) -> Isolation:
     """Choose for all pods of the StatefulSet at once: a pod that cannot be mapped never starts.
 
-    ``wishes``: privileged: bool (app_privileged), user_namespace: bool or null (app_user_namespace; null: nobody said),
-    volumes: [Volume] (app_volumes), local_claims: [str] (claims in them that are on the hosts themselves),
+    ``desired``: privileged: bool (app_privileged), user_namespace: bool or null (app_user_namespace; null: nobody
+    said), volumes: [Volume] (app_volumes), local_claims: [str] (claims in them that are on the hosts themselves),
     node_selector and tolerations of the pods.
     """
-    if wishes.get("privileged"):
+    if desired.get("privileged"):
         return Isolation("privileged", "app_privileged is true")
-    wished = wishes.get("user_namespace")
-    if wished is False:
+    user_namespace = desired.get("user_namespace")
+    if user_namespace is False:
         return Isolation("device-plugin", "app_user_namespace is false")
-    for volume in wishes.get("volumes") or []:
+    for volume in desired.get("volumes") or []:
         kind = next((kind for kind in NETWORK_VOLUMES if kind in volume), None)
         if kind:
             return Isolation("device-plugin", f"the volume {volume['name']} is {kind}, which cannot be id-mapped")
         # What many pods write to at once is NFS nearly always, whatever its class is called.
         claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-        if claim and wished is None and claim not in (wishes.get("local_claims") or []):
+        if claim and user_namespace is None and claim not in (desired.get("local_claims") or []):
             return Isolation(
                 "device-plugin",
                 f"the claim {claim} may be on NFS, which cannot be id-mapped (where it is not, set app_user_namespace: "
@@ -62,7 +62,7 @@ def decide(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> Isolation:
     if minor is not None and minor < USER_NAMESPACES_MINOR:
         return Isolation("device-plugin", f"the API is {state['api']['version']}, and user namespaces need 1.33")
     # A node that is cordoned or down today runs pods tomorrow.
-    nodes = [node for node in state["nodes"] if may_run(node, wishes, some_day=True)]
+    nodes = [node for node in state["nodes"] if may_run(node, desired, some_day=True)]
     if not nodes:
         return Isolation("device-plugin", "no node may run the pods")
     for node in nodes:
@@ -72,9 +72,9 @@ def decide(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> Isolation:
     return Isolation("user-namespace", "every node that may run the pods can map them")
 
 
-def without_device(state: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
+def without_device(state: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
     """The names of the nodes that may run the pods now, where not one of them offers the FUSE device."""
-    nodes = [node for node in state["nodes"] if may_run(node, wishes)]
+    nodes = [node for node in state["nodes"] if may_run(node, desired)]
     return [] if any(node["fuse_devices"] for node in nodes) else [node["name"] for node in nodes]
 
 

@@ -61,12 +61,12 @@ def artifact(version: str, source: str, base: str, arch: str) -> dict[str, str]:
     return {**{name: f"{root}/{file}" for name, file in names.items()}, "images_name": names["images"]}
 
 
-def files(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[dict[str, str]]:
+def files(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[dict[str, str]]:
     """The files of a release that a node lacks: variable of the checksum, checksum, name and path (or address)."""
-    place = artifact(wishes["version"], wishes["source"], wishes["base"], probe["arch"])
-    wanted = [("k3s_checksum", wishes["checksum"], "k3s" + ARCHITECTURES[probe["arch"]], "binary")]
-    if wishes["images_enabled"]:
-        wanted.append(("k3s_images_checksum", wishes["images_checksum"], place["images_name"], "images"))
+    place = artifact(desired["version"], desired["source"], desired["base"], probe["arch"])
+    wanted = [("k3s_checksum", desired["checksum"], "k3s" + ARCHITECTURES[probe["arch"]], "binary")]
+    if desired["images_enabled"]:
+        wanted.append(("k3s_images_checksum", desired["images_checksum"], place["images_name"], "images"))
     return [
         {"variable": variable, "checksum": checksum, "name": name, "path": place[part]}
         for variable, checksum, name, part in wanted
@@ -74,11 +74,11 @@ def files(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[dict[str,
     ]
 
 
-def files_in_folder(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
+def files_in_folder(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
     """Paths of the files that a node is to get from a folder of the machine that runs Ansible."""
-    if wishes["source"] != "folder" or not wishes["base"] or probe["arch"] not in ARCHITECTURES:
+    if desired["source"] != "folder" or not desired["base"] or probe["arch"] not in ARCHITECTURES:
         return []
-    return [file["path"] for file in files(probe, wishes)]
+    return [file["path"] for file in files(probe, desired)]
 
 
 def file_mistake(path: str, found: str, variable: str, checksum: str) -> str:
@@ -175,7 +175,7 @@ def san(url: str, *addresses: str) -> list[str]:
 def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list[str]) -> list[str]:
     """Return one sentence for each thing in the inventory or on the nodes that would break or split a cluster.
 
-    A report is one node's: ``{"name", "probe": {...}, "wishes": {...}, "folder": {path: SHA-256 or ""}}``; see
+    A report is one node's: ``{"name", "probe": {...}, "desired": {...}, "folder": {path: SHA-256 or ""}}``; see
     k3s_probe and files_in_folder. ``servers`` and ``agents`` are the inventory's, whether they take part in this run
     or not.
     """
@@ -207,15 +207,15 @@ def _inventory(servers: list[str], agents: list[str]) -> list[str]:
 
 
 def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report]) -> list[str]:
-    probe, wishes = report["probe"], report["wishes"]
+    probe, desired = report["probe"], report["desired"]
     found = []
     try:
-        parse_version(wishes["version"])
+        parse_version(desired["version"])
     except ValueError as exc:
         return [str(exc)]
     if probe["arch"] not in ARCHITECTURES:
         return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
-    found += _source(probe, wishes, report["folder"])
+    found += _source(probe, desired, report["folder"])
     other = "k3s-agent" if report["name"] in servers else "k3s"
     if other in probe["units"]:
         role = "server" if report["name"] in servers else "agent"
@@ -226,33 +226,35 @@ def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report])
     # An agent behind a server that has the wanted version already is an upgrade that was interrupted: it goes on.
     server = by_name.get(servers[0]) if servers else None
     interrupted = (
-        server is not None and server is not report and server["probe"]["installed_version"] == wishes["version"]
+        server is not None and server is not report and server["probe"]["installed_version"] == desired["version"]
     )
-    if probe["binary_sha256"] and probe["binary_sha256"] == wishes["checksum"]:
-        if probe["installed_version"] != wishes["version"]:
+    if probe["binary_sha256"] and probe["binary_sha256"] == desired["checksum"]:
+        if probe["installed_version"] != desired["version"]:
             found.append(
-                f"the binary with k3s_checksum {wishes['checksum']} calls itself {probe['installed_version']}, but "
-                f"k3s_version is {wishes['version']}; correct one of the two."
+                f"the binary with k3s_checksum {desired['checksum']} calls itself {probe['installed_version']}, but "
+                f"k3s_version is {desired['version']}; correct one of the two."
             )
         return found
-    found.append(upgrade_mistake(probe["installed_version"], wishes["version"], wishes["allow_upgrade"] or interrupted))
+    found.append(
+        upgrade_mistake(probe["installed_version"], desired["version"], desired["allow_upgrade"] or interrupted)
+    )
     return [text for text in found if text]
 
 
-def _source(probe: Mapping[str, Any], wishes: Mapping[str, Any], folder: Mapping[str, str]) -> list[str]:
+def _source(probe: Mapping[str, Any], desired: Mapping[str, Any], folder: Mapping[str, str]) -> list[str]:
     variable = {"release": "k3s_release_url", "mirror": "k3s_mirror_url", "folder": "k3s_artifact_dir"}[
-        wishes["source"]
+        desired["source"]
     ]
-    if not wishes["base"]:
-        return [f"k3s_source is {wishes['source']}, so {variable} has to say where the files are."]
-    sums = artifact(wishes["version"], wishes["source"], wishes["base"], probe["arch"])["sums"]
-    show = f"cat {sums}" if wishes["source"] == "folder" else f"curl -sfL {sums}"
+    if not desired["base"]:
+        return [f"k3s_source is {desired['source']}, so {variable} has to say where the files are."]
+    sums = artifact(desired["version"], desired["source"], desired["base"], probe["arch"])["sums"]
+    show = f"cat {sums}" if desired["source"] == "folder" else f"curl -sfL {sums}"
     found = []
-    for file in files(probe, wishes):
+    for file in files(probe, desired):
         variable, checksum, name, path = file["variable"], file["checksum"], file["name"], file["path"]
         if not checksum:
             found.append(
-                f"{variable} is not set, and no checksum of {name} {wishes['version']} is known here; set it to what "
+                f"{variable} is not set, and no checksum of {name} {desired['version']} is known here; set it to what "
                 f'"{show} | grep -w {name}" shows.'
             )
         elif not re.fullmatch(r"[0-9a-f]{64}", checksum):
@@ -276,7 +278,7 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
         foreign = foreign_mistake(agent["name"], agent["probe"], server["name"], probe["ca_hash"])
         if foreign:
             found.append(foreign)
-    if not probe["ca_hash"] and server["wishes"]["token_is_long"]:
+    if not probe["ca_hash"] and server["desired"]["token_is_long"]:
         found.append(
             "k3s_token has the long form (K10...) of a cluster that exists, but there is none on "
             f"{server['name']}; give the short form, or leave k3s_token out and let k3s make one."

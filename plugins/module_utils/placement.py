@@ -9,12 +9,12 @@ from typing import Any
 PASSING = "node.kubernetes.io/"
 
 
-def may_run(node: Mapping[str, Any], wishes: Mapping[str, Any], *, some_day: bool = False) -> bool:
+def may_run(node: Mapping[str, Any], desired: Mapping[str, Any], *, some_day: bool = False) -> bool:
     """Whether a node of the state document may run pods with these node_selector and tolerations.
 
     ``some_day``: count a node that takes no new pods now and will again, one that is cordoned or not ready.
     """
-    selector = wishes.get("node_selector") or {}
+    selector = desired.get("node_selector") or {}
     if not (some_day or node["schedulable"]):
         return False
     if any(node["labels"].get(key) != value for key, value in selector.items()):
@@ -24,7 +24,7 @@ def may_run(node: Mapping[str, Any], wishes: Mapping[str, Any], *, some_day: boo
         for taint in node["taints"]
         if taint["effect"] in ("NoSchedule", "NoExecute") and not (some_day and taint["key"].startswith(PASSING))
     ]
-    return all(any(_tolerates(item, taint) for item in wishes.get("tolerations") or []) for taint in repelling)
+    return all(any(_tolerates(item, taint) for item in desired.get("tolerations") or []) for taint in repelling)
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:

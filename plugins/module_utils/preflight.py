@@ -1,7 +1,7 @@
 """Decisions about hosts, before anything on them is changed: plain data in, sentences out, no I/O.
 
-A report is what host_probe saw on one host, beside what the inventory wishes for it:
-``{"name", "address", "hostname", "server": bool, "unreachable": str, "probe": {...}, "wishes": {...}}``.
+A report is what host_probe saw on one host, beside what the inventory asks for:
+``{"name", "address", "hostname", "server": bool, "unreachable": str, "probe": {...}, "desired": {...}}``.
 Every function returns all the mistakes it finds, so that one run names them all.
 """
 
@@ -44,24 +44,24 @@ def _one_host(report: Report) -> list[str]:
             "ansible_port, ansible_user and its SSH key in the inventory are right, or leave it out with "
             f"--limit 'all:localhost:!{report['name']}'."
         ]
-    probe, wishes = report["probe"], report["wishes"]
+    probe, desired = report["probe"], report["desired"]
     return [
         text
         for text in (
-            *_system(probe, wishes),
-            _cgroup(probe, wishes),
-            *_ports(probe, wishes, bool(report["server"])),
-            *_size(probe, wishes),
+            *_system(probe, desired),
+            _cgroup(probe, desired),
+            *_ports(probe, desired, bool(report["server"])),
+            *_size(probe, desired),
             _route(probe),
-            _time(probe, wishes),
-            fuse_mistake(probe) if wishes["fuse_required"] else "",
+            _time(probe, desired),
+            fuse_mistake(probe) if desired["fuse_required"] else "",
         )
         if text
     ]
 
 
-def _system(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
-    supported: Mapping[str, str] = wishes["supported_systems"]
+def _system(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
+    supported: Mapping[str, str] = desired["supported_systems"]
     name, version = probe["os"]["id"], probe["os"]["version"]
     known = ", ".join(f"{system} {least}" for system, least in sorted(supported.items()))
     found = []
@@ -82,22 +82,22 @@ def _system(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _cgroup(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> str:
-    version = _numbers(wishes["k3s_version"])[:2]
+def _cgroup(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+    version = _numbers(desired["k3s_version"])[:2]
     refused = not version or version >= CGROUP_V1_REFUSED_FROM
-    if probe["cgroup"] == 2 or not refused or wishes["cgroup_v1_allowed"]:
+    if probe["cgroup"] == 2 or not refused or desired["cgroup_v1_allowed"]:
         return ""
     return (
-        f"the host uses cgroup v1, which the kubelet of {wishes['k3s_version'] or 'newer k3s versions'} refuses; "
+        f"the host uses cgroup v1, which the kubelet of {desired['k3s_version'] or 'newer k3s versions'} refuses; "
         "boot it with systemd.unified_cgroup_hierarchy=1, or set host_cgroup_v1_allowed: true together with "
         "k3s_kubelet_config: {failCgroupV1: false}."
     )
 
 
-def _ports(probe: Mapping[str, Any], wishes: Mapping[str, Any], server: bool) -> list[str]:
-    wanted = [int(port) for port in wishes["ports"]]
+def _ports(probe: Mapping[str, Any], desired: Mapping[str, Any], server: bool) -> list[str]:
+    wanted = [int(port) for port in desired["ports"]]
     if server:
-        wanted += [int(port) for port in wishes["server_ports"]]
+        wanted += [int(port) for port in desired["server_ports"]]
     found = []
     for port in sorted(set(wanted)):
         holders = sorted(
@@ -121,18 +121,18 @@ def _holder(listener: Mapping[str, Any]) -> str:
     return f"{process} ({unit})" if unit else process
 
 
-def _size(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> list[str]:
+def _size(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
     found = []
-    if probe["memory_mb"] < int(wishes["min_memory_mb"]):
+    if probe["memory_mb"] < int(desired["min_memory_mb"]):
         found.append(
-            f"the host has {probe['memory_mb']} MB of memory; give it at least {int(wishes['min_memory_mb'])} MB, "
+            f"the host has {probe['memory_mb']} MB of memory; give it at least {int(desired['min_memory_mb'])} MB, "
             "or lower host_min_memory_mb."
         )
     # Only before the first install: a host that already holds its images and data has the space it was asked for.
-    if not probe["k3s_installed"] and probe["disk_free_mb"] < int(wishes["min_disk_mb"]):
+    if not probe["k3s_installed"] and probe["disk_free_mb"] < int(desired["min_disk_mb"]):
         found.append(
             f"{probe['disk_path']} has {probe['disk_free_mb']} MB free; make room for at least "
-            f"{int(wishes['min_disk_mb'])} MB, or lower host_min_disk_mb."
+            f"{int(desired['min_disk_mb'])} MB, or lower host_min_disk_mb."
         )
     return found
 
@@ -146,8 +146,8 @@ def _route(probe: Mapping[str, Any]) -> str:
     )
 
 
-def _time(probe: Mapping[str, Any], wishes: Mapping[str, Any]) -> str:
-    if wishes["time_sync"] != "existing" or probe["clock_synchronised"]:
+def _time(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+    if desired["time_sync"] != "existing" or probe["clock_synchronised"]:
         return ""
     return (
         "host_time_sync is existing, but the kernel says that nothing keeps the clock synchronised; start the time "
@@ -196,15 +196,15 @@ def _same_twice(reports: list[Report]) -> list[str]:
 
 
 def clock_mistakes(reports: Iterable[Report]) -> list[str]:
-    """Return one sentence where two clocks surely differ by more than the wish; hosts of chrony are left out.
+    """Return one sentence where two clocks surely differ by more than is allowed; hosts of chrony are left out.
 
     ``probe["clock"]`` is the interval [least, most] in seconds that holds the host's offset from the controller: what
     a slow connection adds widens the interval, and only a gap between two intervals counts as a difference.
     """
     clocks = [
-        (report["name"], report["probe"]["clock"], float(report["wishes"]["clock_skew_max"]))
+        (report["name"], report["probe"]["clock"], float(report["desired"]["clock_skew_max"]))
         for report in reports
-        if not report.get("unreachable") and report["wishes"]["time_sync"] != "chrony"
+        if not report.get("unreachable") and report["desired"]["time_sync"] != "chrony"
     ]
     if len(clocks) < 2:
         return []

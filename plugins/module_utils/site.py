@@ -27,7 +27,7 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Desired:
     """What the inventory says.
 
     ``hosts``: inventory name -> address (ansible_host, else the name); empty: the inventory has none, nothing is bound.
@@ -71,43 +71,43 @@ class Claim:
     ours: bool  # made by this collection
 
 
-def refusal(seen: Seen, wishes: Wishes) -> str:
+def refusal(seen: Seen, desired: Desired) -> str:
     """Why nothing may be applied, in one sentence; "" where all is well."""
-    living = next((item for item in seen.statefulsets if _key(item) == (wishes.namespace, wishes.name)), None)
-    other = foreign_cluster(seen, wishes, living) if wishes.hosts else ""
-    if other or not wishes.apply:
+    living = next((item for item in seen.statefulsets if _key(item) == (desired.namespace, desired.name)), None)
+    other = foreign_cluster(seen, desired, living) if desired.hosts else ""
+    if other or not desired.apply:
         return other
-    return second_site(seen, wishes, living is not None)
+    return second_site(seen, desired, living is not None)
 
 
-def foreign_cluster(seen: Seen, wishes: Wishes, living: Object | None) -> str:
+def foreign_cluster(seen: Seen, desired: Desired, living: Object | None) -> str:
     """The sentence where the kubeconfig leads to another cluster than that of the inventory's hosts."""
-    if wishes.ca_hash and seen.ca:
-        if wishes.ca_hash in ca_hashes(seen.ca):
+    if desired.ca_hash and seen.ca:
+        if desired.ca_hash in ca_hashes(seen.ca):
             return ""
         return (
-            f"{wishes.kubeconfig} leads to another cluster than the one on {wishes.server}: take this inventory's "
+            f"{desired.kubeconfig} leads to another cluster than the one on {desired.server}: take this inventory's "
             "kubeconfig (abaci_kubeconfig, app_kubeconfig), or the inventory that belongs to the cluster (-i)."
         )
     nodes = [_names_and_addresses(node) for node in seen.nodes]
     bound = inventory_hosts(living)
     if bound:
-        known = any(bound.get(name) == address for name, address in wishes.hosts.items())
+        known = any(bound.get(name) == address for name, address in desired.hosts.items())
         known = known or any(
             name.lower() in names and address in addresses
-            for name, address in wishes.hosts.items()
+            for name, address in desired.hosts.items()
             for names, addresses in nodes
         )
     else:
         theirs = {text for names, addresses in nodes for text in (*names, *addresses)}
-        mine = {*wishes.hosts, *wishes.hosts.values(), *wishes.aliases}
+        mine = {*desired.hosts, *desired.hosts.values(), *desired.aliases}
         known = bool({text.lower() for text in mine if text} & theirs)
     if known:
         return ""
-    site = f"its site {wishes.namespace}/{wishes.name} was applied from {_listed(bound)}" if bound else ""
+    site = f"its site {desired.namespace}/{desired.name} was applied from {_listed(bound)}" if bound else ""
     found = f"nodes {', '.join(sorted(node['metadata']['name'] for node in seen.nodes)) or 'none'}"
     return (
-        f"The cluster of {wishes.kubeconfig} has none of this inventory's hosts ({_listed(wishes.hosts)}): "
+        f"The cluster of {desired.kubeconfig} has none of this inventory's hosts ({_listed(desired.hosts)}): "
         f"{site or found}; take the inventory that belongs to the cluster (-i) or this one's kubeconfig "
         "(abaci_kubeconfig), or, where hosts got new names or addresses, run site.yml once without --tags, which asks "
         "the hosts themselves."
@@ -122,14 +122,14 @@ def ca_hashes(pem: str) -> set[str]:
     return found
 
 
-def second_site(seen: Seen, wishes: Wishes, lives: bool) -> str:
+def second_site(seen: Seen, desired: Desired, lives: bool) -> str:
     """The sentence where another site has this one's domain or objects."""
-    mine = {wishes.name, f"{wishes.name}-primary", f"{wishes.name}-headless"}
-    asked = set(wishes.domains)
+    mine = {desired.name, f"{desired.name}-primary", f"{desired.name}-headless"}
+    asked = set(desired.domains)
     for claim in sorted([*_ingress_claims(seen), *_route_claims(seen)], key=lambda one: (not one.ours, one.where)):
         if claim.host not in asked or not (claim.ours or claim.whole):
             continue
-        if claim.namespace == wishes.namespace and claim.services <= mine:
+        if claim.namespace == desired.namespace and claim.services <= mine:
             continue
         start = f"{claim.host} is served by {claim.where} for {_sites(claim)} already"
         if lives:
@@ -137,27 +137,27 @@ def second_site(seen: Seen, wishes: Wishes, lives: bool) -> str:
                 f"{start}: take the domain from one of the two (app_domain, app_extra_domains), or take the other site "
                 "away (site.yml with app_state: absent under its names)."
             )
-        return f"{start}, and {wishes.namespace}/{wishes.name} would be a second, empty site: {_ways(wishes)}"
+        return f"{start}, and {desired.namespace}/{desired.name} would be a second, empty site: {_ways(desired)}"
     for item in seen.statefulsets:
         namespace, name = _key(item)
-        if namespace != wishes.namespace or name == wishes.name:
+        if namespace != desired.namespace or name == desired.name:
             continue
-        shared = sorted(_sources(item) & {("ConfigMap", wishes.config_name), ("Secret", wishes.secret_name)})
+        shared = sorted(_sources(item) & {("ConfigMap", desired.config_name), ("Secret", desired.secret_name)})
         if shared:
             kind, what = shared[0]
             return (
-                f"StatefulSet {namespace}/{name} lives on {kind} {what}, which {wishes.namespace}/{wishes.name} would "
-                f"overwrite (a second site needs an app_namespace of its own): {_ways(wishes)}"
+                f"StatefulSet {namespace}/{name} lives on {kind} {what}, which {desired.namespace}/{desired.name} "
+                f"would overwrite (a second site needs an app_namespace of its own): {_ways(desired)}"
             )
     return ""
 
 
-def _ways(wishes: Wishes) -> str:
+def _ways(desired: Desired) -> str:
     return (
         "set app_name and app_namespace to the names of the site that lives, or move it by playbooks/backup.yml and "
         "site.yml with app_state: absent under its present names, then site.yml under the new ones and "
         "playbooks/restore.yml there with the new site's id as restore_into (clusterID in ConfigMap "
-        f"{wishes.name}-litefs-identity)."
+        f"{desired.name}-litefs-identity)."
     )
 
 

@@ -18,16 +18,16 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       replicas, ready_replicas, updated_replicas: int
       template_hash: str              sha256 over spec.template as the API holds it, see template_hash()
       image: str                      of the container "app", else of the first
-      wished_replicas: int            annotation abaci.infra/wished-replicas: app_replicas of the last apply
+      last_applied_replicas: int      annotation abaci.infra/last-applied-replicas: app_replicas of the last apply
       keel_policy: str|null           annotation keel.sh/policy
-      wished_keel_policy: str|null    annotation abaci.infra/wished-keel-policy: the inventory's at the last apply
+      last_applied_keel_policy: str|null  annotation abaci.infra/last-applied-keel-policy: the inventory's, last apply
       current_revision, update_revision: str
       service_name, pod_management_policy: str
       claim_templates: [{name: str, storage: str (quantity), storage_class: str|null}]
       sysctls: [str]                  names that the pods ask for
       ports: {str: int}               the ports of the container "app" by name
     record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
-      state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, wished_primary_ordinal: str
+      state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, desired_primary_ordinal: str
       held_ordinals: str              old primaries that are held back, comma separated; see operations/promote.py
       raw: {str: str}                 the ConfigMap's whole data
       uid: str
@@ -78,9 +78,9 @@ from typing import Any
 from . import clock, conditions, litefs, wording
 
 SCHEMA = 1
-WISHED_REPLICAS = "abaci.infra/wished-replicas"
+LAST_APPLIED_REPLICAS = "abaci.infra/last-applied-replicas"
 KEEL_POLICY = "keel.sh/policy"
-WISHED_KEEL_POLICY = "abaci.infra/wished-keel-policy"
+LAST_APPLIED_KEEL_POLICY = "abaci.infra/last-applied-keel-policy"
 FUSE_RESOURCE = "squat.ai/fuse"
 # The init container that pulls a tag anew. It is the application's image, so its trouble is not the guard's.
 PULL = "pull"
@@ -219,9 +219,9 @@ def _statefulset(name: str, item: Object | None) -> dict[str, Any]:
         "updated_replicas": status.get("updatedReplicas", 0) if item is not None else None,
         "template_hash": template_hash(item) if item is not None else None,
         "image": app.get("image"),
-        "wished_replicas": _integer((metadata.get("annotations") or {}).get(WISHED_REPLICAS)),
+        "last_applied_replicas": _integer((metadata.get("annotations") or {}).get(LAST_APPLIED_REPLICAS)),
         "keel_policy": (metadata.get("annotations") or {}).get(KEEL_POLICY),
-        "wished_keel_policy": (metadata.get("annotations") or {}).get(WISHED_KEEL_POLICY),
+        "last_applied_keel_policy": (metadata.get("annotations") or {}).get(LAST_APPLIED_KEEL_POLICY),
         "current_revision": status.get("currentRevision"),
         "update_revision": status.get("updateRevision"),
         "service_name": spec.get("serviceName"),
@@ -254,7 +254,7 @@ def _record(item: Object | None) -> dict[str, Any] | None:
         "state": data.get("state", ""),
         "cluster_id": data.get("clusterID", ""),
         "primary_ordinal": data.get("primaryOrdinal", ""),
-        "wished_primary_ordinal": data.get("wishedPrimaryOrdinal", ""),
+        "desired_primary_ordinal": data.get("desiredPrimaryOrdinal", ""),
         "held_ordinals": data.get("heldOrdinals", ""),
         "raw": dict(data),
         "uid": item["metadata"].get("uid"),

@@ -15,16 +15,16 @@ from typing import Any
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def secret_values(wished: Mapping[str, Any], existing: Mapping[str, Any] | None, length: int = 32) -> dict[str, str]:
-    """Return a value for each wished key: the variable's, else what the Secret holds, else a new one.
+def secret_values(desired: Mapping[str, Any], existing: Mapping[str, Any] | None, length: int = 32) -> dict[str, str]:
+    """Return a value for each desired key: the variable's, else what the Secret holds, else a new one.
 
     An empty string and null ask for "what it has". ``existing`` is the Secret's data (base64), or null. A new value has
     ``length`` random bytes in URL-safe base64. Raises ValueError, without the value, where the Secret's is not text.
     """
     values: dict[str, str] = {}
-    for key, wish in wished.items():
-        if wish not in (None, ""):
-            values[key] = str(wish)
+    for key, value in desired.items():
+        if value not in (None, ""):
+            values[key] = str(value)
             continue
         held = (existing or {}).get(key)
         if held:
@@ -46,7 +46,7 @@ def kept_secrets(
 ) -> dict[str, str]:
     """Return what stays of a Secret's data (base64) though nobody names it: all but the ``named`` and ``removed`` keys.
 
-    A value that was made once stands nowhere else, and a shorter app_secrets is more often a slip than a wish.
+    A value that was made once stands nowhere else, and a shorter app_secrets is more often a slip than on purpose.
     """
     gone = {*named, *removed}
     return {key: str(value) for key, value in sorted((existing or {}).items()) if key not in gone}

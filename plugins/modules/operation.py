@@ -19,7 +19,7 @@ options:
     type: str
     required: true
     choices: [scale, replica_reset, promote, restore]
-  wishes:
+  parameters:
     description:
       - What the operator wants. scale has replicas, remove_volumes and without; replica_reset has targets,
         without and node_off; promote has
@@ -67,7 +67,7 @@ EXAMPLES = r"""
   abaci.infra.operation:
     kubeconfig: ~/.kube/k3s-config
     operation: scale
-    wishes:
+    parameters:
       replicas: 5
   register: __plan
 
@@ -114,7 +114,7 @@ def main() -> None:
         argument_spec={
             **arguments.DATABASE,
             "operation": {"type": "str", "required": True, "choices": list(runner.OPERATIONS)},
-            "wishes": {"type": "dict", "default": {}},
+            "parameters": {"type": "dict", "default": {}},
             "exports": {"type": "list", "elements": "dict", "default": []},
             "volumes": {"type": "dict"},
             "file": {"type": "dict", "default": {}},
@@ -135,7 +135,7 @@ def main() -> None:
             plan = runner.plan(
                 site,
                 options["operation"],
-                options["wishes"],
+                options["parameters"],
                 options["exports"],
                 options["volumes"],
                 options["file"],
@@ -149,7 +149,7 @@ def main() -> None:
             site,
             options["holder"],
             options["operation"],
-            options["wishes"],
+            options["parameters"],
             options["exports"],
             options["volumes"],
             options["file"],

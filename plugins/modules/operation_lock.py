@@ -27,7 +27,7 @@ options:
     description: What it is taken for.
     type: str
     required: true
-  wishes:
+  parameters:
     description: What exactly; part of the audit line.
     type: dict
     default: {}
@@ -60,7 +60,7 @@ EXAMPLES = r"""
     kubeconfig: ~/.kube/k3s-config
     holder: "{{ lookup('abaci.infra.operator') }}"
     operation: scale
-    wishes:
+    parameters:
       replicas: 5
 """
 
@@ -96,7 +96,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["held", "renewed", "released"], "default": "held"},
             "holder": {"type": "str", "required": True},
             "operation": {"type": "str", "required": True},
-            "wishes": {"type": "dict", "default": {}},
+            "parameters": {"type": "dict", "default": {}},
             "result": {"type": "str", "default": ""},
             "audit": {"type": "bool", "default": True},
             "seconds": {"type": "int", "default": 900},
@@ -172,7 +172,7 @@ def _release(module: AnsibleModule, site: act.Site, options: dict[str, Any]) -> 
 
 def _audit(site: act.Site, options: dict[str, Any], now: str, event: str, result: str) -> None:
     if options["audit"]:
-        line = {key: options[key] for key in ("holder", "operation", "wishes")}
+        line = {key: options[key] for key in ("holder", "operation", "parameters")}
         site.audit({"time": now, **line, "event": event, "result": result})
 
 

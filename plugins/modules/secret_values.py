@@ -5,7 +5,7 @@ DOCUMENTATION = r"""
 module: secret_values
 short_description: Settle the values of a Secret, from the variable, else what the cluster holds, else made once
 description:
-  - For each key the value wished for is taken; where it is V(null), what the Secret in the cluster holds (also an empty
+  - For each key the given value is taken; where it is V(null), what the Secret in the cluster holds (also an empty
     value); where it holds nothing, a new random one.
   - Reads only. The values are final once the caller has applied the Secret; use C(no_log) on the task.
   - In check mode a cluster that does not answer counts as one without the Secret.
@@ -21,7 +21,7 @@ options:
     description: Name of the Secret.
     type: str
     required: true
-  wishes:
+  desired:
     description: The keys with their values, or with V(null) to keep or make one.
     type: dict
     required: true
@@ -41,7 +41,7 @@ EXAMPLES = r"""
     kubeconfig: ~/.kube/k3s-config
     namespace: abaci
     name: redis
-    wishes:
+    desired:
       password: "{{ redis_password | default(none) }}"
   register: settled
   no_log: true
@@ -49,7 +49,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 values:
-  description: One value for each key of O(wishes).
+  description: One value for each key of O(desired).
   type: dict
   returned: success
 made:
@@ -66,14 +66,14 @@ from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 from ansible_collections.abaci.infra.plugins.module_utils.values import secret_values
 
 
-def settle(wishes: dict[str, Any], held: dict[str, str], length: int) -> tuple[dict[str, str], list[str]]:
+def settle(desired: dict[str, Any], held: dict[str, str], length: int) -> tuple[dict[str, str], list[str]]:
     """Return the values and the keys of those that are new. ``held``: the Secret's data, base64 as the API has it.
 
-    Unlike the filter of this name it takes an empty value, wished or held, for a value.
+    Unlike the filter of this name it takes an empty value for a value, given or in the Secret.
     """
-    values = {key: str(wish) for key, wish in wishes.items() if wish is not None}
-    values.update({key: "" for key in wishes.keys() - values.keys() if held.get(key) == ""})
-    open_keys = [key for key in wishes if key not in values]
+    values = {key: str(value) for key, value in desired.items() if value is not None}
+    values.update({key: "" for key in desired.keys() - values.keys() if held.get(key) == ""})
+    open_keys = [key for key in desired if key not in values]
     values.update(secret_values(dict.fromkeys(open_keys), held, length))
     return values, [key for key in open_keys if key not in held]
 
@@ -85,7 +85,7 @@ def main() -> None:
             "namespace": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
             # The task hides everything; no_log here would also mask the answer, which the caller needs.
-            "wishes": {"type": "dict", "required": True, "no_log": False},
+            "desired": {"type": "dict", "required": True, "no_log": False},
             "length": {"type": "int", "default": 32},
         },
         supports_check_mode=True,
@@ -99,7 +99,7 @@ def main() -> None:
         if exc.status is not None or not module.check_mode:
             module.fail_json(msg=str(exc))
     try:
-        values, made = settle(asked["wishes"], held, asked["length"])
+        values, made = settle(asked["desired"], held, asked["length"])
     except ValueError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=False, values=values, made=made)

@@ -136,7 +136,7 @@ def main() -> None:
             module.fail_json(msg=str(exc))
         module.exit_json(changed=False, asked=False)
     hosts = {name: str(address or name) for name, address in options.pop("hosts").items()}
-    refusal = site.refusal(seen, site.Wishes(hosts=hosts, **options))
+    refusal = site.refusal(seen, site.Desired(hosts=hosts, **options))
     if refusal:
         module.fail_json(msg=refusal)
     module.exit_json(changed=False, asked=True)

@@ -192,8 +192,8 @@ def other_run(bed: Bed, name: str, backups: Path) -> PlaybookRun:
     if name == "site":
         return bed.playbook("--tags", "app")
     if name == "scale":
-        wish = len(bed.pods()) + 1
-        return operate(bed, "scale", "-e", f"scale_replicas={wish}", backups=backups)
+        arguments = len(bed.pods()) + 1
+        return operate(bed, "scale", "-e", f"scale_replicas={arguments}", backups=backups)
     if name == "restore":
         return operate(bed, "restore", "-e", f"restore_from={taken(bed, backups)}", backups=backups)
     return operate(bed, name, backups=backups)

@@ -1,4 +1,4 @@
-"""Who owns what: a wish in the inventory, a hand on kubectl, and what neither may move."""
+"""Who owns what: the inventory, a hand on kubectl, and what neither may move."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_every_data_volume_is_retained(bed: Bed) -> None:
     assert {item["spec"]["persistentVolumeReclaimPolicy"] for item in ours} == {"Retain"}
 
 
-def test_a_changed_wish_scales_and_the_old_wish_scales_back(bed: Bed) -> None:
-    for wish in (2, 3):
-        run = bed.playbook("--tags", "app", "-e", f"app_replicas={wish}")
+def test_a_changed_count_scales_and_the_old_count_scales_back(bed: Bed) -> None:
+    for desired in (2, 3):
+        run = bed.playbook("--tags", "app", "-e", f"app_replicas={desired}")
         assert run.rc == 0, run.output[-4000:]
-        assert replicas(bed) == wish
-        ready(bed, wish)
+        assert replicas(bed) == desired
+        ready(bed, desired)
 
 
 def test_the_annotations_of_a_rollout_restart_and_of_keel_survive(bed: Bed) -> None:

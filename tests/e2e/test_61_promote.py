@@ -71,10 +71,17 @@ def test_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_th
     )
 
     successor = away_from_the_api(bed)
-    wish = [*left, "-e", f"promote_accept_loss_after={figure[1]}", "-e", f"promote_successor={successor}"]
+    arguments = [*left, "-e", f"promote_accept_loss_after={figure[1]}", "-e", f"promote_successor={successor}"]
     # Nothing of the inventory is needed: what is wrong in it does not stop a run that has moved the record.
-    wish += ["-e", "app_tls=operator", "-e", "app_tls_certificate_file=/nowhere", "-e", "app_image=no.such/image:1"]
-    acts = op.until_done(bed, "promote", *wish, backups=backups)
+    arguments += [
+        "-e",
+        "app_tls=operator",
+        "-e",
+        "app_tls_certificate_file=/nowhere",
+        "-e",
+        "app_image=no.such/image:1",
+    ]
+    acts = op.until_done(bed, "promote", *arguments, backups=backups)
     print(acts)
     data = op.record(bed)
     assert data["primaryOrdinal"] != "0" and data["heldOrdinals"] == "0" and data["clusterID"] == place[0]
@@ -128,11 +135,11 @@ def test_a_promote_that_only_began_is_called_off_when_the_node_comes_back(bed: B
     node = node_of(bed, primary)
     op.post(bed, 5, "before the call off")
     place, rows = op.agree(bed), op.rows(bed, primary)
-    wish = ("-e", f"promote_accept_loss_after={place[1]}", "-e", f"promote_node_off={node}")
+    arguments = ("-e", f"promote_accept_loss_after={place[1]}", "-e", f"promote_node_off={node}")
     bed.power_off(node)
     try:
         until(lambda: not bed.ready(node), 120, "the API knows that the node is away")
-        run = operate(bed, "promote", *wish, backups=backups, interrupt="act")
+        run = operate(bed, "promote", *arguments, backups=backups, interrupt="act")
         assert "INTERRUPTED after ['record ordinal" in run.output, run.output[-3000:]
         assert op.record(bed)["heldOrdinals"] == str(primary)
     finally:
@@ -154,16 +161,20 @@ def test_the_primarys_node_loses_its_power_and_comes_back(bed: Bed, backups: Pat
     node, replicas = node_of(bed, primary), tuple({0, 1, 2} - {primary})
     op.post(bed, 10, "before the power cut")
     place, rows = op.agree(bed), op.rows(bed, primary)
-    wish = ("-e", f"promote_accept_loss_after={place[1]}", "-e", "promote_successor=0")
+    arguments = ("-e", f"promote_accept_loss_after={place[1]}", "-e", "promote_successor=0")
     bed.power_off(node)
     try:
         # The API calls the node Ready for 40 s more; nothing was heard from it for 15.
         time.sleep(20)
-        refused(operate(bed, "promote", *wish, backups=backups), "may still run and write", f"promote_node_off={node}")
+        refused(
+            operate(bed, "promote", *arguments, backups=backups), "may still run and write", f"promote_node_off={node}"
+        )
         until(lambda: not bed.ready(node), 120, "the API knows that the node is away")
-        refused(operate(bed, "promote", *wish, backups=backups), "may still run and write", f"promote_node_off={node}")
+        refused(
+            operate(bed, "promote", *arguments, backups=backups), "may still run and write", f"promote_node_off={node}"
+        )
         assert op.record(bed)["primaryOrdinal"] == str(primary)
-        off = (*wish, "-e", f"promote_node_off={node}")
+        off = (*arguments, "-e", f"promote_node_off={node}")
         run = operate(bed, "promote", *off, backups=backups)
         assert run.rc == 0, run.output[-4000:]
         assert op.agree(bed, replicas, 120)[0] == place[0]

@@ -39,8 +39,8 @@ def test_a_backup_is_the_primarys_position_and_every_row(bed: Bed, backups: Path
 
 def scheduled(bed: Bed, backups: Path, **variables: object) -> None:
     """Make the CronJob with these variables; with none, remove it."""
-    wish = {"backup_schedule": "17 3 * * *", "backup_image": APP_IMAGE, **variables} if variables else {}
-    run = operate(bed, "backup", "-e", json.dumps(wish), backups=backups)
+    arguments = {"backup_schedule": "17 3 * * *", "backup_image": APP_IMAGE, **variables} if variables else {}
+    run = operate(bed, "backup", "-e", json.dumps(arguments), backups=backups)
     assert run.rc == 0, run.output[-3000:]
     there = "abaci-app-backup" in bed.kubectl("get", "cronjob", "-n", "abaci", check=False)
     assert there == bool(variables)
@@ -127,8 +127,8 @@ def test_a_restore_into_the_running_site_and_what_it_refuses(bed: Bed, backups: 
         other = tmp_path / f"{key.replace(' ', '-')}.sqlite"
         with closing(sqlite3.connect(other)) as db:
             db.executescript(f"PRAGMA {pragma}; CREATE TABLE records (id INTEGER PRIMARY KEY, body TEXT);")
-        wish = ("-e", f"restore_from={other}", "-e", f"restore_into={place[0]}")
-        refused(operate(bed, "restore", *wish, backups=backups), "LiteFS does not survive the difference", key)
+        arguments = ("-e", f"restore_from={other}", "-e", f"restore_into={place[0]}")
+        refused(operate(bed, "restore", *arguments, backups=backups), "LiteFS does not survive the difference", key)
     plain = tmp_path / "plain.sqlite"
     plain.write_bytes((backups / first["file"]).read_bytes())
     refused(operate(bed, "restore", "-e", f"restore_from={plain}", backups=backups), f"restore_into={place[0]}")

@@ -105,8 +105,8 @@ def test_bad_input_an_issuer_that_is_not_there_is_named_within_the_wait_and_repa
 
 
 def test_bad_input_a_name_that_does_not_resolve_is_named_and_its_challenge_reaches_traefik_alone(bed: Bed) -> None:
-    wish = ("-e", '{"app_extra_domains": ["nowhere.abaci.invalid"], "app_tls_wait_timeout": 100}')
-    run = bed.playbook("--tags", "app", *wish)
+    arguments = ("-e", '{"app_extra_domains": ["nowhere.abaci.invalid"], "app_tls_wait_timeout": 100}')
+    run = bed.playbook("--tags", "app", *arguments)
     said = " ".join(run.output.split())
     assert run.rc != 0
     for words in ("challenge for nowhere.abaci.invalid is", "lookup nowhere.abaci.invalid"):

@@ -102,9 +102,9 @@ def stop_primary(cluster: Cluster) -> None:
     cluster.primary.unmount()
 
 
-def promoted(cluster: Cluster, state: dict[str, Any], wishes: dict[str, Any]) -> dict[str, Any]:
+def promoted(cluster: Cluster, state: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
     """What promote decides once it has looked into the volumes that it asks for."""
-    first = promote.decide(state, wishes)
+    first = promote.decide(state, parameters)
     seen = {}
     for volume in state["volumes"]:
         if volume["name"] in first["look"]:
@@ -113,7 +113,7 @@ def promoted(cluster: Cluster, state: dict[str, Any], wishes: dict[str, Any]) ->
             identity = (data / "clusterid").read_text().strip()
             seen[volume["name"]] = {"cluster_id": identity, "txid": files[-1].stem[17:], "problem": None}
     assert seen.keys() == set(first["look"])
-    return promote.decide(state, wishes, volumes=seen) if seen else first
+    return promote.decide(state, parameters, volumes=seen) if seen else first
 
 
 def nobody_hears(cluster: Cluster, recorded: str, held: str | None = None) -> dict[str, Any]:

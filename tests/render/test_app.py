@@ -34,10 +34,10 @@ GATHERED: dict[str, Any] = {
 
 
 def plan(replicas: int = 3, ordinal: int = 0, **changes: Any) -> dict[str, Any]:
-    data = {"state": "bootstrap", "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(ordinal)}
+    data = {"state": "bootstrap", "primaryOrdinal": str(ordinal), "desiredPrimaryOrdinal": str(ordinal)}
     made = {
         "replicas": replicas,
-        "wished_replicas": replicas,
+        "desired_replicas": replicas,
         "primary_ordinal": ordinal,
         "retain": {"admission_policy": True, "patch": []},
         "record": {"action": "create", "data": data},
@@ -344,7 +344,7 @@ def test_hazard_volumes_outlive_the_statefulset(rendered: Rendered) -> None:
 def test_hazard_replicas_is_never_left_out(rendered: Rendered) -> None:
     """A server-side apply without it sets it to 1."""
     assert rendered.one("StatefulSet")["spec"]["replicas"] >= 1
-    assert rendered.one("StatefulSet")["metadata"]["annotations"]["abaci.infra/wished-replicas"].isdigit()
+    assert rendered.one("StatefulSet")["metadata"]["annotations"]["abaci.infra/last-applied-replicas"].isdigit()
 
 
 def test_hazard_a_pod_that_dies_in_a_rollout_comes_back_as_it_was(rendered: Rendered) -> None:
@@ -948,7 +948,7 @@ def test_the_record_is_what_was_decided(run: Run) -> None:
     assert run["defaults"].one("ConfigMap", name)["data"] == {
         "state": "bootstrap",
         "primaryOrdinal": "0",
-        "wishedPrimaryOrdinal": "0",
+        "desiredPrimaryOrdinal": "0",
     }
     assert run["recorded"].one("ConfigMap", name)["data"]["clusterID"] == "LFSC" + "A" * 16
 
@@ -993,8 +993,8 @@ def test_a_route_comes_after_the_middlewares_that_it_names(rendered: Rendered) -
 )
 def test_pods_with_shared_files_that_may_be_on_nfs_get_no_user_namespace(given: dict[str, Any], mode: str) -> None:
     """Linux cannot id-map NFS: such a pod never starts."""
-    wishes = evaluate("app", "__app_wishes", **given)
-    assert isolation.decide({"api": {"error": "no node was asked"}}, wishes).mode == mode
+    desired = evaluate("app", "__app_desired", **given)
+    assert isolation.decide({"api": {"error": "no node was asked"}}, desired).mode == mode
 
 
 @pytest.mark.parametrize("given", [{}, {"app_tls": "acme"}, {"app_tls": "upstream"}, {"app_registry_token": "t0ken"}])

@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 
 def living(policy: str | None, last: str | None) -> Object:
-    return {"state": {"api": {"error": None}, "statefulset": {"keel_policy": policy, "wished_keel_policy": last}}}
+    return {"state": {"api": {"error": None}, "statefulset": {"keel_policy": policy, "last_applied_keel_policy": last}}}
 
 
 VARIANTS: dict[str, Object] = {
@@ -57,7 +57,7 @@ def test_hazard_annotations_stand_on_the_statefulset_with_match_tag_and_not_on_t
         "keel.sh/match-tag": "true",
         "keel.sh/trigger": "poll",
         "keel.sh/pollSchedule": "@every 2m",
-        "abaci.infra/wished-keel-policy": "force",
+        "abaci.infra/last-applied-keel-policy": "force",
     }
     for name in VARIANTS:
         template = run[name].one("StatefulSet")["spec"]["template"]
@@ -70,10 +70,10 @@ def test_switched_off_nothing_of_keel_is_left(run: Run) -> None:
 
 def test_frozen_in_the_inventory_or_by_hand(run: Run) -> None:
     frozen = annotations_of(run["frozen"])
-    assert (frozen["keel.sh/policy"], frozen["abaci.infra/wished-keel-policy"]) == ("never", "never")
+    assert (frozen["keel.sh/policy"], frozen["abaci.infra/last-applied-keel-policy"]) == ("never", "never")
     assert (frozen["keel.sh/approvals"], frozen["keel.sh/pollSchedule"]) == ("2", "@every 5m")
     by_hand = annotations_of(run["frozen_by_hand"])
-    assert (by_hand["keel.sh/policy"], by_hand["abaci.infra/wished-keel-policy"]) == ("never", "force")
+    assert (by_hand["keel.sh/policy"], by_hand["abaci.infra/last-applied-keel-policy"]) == ("never", "force")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_who_changed_the_policy_last_decides(
 ) -> None:
     found = evaluate("app", "__app_annotations", keel_frozen=frozen, __app_info=living(policy, last))
     assert found["keel.sh/policy"] == expected, why
-    assert found["abaci.infra/wished-keel-policy"] == ("never" if frozen else "force")
+    assert found["abaci.infra/last-applied-keel-policy"] == ("never" if frozen else "force")
 
 
 def test_a_token_makes_the_pull_secret_and_without_one_there_is_none(run: Run) -> None:
@@ -181,10 +181,10 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
 def test_the_pods_are_frozen_where_the_policy_in_force_is_never(
     policy: str | None, last: str | None, frozen: bool, expected: bool
 ) -> None:
-    found = evaluate("app", "__app_wishes", keel_frozen=frozen, __app_info=living(policy, last))
+    found = evaluate("app", "__app_desired", keel_frozen=frozen, __app_info=living(policy, last))
     assert found["frozen"] is expected and found["image"] == evaluate("app", "app_image")
     assert (
-        evaluate("app", "__app_wishes", keel_frozen=True, keel_enabled=False, __app_info=living(None, None))["frozen"]
+        evaluate("app", "__app_desired", keel_frozen=True, keel_enabled=False, __app_info=living(None, None))["frozen"]
         is False
     )
 

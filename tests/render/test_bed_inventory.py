@@ -22,7 +22,7 @@ def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() ->
     for file in sorted(folder.glob("*.yml")):
         variables |= yaml.safe_load(file.read_text())
     variables |= bed.k3s_settings("v1.36.4+k3s1")
-    wishes = evaluate("k3s", "__k3s_wishes", __k3s_probe={"probe": BARE}, **variables)
-    reports = [{"name": "server-0", "probe": BARE, "wishes": wishes, "folder": {}}]
-    assert (wishes["version"], wishes["source"]) == ("v1.36.4+k3s1", "release")
+    desired = evaluate("k3s", "__k3s_desired", __k3s_probe={"probe": BARE}, **variables)
+    reports = [{"name": "server-0", "probe": BARE, "desired": desired, "folder": {}}]
+    assert (desired["version"], desired["source"]) == ("v1.36.4+k3s1", "release")
     assert k3s.cluster_mistakes(reports, ["server-0"], []) == []

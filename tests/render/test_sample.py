@@ -28,12 +28,12 @@ def sample(tmp_path: Path) -> dict[str, Any]:
 
 def test_redis_keeps_its_password(sample: dict[str, Any]) -> None:
     tasks = DataLoader().load_from_file(str(ROOT / "roles/redis/tasks/present.yml"), trusted_as_template=True)
-    (wishes,) = [task["abaci.infra.secret_values"]["wishes"] for task in tasks if "abaci.infra.secret_values" in task]
-    assert evaluate("redis", "wishes", **sample, wishes=wishes) == {"password": None, "checksum-key": None}, (
+    (desired,) = [task["abaci.infra.secret_values"]["desired"] for task in tasks if "abaci.infra.secret_values" in task]
+    assert evaluate("redis", "desired", **sample, desired=desired) == {"password": None, "checksum-key": None}, (
         "made, kept"
     )
     mine = {**sample, "vault_redis_password": "geheim"}
-    assert evaluate("redis", "wishes", **mine, wishes=wishes) == {"password": "geheim", "checksum-key": None}
+    assert evaluate("redis", "desired", **mine, desired=desired) == {"password": "geheim", "checksum-key": None}
 
 
 def test_the_hosts_of_nfs_keep_the_packages_that_the_role_asks_for() -> None:
@@ -42,7 +42,7 @@ def test_the_hosts_of_nfs_keep_the_packages_that_the_role_asks_for() -> None:
 
 
 def test_the_applications_secrets_are_made_and_the_image_is_pulled_without_a_token(sample: dict[str, Any]) -> None:
-    wished = evaluate("app", "app_secrets", **sample)
-    assert wished == {"AUTH_SECRET": ""} and len(secret_values(wished, None)["AUTH_SECRET"]) > 32
+    desired = evaluate("app", "app_secrets", **sample)
+    assert desired == {"AUTH_SECRET": ""} and len(secret_values(desired, None)["AUTH_SECRET"]) > 32
     assert evaluate("app", "app_registry_token", **sample) == ""
     assert evaluate("app", "__app_pull_secrets", **sample) == []

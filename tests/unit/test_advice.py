@@ -205,7 +205,7 @@ STATES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         True,
     ),
 }
-WISHES: dict[str, dict[str, str]] = {
+PARAMETERS: dict[str, dict[str, str]] = {
     "promote": {
         "accept_loss_after": "accept",
         **{name: name for name in ("node_off", "without", "give_up_volume", "call_off", "to", "successor")},
@@ -222,12 +222,12 @@ FIRST: dict[str, dict[str, Any]] = {
 }
 
 
-def ask(operation: str, state: dict[str, Any], wishes: dict[str, Any], volumes: dict[str, Any]) -> dict[str, Any]:
+def ask(operation: str, state: dict[str, Any], parameters: dict[str, Any], volumes: dict[str, Any]) -> dict[str, Any]:
     """The plan, after the look that it asks for."""
     known: dict[str, Any] = {}
     for _round in range(3):
         made = [export(txid=900), export(B, txid=900)]
-        plan = runner.decide(operation, state, wishes, made, known, file(), {}, cases.NOW)
+        plan = runner.decide(operation, state, parameters, made, known, file(), {}, cases.NOW)
         if not plan.get("look"):
             return plan
         known |= {name: volumes.get(name, seen()) for name in plan["look"]}
@@ -235,7 +235,7 @@ def ask(operation: str, state: dict[str, Any], wishes: dict[str, Any], volumes: 
 
 
 def advised(refusal: str, operation: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a refusal names: (operation, what it adds to the wishes)."""
+    """What a refusal names: (operation, what it adds to the parameters)."""
     yield from ((name, {}) for name in re.findall(r"playbooks/(\w+)\.yml", refusal) if name in FIRST)
     text = re.sub(r"\{\{|\}\}", lambda match: match[0][0], refusal)
     for match in re.finditer(r"""-e\s+(?:'(\{[^']*\})'|(\w+)=([^\s,;:'")]+))""", text):
@@ -243,8 +243,8 @@ def advised(refusal: str, operation: str) -> Iterator[tuple[str, dict[str, Any]]
         for name, value in given.items():
             role = next((role for role in FIRST if name.startswith(f"{role}_")), None)
             if role is not None:
-                wish = WISHES[role][name.removeprefix(f"{role}_")]
-                yield role, {wish: True if value == "true" else value}
+                desired = PARAMETERS[role][name.removeprefix(f"{role}_")]
+                yield role, {desired: True if value == "true" else value}
 
 
 def acts(plan: dict[str, Any]) -> bool:
@@ -263,11 +263,11 @@ def test_hazard_following_the_advice_leads_to_an_act_within_three_refusals(name:
     said = []
     for _step in range(3):
         following = []
-        for operation, wishes, refusal in edge:
-            said.append(f"{operation} {wishes}: {refusal}")
+        for operation, parameters, refusal in edge:
+            said.append(f"{operation} {parameters}: {refusal}")
             runbook = runbook or "docs/runbooks/" in refusal
             for other, more in advised(refusal, operation):
-                base = wishes if other == operation else FIRST[other]
+                base = parameters if other == operation else FIRST[other]
                 given = {**base, **{key: _joined(base.get(key), value) for key, value in more.items()}}
                 if (other, given) in [(one, those) for one, those, _text in edge]:
                     continue
@@ -289,8 +289,8 @@ def test_some_operation_has_a_way_out_of_each_state(name: str) -> None:
     state, volumes, _by_operation = STATES[name]
     words = {"node_off": "node-0", "accept": f"{5:016x}", "give_up_volume": ["pvc-0"], "without": []}
     tried = itertools.chain(
-        (("promote", wishes) for wishes in ({}, words, {"call_off": True}, {"accept": f"{5:016x}"})),
-        (("restore", wishes) for wishes in ({}, {"without": ["pvc-0"]})),
+        (("promote", parameters) for parameters in ({}, words, {"call_off": True}, {"accept": f"{5:016x}"})),
+        (("restore", parameters) for parameters in ({}, {"without": ["pvc-0"]})),
         (("replica_reset", {"targets": targets, "without": ["pvc-0"]}) for targets in ("mismatched", [0])),
     )
-    assert any(acts(ask(operation, state, wishes, volumes)) for operation, wishes in tried), name
+    assert any(acts(ask(operation, state, parameters, volumes)) for operation, parameters in tried), name

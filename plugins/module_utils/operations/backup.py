@@ -10,18 +10,18 @@ from .. import clock, litefs
 from . import situation as sit
 
 
-def choose(state: sit.State, wished: str | None = None) -> tuple[dict[str, Any] | None, str | None]:
+def choose(state: sit.State, desired: str | None = None) -> tuple[dict[str, Any] | None, str | None]:
     """The pod to export from: ({pod, cluster_id, at_primary: bool, why: str}, None), or (None, why there is none).
 
     A connected replica at the primary's position, since an export holds locks on its node; else whichever reachable
-    pod of the recorded cluster has the most. ``wished`` names a pod, of whatever cluster: to keep what only it has.
+    pod of the recorded cluster has the most. ``desired`` names a pod, of whatever cluster: to keep what only it has.
     """
     database = str(state["database"])
-    if wished:
-        pod = next((pod for pod in state["pods"] if pod["name"] == wished or str(pod["ordinal"]) == wished), None)
+    if desired:
+        pod = next((pod for pod in state["pods"] if pod["name"] == desired or str(pod["ordinal"]) == desired), None)
         if pod is None:
             known = ", ".join(pod["name"] for pod in state["pods"]) or "none"
-            return None, f"backup_pod is {wished}, but there is no such pod (there are: {known})."
+            return None, f"backup_pod is {desired}, but there is no such pod (there are: {known})."
         if not pod["litefs"]["reachable"]:
             return (
                 None,

@@ -202,11 +202,11 @@ def choose_and_export(
     made: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     why = ""
-    wishes: list[str | None] = [*pods] or [None]
-    for wished in wishes:
-        choice, problem = backup.choose(document, wished)
+    names: list[str | None] = [*pods] or [None]
+    for name in names:
+        choice, problem = backup.choose(document, name)
         if choice is None:
-            failed.append({"pod": str(wished or ""), "problem": problem or ""})
+            failed.append({"pod": str(name or ""), "problem": problem or ""})
             continue
         why = choice["why"]
         found = sit.look(document)

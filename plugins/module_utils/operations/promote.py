@@ -4,9 +4,9 @@ The order of the steps is the safety: the record names the successor and holds t
 primary is stopped, then the configuration is rendered from the record, then the successor restarts as primary, and only
 then the others. A run that died anywhere is continued: what is done shows in the document.
 
-A planned move (wish ``to``) is the same with a proof in between: once the old primary is stopped its volume is looked
-into, and the successor starts only if it has the very last transaction. So nothing is lost, and the old primary follows
-again at the end. Until the successor was primary either kind can be called off.
+A planned move (desired ``to``) is the same with a proof in between: once the old primary is stopped its volume is
+looked into, and the successor starts only if it has the very last transaction. So nothing is lost, and the old primary
+follows again at the end. Until the successor was primary either kind can be called off.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ RESET = "playbooks/replica_reset.yml"
 
 def decide(
     state: sit.State,
-    wishes: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     exports: Iterable[Mapping[str, Any]] = (),
     now: str | None = None,
     volumes: sit.Seen | None = None,
 ) -> dict[str, Any]:
-    """What is left to do to make the replica with the highest position primary, or the one that is wished for.
+    """What is left to do to make the replica with the highest position primary, or the one that is asked for.
 
     ``state`` has, beside the document, ``rendered_ordinal``: whose name the rendered litefs.yml has as primary.
-    ``wishes``: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be lost,
-    as shown), node_off (name of the old primary's node, which a person has made sure is off), without (ordinals of
-    pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names of
-    volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role back),
-    to (ordinal: a planned move). ``volumes``: what a look into volumes found.
+    ``parameters``: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be
+    lost, as shown), node_off (name of the old primary's node, which a person has made sure is off), without (ordinals
+    of pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names
+    of volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role
+    back), to (ordinal: a planned move). ``volumes``: what a look into volumes found.
     The plan also says ``successor``, ``look`` (volumes to look into first), ``export`` (pods to export first) and
     ``loss`` ({after_txid, pod, seconds}).
     """
-    wishes = wishes or {}
+    parameters = parameters or {}
     now = now or str(state["gathered_at"])
     if not state["statefulset"]["exists"]:
         return _refuse(f"There is no StatefulSet {state['statefulset']['name']} in namespace {state['namespace']}.")
@@ -61,16 +61,16 @@ def decide(
             f"{sit.RUNBOOK}).",
             "two-primaries",
         )
-    if wishes.get("call_off"):
+    if parameters.get("call_off"):
         return _call_off(state, record, leaders)
     before = _before(state)
     if before and before["planned"]:
-        return _continue_planned(state, record, before, leaders, wishes, volumes or {})
+        return _continue_planned(state, record, before, leaders, parameters, volumes or {})
     if _begun(state, record):
-        return _continue(state, record, wishes, volumes or {})
-    if wishes.get("to") not in (None, ""):
-        return _planned(state, record, wishes["to"])
-    return _begin(state, record, leaders, wishes, list(exports), now, volumes or {})
+        return _continue(state, record, parameters, volumes or {})
+    if parameters.get("to") not in (None, ""):
+        return _planned(state, record, parameters["to"])
+    return _begin(state, record, leaders, parameters, list(exports), now, volumes or {})
 
 
 def _refuse(sentence: str, cause: sit.Cause | None = None, **more: Any) -> dict[str, Any]:
@@ -85,14 +85,14 @@ def _begin(
     state: sit.State,
     record: identity.Record,
     leaders: list[sit.Pod],
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     exports: list[Mapping[str, Any]],
     now: str,
     seen: sit.Seen,
 ) -> dict[str, Any]:
     """No primary of the recorded cluster runs, and nothing has begun."""
     held = sit.held(state)
-    given_up = _numbers(wishes.get("without"))
+    given_up = _numbers(parameters.get("without"))
     old = sit.pod_of(state, record.primary_ordinal)
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
         return _refuse(
@@ -142,10 +142,10 @@ def _begin(
             f"see {sit.RUNBOOK}.",
             "older-volume",
         )
-    silent = _silent(state, record, wishes)
+    silent = _silent(state, record, parameters)
     if silent:
         return _refuse(silent, "replica-away")
-    successor, problem = _successor(state, top, wishes.get("successor"))
+    successor, problem = _successor(state, top, parameters.get("successor"))
     if problem or successor is None:
         return _refuse(problem or "")
     figure = f"{sit.txid(state, successor):016x}"
@@ -153,18 +153,18 @@ def _begin(
     best["loss"]["seconds"] = _lag(successor)
     since = f", which heard from the old primary {_lag(successor)} s ago" if _lag(successor) is not None else ""
     stands = f"The best copy is {successor['name']} at TXID {figure}{since}."
-    problem = _not_off(state, record, wishes.get("node_off"))
+    problem = _not_off(state, record, parameters.get("node_off"))
     if problem:
         return _refuse(problem, "primary-node-gone", **best)
-    names = _left_behind(state, record, wishes)
+    names = _left_behind(state, record, parameters)
     look = sit.unseen(names, seen)
     if look:
         return _plan(None, notes=[stands, "What is asked for depends on what the volumes hold."], look=look, **best)
     problem, said = _weigh(state, record, {name: seen[name] for name in names}, successor)
     if problem:
         return _refuse(problem, _cause(state, old), **best)
-    if str(wishes.get("accept") or "").lower() != figure:
-        given = f" (promote_accept_loss_after is {wishes['accept']})" if wishes.get("accept") else ""
+    if str(parameters.get("accept") or "").lower() != figure:
+        given = f" (promote_accept_loss_after is {parameters['accept']})" if parameters.get("accept") else ""
         return _refuse(
             f"{stands} What the old primary acknowledged after that transaction is lost, unless its volume comes back. "
             f"{' '.join([*said, ''])}To accept that, give the figure back: -e promote_accept_loss_after={figure}"
@@ -199,7 +199,7 @@ def _begin(
             promote=json.dumps(before),
         )
     ]
-    rest = _rest(state, record, successor["ordinal"], hold, wishes, fresh=True)
+    rest = _rest(state, record, successor["ordinal"], hold, parameters, fresh=True)
     problem = next((one["refusal"] for one in rest if "refusal" in one), None)
     if problem:
         return _refuse(problem, "primary-node-gone", **best)
@@ -227,7 +227,9 @@ def _begun(state: sit.State, record: identity.Record) -> bool:
     return bool(held) and record.primary_ordinal not in held and pod in sit.holders(state, record.cluster_id or "")
 
 
-def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, Any], seen: sit.Seen) -> dict[str, Any]:
+def _continue(
+    state: sit.State, record: identity.Record, parameters: Mapping[str, Any], seen: sit.Seen
+) -> dict[str, Any]:
     """The record names the successor already: what is left."""
     held = sit.held(state)
     successor = record.primary_ordinal
@@ -250,7 +252,7 @@ def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, An
                 )
             )
         # The old primary may have come back meanwhile, with all that it acknowledged.
-        names = [name for name in _back(state, held) if name not in _names(wishes.get("give_up_volume"))]
+        names = [name for name in _back(state, held) if name not in _names(parameters.get("give_up_volume"))]
         look = sit.unseen(names, seen)
         if look:
             return _plan(
@@ -259,7 +261,7 @@ def _continue(state: sit.State, record: identity.Record, wishes: Mapping[str, An
         problem, notes = _weigh(state, record, {name: seen[name] for name in names}, top[0], back=True)
         if problem:
             return _refuse(problem, "primary-node-gone", successor=successor)
-    steps += _rest(state, record, successor, held, wishes, fresh=bool(steps))
+    steps += _rest(state, record, successor, held, parameters, fresh=bool(steps))
     refusal = next((step["refusal"] for step in steps if "refusal" in step), None)
     return _plan(refusal, steps, successor=successor, notes=[*notes, *_order(state, successor)])
 
@@ -328,17 +330,17 @@ def _was_primary(
     return None
 
 
-def _planned(state: sit.State, record: identity.Record, wish: object) -> dict[str, Any]:
+def _planned(state: sit.State, record: identity.Record, desired: object) -> dict[str, Any]:
     """The primary runs, and its role is to move to an ordinal: the beginning."""
     found = sit.look(state)
-    target = values.whole(wish)
+    target = values.whole(desired)
     if isinstance(found, sit.Problem):
         return _refuse(f"{found.sentence} promote_to moves the role of a primary that runs.", found.cause)
     leader = found.leader
     pod = sit.pod_of(state, target) if target is not None else None
     if target is None or pod is None or target in sit.held(state):
         return _refuse(
-            f"promote_to is {wish!r}, which is not the ordinal of a pod that may be primary: it is one of "
+            f"promote_to is {desired!r}, which is not the ordinal of a pod that may be primary: it is one of "
             f"{', '.join(str(one['ordinal']) for one in state['pods'] if one['ordinal'] not in sit.held(state))}."
         )
     name = pod["name"]
@@ -446,7 +448,7 @@ def _continue_planned(
     record: identity.Record,
     before: Mapping[str, Any],
     leaders: list[sit.Pod],
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     seen: sit.Seen,
 ) -> dict[str, Any]:
     """A planned move has begun: what is left."""
@@ -506,7 +508,7 @@ def _rest(
     record: identity.Record,
     successor: int,
     held: list[int],
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     *,
     fresh: bool,
 ) -> list[dict[str, Any]]:
@@ -514,7 +516,7 @@ def _rest(
     name = sit.pod_name(state, successor)
     leaders = litefs.primaries(state)
     done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
-    given_up = set(_numbers(wishes.get("without"))) - {record.primary_ordinal, (_before(state) or {}).get("from")}
+    given_up = set(_numbers(parameters.get("without"))) - {record.primary_ordinal, (_before(state) or {}).get("from")}
     for ordinal in held:
         pod = sit.pod_of(state, ordinal)
         if pod is None or sit.held_back(pod) or pod["unschedulable"]:
@@ -522,7 +524,7 @@ def _rest(
         off = bool(pod["node"]) and sit.unheard(state, pod["node"])
         if not off:
             steps.append(_stop(pod, "; the guard holds it back"))
-        elif wishes.get("node_off") == pod["node"]:
+        elif parameters.get("node_off") == pod["node"]:
             steps.append(_stop(pod, f", whose node {pod['node']} is off", force=True))
         elif ordinal not in given_up:
             steps.append({"refusal": _switch_off(pod["name"], pod["node"])})
@@ -567,12 +569,12 @@ def _hearing(state: sit.State, record: identity.Record, candidates: Iterable[sit
     )
 
 
-def _left_behind(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> list[str]:
+def _left_behind(state: sit.State, record: identity.Record, parameters: Mapping[str, Any]) -> list[str]:
     """Volumes that may hold more than any replica: that of an old primary that does not answer, and kept ones."""
     old = sit.pod_of(state, record.primary_ordinal)
     claim = sit.claim_of(state, record.primary_ordinal)
     own = claim["volume"] if claim is not None and (old is None or not old["litefs"]["reachable"]) else None
-    given_up = _names(wishes.get("give_up_volume"))
+    given_up = _names(parameters.get("give_up_volume"))
     return [
         volume["name"]
         for volume in state["volumes"]
@@ -645,8 +647,8 @@ def _least(state: sit.State, pod: sit.Pod) -> int:
     return sit.ANY_TXID if pod["litefs"]["is_primary"] else sit.txid(state, pod)
 
 
-def _silent(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]) -> str | None:
-    given_up = _numbers(wishes.get("without"))
+def _silent(state: sit.State, record: identity.Record, parameters: Mapping[str, Any]) -> str | None:
+    given_up = _numbers(parameters.get("without"))
     for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
         pod = sit.pod_of(state, ordinal)
         if ordinal in (record.primary_ordinal, *given_up, *sit.held(state)) or (pod and pod["litefs"]["reachable"]):
@@ -661,15 +663,15 @@ def _silent(state: sit.State, record: identity.Record, wishes: Mapping[str, Any]
     return None
 
 
-def _successor(state: sit.State, top: list[sit.Pod], wish: object) -> tuple[sit.Pod | None, str | None]:
-    if wish in (None, ""):
+def _successor(state: sit.State, top: list[sit.Pod], desired: object) -> tuple[sit.Pod | None, str | None]:
+    if desired in (None, ""):
         return top[0], None
-    number = values.whole(wish)
+    number = values.whole(desired)
     chosen = next((pod for pod in top if pod["ordinal"] == number), None)
     if chosen is not None:
         return chosen, None
     return None, (
-        f"promote_successor is {wish}, but the highest position, TXID {sit.txid(state, top[0]):016x}, is that of "
+        f"promote_successor is {desired}, but the highest position, TXID {sit.txid(state, top[0]):016x}, is that of "
         f"{litefs.names(top)}: promoting another copy would throw transactions away, so leave the variable out."
     )
 

@@ -20,7 +20,7 @@ _SHAPE = {"page_size": "page size", "journal_mode": "journal mode"}
 def decide(
     state: sit.State,
     file: Mapping[str, Any],
-    wishes: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     exports: Iterable[Mapping[str, Any]] = (),
     volumes: sit.Seen | None = None,
     now: str | None = None,
@@ -29,15 +29,15 @@ def decide(
     """What is left to do until the site serves the file.
 
     ``file`` describes it: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum,
-    cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``wishes``: into (the cluster id whose data is
-    overwritten, as shown), without (names of volumes that are given up). ``exports``: manifests made for this run.
+    cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``parameters``: into (the cluster id whose data
+    is overwritten, as shown), without (names of volumes that are given up). ``exports``: manifests made for this run.
     ``volumes``: what a look into each volume found. ``memo``: what progress.py keeps of a restore that is not finished
     (because the application may write at once, nothing else shows that a file was imported), and ``imported`` of those
-    that are: one file is not imported twice into one cluster unless ``wishes`` has another ``again`` than then.
+    that are: one file is not imported twice into one cluster unless ``parameters`` has another ``again`` than then.
     The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first), ``way``
     (running | lost) and ``without`` (ordinals that do not get the data, which nobody waits for).
     """
-    wishes = wishes or {}
+    parameters = parameters or {}
     now = now or str(state["gathered_at"])
 
     def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
@@ -49,10 +49,10 @@ def decide(
         )
     raw = state["record"] or {}
     if raw.get("state") == "restore":
-        return _lost(state, file, raw, wishes, exports, now)
+        return _lost(state, file, raw, parameters, exports, now)
     found = sit.look(state)
     if isinstance(found, sit.Situation):
-        return _running(state, found, file, wishes, list(exports), now, refuse, memo or {})
+        return _running(state, found, file, parameters, list(exports), now, refuse, memo or {})
     if litefs.primaries(state):
         return refuse(found.sentence, found.cause)
     try:
@@ -85,7 +85,7 @@ def decide(
         )
     silent = [one for one in state["pods"] if not one["litefs"]["reachable"] and one is not pod]
     # A pod that does not answer is known by its volume.
-    given_up = [str(item) for item in wishes.get("without") or []]
+    given_up = [str(item) for item in parameters.get("without") or []]
     seen = volumes or {}
     look = sit.unseen((item["name"] for item in state["volumes"] if item["name"] not in given_up), seen)
     if look:
@@ -106,7 +106,7 @@ def decide(
             "backup may be removed instead, by their names.",
             "no-copy-left",
         )
-    problem = _unconfirmed(state, file, record.cluster_id, wishes)
+    problem = _unconfirmed(state, file, record.cluster_id, parameters)
     if problem:
         return refuse(problem)
     claim = sit.claim_of(state, record.primary_ordinal)
@@ -139,7 +139,7 @@ def _running(
     state: sit.State,
     found: sit.Situation,
     file: Mapping[str, Any],
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     exports: list[Mapping[str, Any]],
     now: str,
     refuse: Any,
@@ -148,7 +148,7 @@ def _running(
     leader = found.leader
     there = found.position.checksum == file.get("imported_checksum")
     mine, over = _earlier(found, file, memo)
-    again = str(wishes.get("again") or "")
+    again = str(parameters.get("again") or "")
     if mine is not None and not there and again in ("", str(mine.get("again") or "")):
         if over:
             return refuse(  # type: ignore[no-any-return]
@@ -179,7 +179,7 @@ def _running(
             f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "older-volume",
         )
-    problem = _unconfirmed(state, file, found.cluster_id, wishes)
+    problem = _unconfirmed(state, file, found.cluster_id, parameters)
     if problem:
         return refuse(problem)  # type: ignore[no-any-return]
     present = sit.fresh_export(exports, state["database"], found.cluster_id, sit.ANY_TXID, now)
@@ -317,7 +317,7 @@ def _lost(
     state: sit.State,
     file: Mapping[str, Any],
     raw: Mapping[str, Any],
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     exports: Iterable[Mapping[str, Any]],
     now: str,
 ) -> dict[str, Any]:
@@ -476,11 +476,13 @@ def _other_shape(state: sit.State, file: Mapping[str, Any], other: Mapping[str, 
     )
 
 
-def _unconfirmed(state: sit.State, file: Mapping[str, Any], cluster_id: str, wishes: Mapping[str, Any]) -> str | None:
+def _unconfirmed(
+    state: sit.State, file: Mapping[str, Any], cluster_id: str, parameters: Mapping[str, Any]
+) -> str | None:
     """Why the overwriting of this cluster's data is not confirmed; a backup of this very cluster needs no word."""
     if file.get("cluster_id") == cluster_id:
         return None
-    if str(wishes.get("into") or "") == cluster_id:
+    if str(parameters.get("into") or "") == cluster_id:
         return None
     ours = {
         "namespace": state["namespace"],
@@ -500,7 +502,7 @@ def _unconfirmed(state: sit.State, file: Mapping[str, Any], cluster_id: str, wis
         if file.get("cluster_id")
         else "has no manifest that says whose it is"
     )
-    given = f" (restore_into is {wishes['into']})" if wishes.get("into") else ""
+    given = f" (restore_into is {parameters['into']})" if parameters.get("into") else ""
     return (
         f"{file.get('path')} {source}, and would overwrite the data of the cluster {cluster_id}: to confirm that, give "
         f"-e restore_into={cluster_id}{given}."

@@ -30,7 +30,7 @@ class Refused(Exception):
 def decide(
     operation: str,
     document: Mapping[str, Any],
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     exports: list[dict[str, Any]],
     volumes: sit.Seen | None,
     file: Mapping[str, Any],
@@ -39,29 +39,29 @@ def decide(
 ) -> dict[str, Any]:
     """The plan of any operation. ``memo``: what it remembers, see recall(); ``now``: the API server's time."""
     if operation == "scale":
-        remove = bool(wishes.get("remove_volumes"))
-        without = wishes.get("without") or []
-        return scale.decide(document, wishes["replicas"], remove, exports, memo, now, volumes, without)
+        remove = bool(parameters.get("remove_volumes"))
+        without = parameters.get("without") or []
+        return scale.decide(document, parameters["replicas"], remove, exports, memo, now, volumes, without)
     if operation == "replica_reset":
-        without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
-        return reset.decide(document, wishes["targets"], exports, memo, now, without, off)
+        without, off = parameters.get("without") or [], str(parameters.get("node_off") or "")
+        return reset.decide(document, parameters["targets"], exports, memo, now, without, off)
     if operation == "promote":
-        return promote.decide(document, wishes, exports, now, volumes)
-    return restore.decide(document, file, wishes, exports, volumes, now, memo)
+        return promote.decide(document, parameters, exports, now, volumes)
+    return restore.decide(document, file, parameters, exports, volumes, now, memo)
 
 
 def recall(
-    operation: str, known: Mapping[str, Any], document: Mapping[str, Any], wishes: Mapping[str, Any], now: str
+    operation: str, known: Mapping[str, Any], document: Mapping[str, Any], parameters: Mapping[str, Any], now: str
 ) -> dict[str, Any]:
     """What an operation has to know of its beginning: what it kept, and what only shows before the next act."""
     kept = {key: value for key, value in (known.get(operation) or {}).items() if key not in ("begun", "holder")}
-    if operation == "scale" and (wish := values.whole(wishes["replicas"])):
+    if operation == "scale" and (desired := values.whole(parameters["replicas"])):
         # A pod that runs (again) is proven anew; of one that is gone only what was proven then is known.
-        seen = scale.remember(document, wish, bool(wishes.get("remove_volumes")))
+        seen = scale.remember(document, desired, bool(parameters.get("remove_volumes")))
         return {"volumes": {**(kept.get("volumes") or {}), **seen["volumes"]}}
     if operation == "replica_reset":
-        without, off = wishes.get("without") or [], str(wishes.get("node_off") or "")
-        plan = reset.decide(document, wishes["targets"], [], {}, now, without, off)
+        without, off = parameters.get("without") or [], str(parameters.get("node_off") or "")
+        plan = reset.decide(document, parameters["targets"], [], {}, now, without, off)
         touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
         # The claim that is there now may be the new one of a run that died. One that it did not come to counts only
         # where something is still wrong with its pod: it may be well again since.
@@ -76,7 +76,7 @@ def recall(
 def plan(
     site: act.Site,
     operation: str,
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     exports: list[dict[str, Any]],
     volumes: sit.Seen | None,
     file: Mapping[str, Any],
@@ -85,8 +85,8 @@ def plan(
     document = site.look()
     known = _known(document)
     now = site.api.server_time()
-    memo = recall(operation, known, document, wishes, now)
-    found = decide(operation, document, wishes, exports, volumes, file, memo, now)
+    memo = recall(operation, known, document, parameters, now)
+    found = decide(operation, document, parameters, exports, volumes, file, memo, now)
     if found["refusal"]:
         raise Refused(found)
     found["notes"] += progress.others(known, operation)
@@ -113,7 +113,7 @@ def step(
     site: act.Site,
     holder: str,
     operation: str,
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     exports: list[dict[str, Any]],
     volumes: sit.Seen | None,
     file: Mapping[str, Any],
@@ -126,7 +126,7 @@ def step(
     Raises Refused, act.NotDone, kube.KubeError.
     """
     with holding.Holding(site, holder) as held:
-        return _step(site, held, holder, operation, wishes, exports, volumes, file, seconds)
+        return _step(site, held, holder, operation, parameters, exports, volumes, file, seconds)
 
 
 def _step(
@@ -134,7 +134,7 @@ def _step(
     held: holding.Holding,
     holder: str,
     operation: str,
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     exports: list[dict[str, Any]],
     volumes: sit.Seen | None,
     file: Mapping[str, Any],
@@ -147,8 +147,8 @@ def _step(
         known = _known(document)
         held.renew()
         now = site.api.server_time()
-        memo = recall(operation, known, document, wishes, now)
-        found = decide(operation, document, wishes, exports, volumes, file, memo, now)
+        memo = recall(operation, known, document, parameters, now)
+        found = decide(operation, document, parameters, exports, volumes, file, memo, now)
         if found["refusal"]:
             # A rolling update, also one that only now gets to the primary, restarts it within seconds.
             if operation != "promote" and _restarts(document) and time.monotonic() < patience:
@@ -194,7 +194,7 @@ def _step(
             site.write_record({progress.KEY: progress.text(known)})
         answer["did"].append(one["say"])
         if one["do"] == "import":
-            answer["did"].append(_import(site, held, one, known, wishes, file, seconds, holder))
+            answer["did"].append(_import(site, held, one, known, parameters, file, seconds, holder))
         else:
             _do(site, operation, one, document, file, seconds)
         acted = answer["changed"] = True
@@ -346,7 +346,7 @@ def _import(
     held: holding.Holding,
     one: Mapping[str, Any],
     known: Mapping[str, Any],
-    wishes: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     file: Mapping[str, Any],
     seconds: int,
     holder: str,
@@ -375,7 +375,7 @@ def _import(
         "before": f"{before.txid if before else 0:016x}",
         "followers": one.get("followers"),
         "restart": bool(one.get("restart")),
-        "again": str(wishes.get("again") or ""),
+        "again": str(parameters.get("again") or ""),
     }
     rest = progress.ended(known, "restore")
 

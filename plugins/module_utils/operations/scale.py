@@ -33,14 +33,14 @@ def decide(
     would start on, to be looked into first; ``volumes`` is what such a look found.
     """
     now = now or str(state["gathered_at"])
-    wish = values.whole(replicas)
+    desired = values.whole(replicas)
 
     def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
         return sit.plan(f"Nothing was scaled. {sentence}", cause=cause, export=[], look=[])
 
-    if wish is None:
+    if desired is None:
         return refuse(f"scale_replicas is {replicas!r}: set it to a whole number from 1 on.")
-    if wish == 0:
+    if desired == 0:
         return refuse(
             "scale_replicas is 0: that stops the site, and pod-0 may come back on an empty volume; to stop it on "
             "purpose, scale to 1 and stop the writes at the edge."
@@ -49,15 +49,15 @@ def decide(
     if isinstance(found, sit.Problem):
         return refuse(found.sentence, found.cause)
     least = max(found.leader["ordinal"], found.record.primary_ordinal) + 1
-    if wish < least:
+    if desired < least:
         return refuse(
-            f"scale_replicas is {wish}, but the primary is {found.leader['name']} and pods are numbered from 0: "
+            f"scale_replicas is {desired}, but the primary is {found.leader['name']} and pods are numbered from 0: "
             f"{least} is the least, unless playbooks/promote.yml moves the primary first."
         )
     current = int(state["statefulset"]["replicas"])
-    leaving = [pod for pod in state["pods"] if pod["ordinal"] >= wish]
+    leaving = [pod for pod in state["pods"] if pod["ordinal"] >= desired]
     better = sit.ahead(state, found)
-    if better and wish != current:
+    if better and desired != current:
         return refuse(
             f"{litefs.names(better)} has transactions that the primary {found.leader['name']} "
             f"(TXID {found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
@@ -65,7 +65,7 @@ def decide(
             "older-volume",
         )
     gone = sit.absent(state)
-    if wish != current and sit.rolling(state) and _old(state, gone):
+    if desired != current and sit.rolling(state) and _old(state, gone):
         for ordinal, node in gone.items():
             return refuse(
                 f"StatefulSet {state['statefulset']['name']} is being rolled out, and Kubernetes waits with that for "
@@ -76,29 +76,29 @@ def decide(
             f"StatefulSet {state['statefulset']['name']} is being rolled out at this moment: wait until it is done "
             "(or heal the pod that it waits for) and run again."
         )
-    if wish < current:
-        problem = _living(state, found, wish, {values.whole(item) for item in without})
+    if desired < current:
+        problem = _living(state, found, desired, {values.whole(item) for item in without})
         if problem:
             return refuse(problem, "replica-away")
     steps: list[dict[str, Any]] = []
     notes = [
         f"{sit.pod_name(state, ordinal)} is left out of all that is waited for: its node {node} is away."
         for ordinal, node in gone.items()
-        if wish != current
+        if desired != current
     ]
     export: list[str] = []
     look: list[str] = []
-    if wish > current:
-        kept = [claim for claim in state["claims"] if current <= claim["ordinal"] < wish and claim["volume"]]
+    if desired > current:
+        kept = [claim for claim in state["claims"] if current <= claim["ordinal"] < desired and claim["volume"]]
         look = sit.unseen((claim["volume"] for claim in kept), volumes)
         refused = _newer(found, kept, volumes or {})
         if refused:
             return refuse(refused, "older-volume")
-        refused, said = _up(state, found, current, wish, steps)
+        refused, said = _up(state, found, current, desired, steps)
         if refused:
             return refuse(refused, "replica-of-another-cluster")
         notes += said
-    elif wish < current:
+    elif desired < current:
         if remove_volumes:
             problem = _unproven(state, found, leaving)
             if problem:
@@ -109,19 +109,19 @@ def decide(
         steps.append(
             sit.step(
                 "scale",
-                f"scale down from {current} to {wish}: stopping {litefs.names(leaving) or 'no pod'}",
-                replicas=wish,
+                f"scale down from {current} to {desired}: stopping {litefs.names(leaving) or 'no pod'}",
+                replicas=desired,
                 was=current,
             )
         )
-        steps.append(sit.step("wait_gone", f"wait until no pod from ordinal {wish} on is left", ordinal=wish))
+        steps.append(sit.step("wait_gone", f"wait until no pod from ordinal {desired} on is left", ordinal=desired))
     if remove_volumes:
-        steps += _removals(state, wish, memo or {}, notes)
-    elif wish < current:
+        steps += _removals(state, desired, memo or {}, notes)
+    elif desired < current:
         notes += [
             f"Volume {claim['volume']} of {claim['name']} is kept; the next scale up uses it again."
             for claim in state["claims"]
-            if claim["ordinal"] >= wish
+            if claim["ordinal"] >= desired
         ]
     if steps:
         steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
@@ -150,11 +150,11 @@ def _old(state: sit.State, gone: Mapping[int, str]) -> bool:
     return any(pod["revision"] != newest for pod in state["pods"] if pod["ordinal"] not in gone)
 
 
-def _living(state: sit.State, found: sit.Situation, wish: int, without: set[int | None]) -> str | None:
+def _living(state: sit.State, found: sit.Situation, desired: int, without: set[int | None]) -> str | None:
     """Why a copy that runs would be stopped while a pod that is none stays."""
     gone = sit.absent(state)
-    going = [pod for pod in state["pods"] if pod["ordinal"] >= wish and _is_copy(state, found, pod)]
-    for ordinal in range(wish):
+    going = [pod for pod in state["pods"] if pod["ordinal"] >= desired and _is_copy(state, found, pod)]
+    for ordinal in range(desired):
         pod, name = sit.pod_of(state, ordinal), sit.pod_name(state, ordinal)
         if not going or ordinal in without or pod is found.leader or (pod and _is_copy(state, found, pod)):
             continue
@@ -166,7 +166,7 @@ def _living(state: sit.State, found: sit.Situation, wish: int, without: set[int 
             variables["replica_reset_node_off"] = gone[ordinal]
         first = f"{heal} -e '{json.dumps(variables)}'"
         return (
-            f"{name} {why}, and pods go by their number: scaling to {wish} would stop {litefs.names(going)}, which "
+            f"{name} {why}, and pods go by their number: scaling to {desired} would stop {litefs.names(going)}, which "
             f"runs, and leave {name}. Give {name} a new volume first ({first}), or say that you do without it: "
             f"-e '{{\"scale_without\": [{ordinal}]}}'."
         )
@@ -180,7 +180,7 @@ def _is_copy(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
 
 
 def _up(
-    state: sit.State, found: sit.Situation, current: int, wish: int, steps: list[dict[str, Any]]
+    state: sit.State, found: sit.Situation, current: int, desired: int, steps: list[dict[str, Any]]
 ) -> tuple[str | None, list[str]]:
     notes: list[str] = []
     # The pods that run come first: a copy that does not follow is healed, not outnumbered.
@@ -194,7 +194,7 @@ def _up(
                 notes,
             )
     steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
-    for ordinal in range(current, wish):
+    for ordinal in range(current, desired):
         claim = sit.claim_of(state, ordinal)
         if claim is not None:
             notes.append(
@@ -245,11 +245,11 @@ def _unproven(state: sit.State, found: sit.Situation, leaving: list[sit.Pod]) ->
     return None
 
 
-def _removals(state: sit.State, wish: int, memo: Mapping[str, Any], notes: list[str]) -> list[dict[str, Any]]:
+def _removals(state: sit.State, desired: int, memo: Mapping[str, Any], notes: list[str]) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     proven: Mapping[str, Mapping[str, Any]] = memo.get("volumes") or {}
     for claim in state["claims"]:
-        if claim["ordinal"] < wish:
+        if claim["ordinal"] < desired:
             continue
         proof = proven.get(str(claim["ordinal"]))
         if proof is None or proof["uid"] != claim["uid"] or proof["volume"] != claim["volume"]:
@@ -272,7 +272,7 @@ def _removals(state: sit.State, wish: int, memo: Mapping[str, Any], notes: list[
     for ordinal, proof in sorted(proven.items()):
         claim = next((claim for claim in state["claims"] if claim["uid"] == proof["uid"]), None)
         volume = next((volume for volume in state["volumes"] if volume["name"] == proof["volume"]), None)
-        if int(ordinal) < wish or volume is None or volume["deleting"] or (claim is None and not volume["kept"]):
+        if int(ordinal) < desired or volume is None or volume["deleting"] or (claim is None and not volume["kept"]):
             continue
         if volume["claim_uid"] not in (None, proof["uid"]):
             continue  # another claim has it by now

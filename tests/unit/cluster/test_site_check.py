@@ -69,7 +69,7 @@ def said(
     statefulsets: list[dict[str, Any]] | None = None,
     ingresses: list[dict[str, Any]] | None = None,
     routes: list[dict[str, Any]] | None = None,
-    **wishes: Any,
+    **desired: Any,
 ) -> str:
     given = {
         "namespace": "abaci",
@@ -82,7 +82,7 @@ def said(
         "secret_name": "app-env",
     }
     seen = site.Seen(nodes, CA, statefulsets or [], ingresses or [], routes or [])
-    answer: str = site.refusal(seen, site.Wishes(**(given | wishes)))
+    answer: str = site.refusal(seen, site.Desired(**(given | desired)))
     return answer
 
 

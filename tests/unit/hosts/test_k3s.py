@@ -145,11 +145,11 @@ def test_the_certificate_names_what_clients_use_and_no_loopback() -> None:
 # --- who belongs to which cluster
 
 
-def node(name: str, wishes: dict[str, Any] | None = None, **probe: Any) -> dict[str, Any]:
+def node(name: str, desired: dict[str, Any] | None = None, **probe: Any) -> dict[str, Any]:
     return {
         "name": name,
         "probe": {**BARE, **probe},
-        "wishes": {
+        "desired": {
             "version": "v1.36.4+k3s1",
             "source": "release",
             "base": "https://example.org",
@@ -158,7 +158,7 @@ def node(name: str, wishes: dict[str, Any] | None = None, **probe: Any) -> dict[
             "images_checksum": "",
             "allow_upgrade": False,
             "token_is_long": False,
-            **(wishes or {}),
+            **(desired or {}),
         },
         "folder": {},
     }
@@ -272,7 +272,7 @@ def test_an_interrupted_upgrade_goes_on_without_the_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "words"),
+    ("desired", "words"),
     [
         (
             {"checksum": "", "base": "https://example.org/r"},
@@ -291,8 +291,8 @@ def test_an_interrupted_upgrade_goes_on_without_the_flag() -> None:
         ({"version": "v1.36.0-rc1+k3s1"}, ["k3s_version", "no release"]),
     ],
 )
-def test_sources_without_address_or_checksum_are_refused(wishes: dict[str, Any], words: list[str]) -> None:
-    found = judge(node("server-0", wishes))
+def test_sources_without_address_or_checksum_are_refused(desired: dict[str, Any], words: list[str]) -> None:
+    found = judge(node("server-0", desired))
     assert len(found) == 1
     for word in words:
         assert word in found[0]
@@ -304,11 +304,11 @@ IN_FOLDER = {"source": "folder", "base": "/srv/k3s", "images_enabled": True, "im
 def test_what_a_node_lacks_is_looked_up_in_the_folder() -> None:
     report = node("server-0", IN_FOLDER)
     paths = ["/srv/k3s/k3s", "/srv/k3s/k3s-airgap-images-amd64.tar"]
-    assert k3s.files_in_folder(report["probe"], report["wishes"]) == paths
-    assert k3s.files_in_folder({**report["probe"], "binary_sha256": SUM}, report["wishes"]) == paths[1:]
+    assert k3s.files_in_folder(report["probe"], report["desired"]) == paths
+    assert k3s.files_in_folder({**report["probe"], "binary_sha256": SUM}, report["desired"]) == paths[1:]
     for other in ({"source": "release"}, {"base": ""}):
-        assert k3s.files_in_folder(report["probe"], {**report["wishes"], **other}) == []
-    assert k3s.files_in_folder({**report["probe"], "arch": "riscv64"}, report["wishes"]) == []
+        assert k3s.files_in_folder(report["probe"], {**report["desired"], **other}) == []
+    assert k3s.files_in_folder({**report["probe"], "arch": "riscv64"}, report["desired"]) == []
 
 
 def test_another_file_in_the_folder_is_refused_before_anything_is_changed() -> None:

@@ -10,7 +10,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import preflight
 
 
 def report(name: str = "node-1", **changes: Any) -> dict[str, Any]:
-    """A host without a mistake; ``changes`` are ``probe__key``, ``wishes__key`` or a key of the report."""
+    """A host without a mistake; ``changes`` are ``probe__key``, ``desired__key`` or a key of the report."""
     number = name.rsplit("-", 1)[-1]
     made: dict[str, Any] = {
         "name": name,
@@ -33,7 +33,7 @@ def report(name: str = "node-1", **changes: Any) -> dict[str, Any]:
             "k3s_installed": False,
             "fuse": {"in_kernel": True, "module": False, "device": "0666"},
         },
-        "wishes": {
+        "desired": {
             "supported_systems": {"debian": "12", "ubuntu": "24.04"},
             "k3s_version": "v1.36.4+k3s1",
             "cgroup_v1_allowed": False,
@@ -72,7 +72,7 @@ def test_hosts_without_a_mistake_pass() -> None:
         ({"probe__os": {"id": "rocky", "version": "9.4"}}, ["rocky 9.4", "debian 12", "ubuntu 24.04"]),
         ({"probe__systemd": False}, ["systemd", "PID 1"]),
         ({"probe__cgroup": 1}, ["cgroup v1", "v1.36.4+k3s1", "host_cgroup_v1_allowed"]),
-        ({"probe__cgroup": 1, "wishes__k3s_version": ""}, ["cgroup v1", "newer k3s versions"]),
+        ({"probe__cgroup": 1, "desired__k3s_version": ""}, ["cgroup v1", "newer k3s versions"]),
         ({"probe__memory_mb": 900}, ["900 MB", "1800 MB", "host_min_memory_mb"]),
         ({"probe__disk_free_mb": 900}, ["/var/lib has 900 MB", "host_min_disk_mb"]),
         ({"probe__default_route": False}, ["default route"]),
@@ -108,12 +108,12 @@ def test_each_mistake_is_one_sentence_with_the_host_and_the_way_out(changes: dic
     [
         {"probe__os": {"id": "debian", "version": "13.2"}},
         {"probe__os": {"id": "ubuntu", "version": "26.04"}},
-        {"probe__cgroup": 1, "wishes__k3s_version": "v1.34.9+k3s1"},
-        {"probe__cgroup": 1, "wishes__cgroup_v1_allowed": True},
+        {"probe__cgroup": 1, "desired__k3s_version": "v1.34.9+k3s1"},
+        {"probe__cgroup": 1, "desired__cgroup_v1_allowed": True},
         {"probe__fuse": {"in_kernel": False, "module": True, "device": ""}},
-        {"probe__fuse": {"in_kernel": False, "module": False, "device": ""}, "wishes__fuse_required": False},
+        {"probe__fuse": {"in_kernel": False, "module": False, "device": ""}, "desired__fuse_required": False},
         {"probe__disk_free_mb": 1, "probe__k3s_installed": True},
-        {"probe__clock_synchronised": False, "wishes__time_sync": "none"},
+        {"probe__clock_synchronised": False, "desired__time_sync": "none"},
         {"probe__listeners": [listener(6443)]},  # the API's port matters on servers only
         {"probe__listeners": [listener(10250, "k3s-agent", "/system.slice/k3s-agent.service")]},
         {"server": True, "probe__listeners": [listener(6443, "k3s-server", "/system.slice/k3s.service")]},
@@ -177,7 +177,7 @@ def test_only_a_gap_between_two_clocks_counts(clocks: list[list[float]], words: 
 
 def test_clocks_that_chrony_will_set_are_not_compared() -> None:
     reports = [
-        report("node-1", wishes__time_sync="chrony", probe__clock=[99.0, 99.1]),
+        report("node-1", desired__time_sync="chrony", probe__clock=[99.0, 99.1]),
         report("node-2"),
         report("node-3"),
     ]

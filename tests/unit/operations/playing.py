@@ -30,7 +30,7 @@ class Ended:
 def operate(
     api: Cluster,
     name: str,
-    wishes: dict[str, Any],
+    parameters: dict[str, Any],
     folder: Path,
     *,
     file: dict[str, Any] | None = None,
@@ -41,7 +41,7 @@ def operate(
 ) -> Ended:
     """A run of playbooks/<name>.yml; ``killed``: whether it dies after this answer of the module operation."""
     ended = Ended()
-    about = {**DATABASE, "operation": name, "wishes": wishes, "file": file or {}}
+    about = {**DATABASE, "operation": name, "parameters": parameters, "file": file or {}}
     mine = {**WHERE, "holder": me, "operation": name}
     if not call_off:
         plan = run(operation, api, **about)

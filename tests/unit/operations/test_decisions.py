@@ -464,14 +464,14 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         ["record", "stop 0", "render 2", "restart 2", "restart 1"],
     ),
     (
-        "a wish that is not the best",
+        "a successor that is not the best",
         guarded(answers={1: alone(4), 2: alone(5)}),
         {**ACCEPT, "successor": 1},
         "throw transactions away",
         [],
     ),
     (
-        "a wish among equals",
+        "a successor among equals",
         guarded(),
         {**ACCEPT, "successor": "2"},
         None,
@@ -584,11 +584,13 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
 ]
 
 
-@pytest.mark.parametrize(("name", "state", "wishes", "refusal", "steps"), PROMOTE, ids=[case[0] for case in PROMOTE])
+@pytest.mark.parametrize(
+    ("name", "state", "parameters", "refusal", "steps"), PROMOTE, ids=[case[0] for case in PROMOTE]
+)
 def test_promote(
-    name: str, state: dict[str, Any], wishes: dict[str, Any], refusal: str | None, steps: list[str]
+    name: str, state: dict[str, Any], parameters: dict[str, Any], refusal: str | None, steps: list[str]
 ) -> None:
-    plan = promote.decide(state, wishes, [export(), export(B)], NOW, nothing_in(state))
+    plan = promote.decide(state, parameters, [export(), export(B)], NOW, nothing_in(state))
     check(plan, refusal, steps)
 
 
@@ -904,18 +906,18 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
 
 
 @pytest.mark.parametrize(
-    ("name", "state", "what", "wishes", "volumes", "refusal", "steps"), RESTORE, ids=[case[0] for case in RESTORE]
+    ("name", "state", "what", "parameters", "volumes", "refusal", "steps"), RESTORE, ids=[case[0] for case in RESTORE]
 )
 def test_restore(
     name: str,
     state: dict[str, Any],
     what: dict[str, Any],
-    wishes: dict[str, Any],
+    parameters: dict[str, Any],
     volumes: Any,
     refusal: str | None,
     steps: list[str],
 ) -> None:
-    plan = restore.decide(state, what, wishes, [export(), export(B)], volumes, NOW)
+    plan = restore.decide(state, what, parameters, [export(), export(B)], volumes, NOW)
     check(plan, refusal, steps)
 
 
@@ -942,9 +944,9 @@ IMPORTED = {
 }
 
 
-def remembering(answers: dict[int, Any] | None = None, wishes: Any = None, **changed: Any) -> dict[str, Any]:
+def remembering(answers: dict[int, Any] | None = None, parameters: Any = None, **changed: Any) -> dict[str, Any]:
     """The plan of a restore that imported this file in an earlier run."""
-    return restore.decide(site(answers), file(), wishes or {}, [export()], None, NOW, IMPORTED | changed)
+    return restore.decide(site(answers), file(), parameters or {}, [export()], None, NOW, IMPORTED | changed)
 
 
 def test_restore_does_not_import_twice_where_the_application_wrote_since() -> None:
@@ -954,7 +956,7 @@ def test_restore_does_not_import_twice_where_the_application_wrote_since() -> No
 
 
 @pytest.mark.parametrize(
-    ("changed", "wishes"),
+    ("changed", "parameters"),
     [
         ({"sha256": "cd" * 32}, {}),
         ({"cluster_id": B}, {}),
@@ -965,8 +967,8 @@ def test_restore_does_not_import_twice_where_the_application_wrote_since() -> No
     ],
     ids=["another file", "another cluster", "rolled back", "the word", "another word", "it never came"],
 )
-def test_restore_imports_what_is_not_there(changed: dict[str, Any], wishes: dict[str, Any]) -> None:
-    assert destructive(remembering(None, wishes, **changed)) == [("import", "abaci-app-0")]
+def test_restore_imports_what_is_not_there(changed: dict[str, Any], parameters: dict[str, Any]) -> None:
+    assert destructive(remembering(None, parameters, **changed)) == [("import", "abaci-app-0")]
 
 
 @pytest.mark.parametrize(
@@ -1102,8 +1104,8 @@ def test_hazard_promote_never_picks_less_than_the_best_and_never_while_a_right_p
     recorded = (state["record"] or {}).get("cluster_id")
     best = _best(state, recorded)
     for figure in {f"{pod_txid:016x}" for pod_txid in range(0, 12)}:
-        wishes = {"successor": successor, "accept": figure, "node_off": "node-0"}
-        plan = promote.decide(state, wishes, [export(A, txid=2000), export(B, txid=2000)], NOW, nothing_in(state))
+        parameters = {"successor": successor, "accept": figure, "node_off": "node-0"}
+        plan = promote.decide(state, parameters, [export(A, txid=2000), export(B, txid=2000)], NOW, nothing_in(state))
         if not plan["steps"]:
             continue
         assert plan["successor"] in best, name

@@ -9,7 +9,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import app_plan
 from ansible_collections.abaci.infra.plugins.module_utils.operations import backup
 from ansible_collections.abaci.infra.plugins.modules import litefs_backup, litefs_info
 from cases import site
-from factory_objects import wishes
+from factory_objects import desired
 from fake_api import Cluster, database, run
 from playing import DATABASE
 
@@ -42,7 +42,7 @@ def test_a_backup_that_is_not_made_is_said(item: Any, words: str | None) -> None
     document = site(backup_job=item, gathered_at=NOW)
     note = backup.job_note(document)
     assert (note is None) is (words is None) and (words or "") in (note or "")
-    assert (note in app_plan.plan(document, wishes())["notes"]) is (note is not None)
+    assert (note in app_plan.plan(document, desired())["notes"]) is (note is not None)
 
 
 def test_site_yml_and_backup_yml_read_it_from_the_cluster(tmp_path: Any) -> None:
@@ -56,5 +56,5 @@ def test_site_yml_and_backup_yml_read_it_from_the_cluster(tmp_path: Any) -> None
 def test_site_yml_says_which_operation_is_not_finished() -> None:
     document = site()
     document["record"]["raw"]["progress"] = '{"restore": {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}}'
-    notes = app_plan.plan(document, wishes())["notes"]
+    notes = app_plan.plan(document, desired())["notes"]
     assert any("restore is not finished" in note and "operation_call_off=restore" in note for note in notes)

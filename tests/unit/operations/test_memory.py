@@ -208,13 +208,13 @@ def test_the_same_schema_restarts_nothing(file: dict[str, Any], folder: Path) ->
 
 def test_the_proof_of_a_scale_down_outlives_another_operation_and_a_day(folder: Path) -> None:
     api = site()
-    wishes = {"replicas": 2, "remove_volumes": True}
+    parameters = {"replicas": 2, "remove_volumes": True}
     claim = (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-2") or {})["metadata"]["uid"]
-    operate(api, "scale", wishes, folder, killed=lambda answer: "scale down" in str(answer.get("did")))
+    operate(api, "scale", parameters, folder, killed=lambda answer: "scale down" in str(answer.get("did")))
     assert progress(api)["scale"]["volumes"]["2"]["uid"] == claim
     operate(api, "replica_reset", {"targets": "mismatched", "without": []}, folder)
     api.clock_ahead += 86400
-    ended = operate(api, "scale", wishes, folder)
+    ended = operate(api, "scale", parameters, folder)
     assert ended.rc == 0, ended.msg
     assert [(one.name, one.uid) for one in api.of("DELETE", "PersistentVolumeClaim")] == [
         ("litefs-data-abaci-app-2", claim)
@@ -222,7 +222,7 @@ def test_the_proof_of_a_scale_down_outlives_another_operation_and_a_day(folder: 
     assert "scale" not in progress(api)
 
 
-def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_by_one_with_other_wishes(
+def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_by_one_with_other_parameters(
     folder: Path,
 ) -> None:
     api = site()

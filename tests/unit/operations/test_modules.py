@@ -132,14 +132,14 @@ def test_in_a_namespace_that_does_not_exist_there_is_nothing_to_lock(api: Cluste
 
 def test_an_operation_without_the_lock_does_nothing(api: Cluster) -> None:
     held_by(api, OTHER)
-    about = {**DATABASE, "operation": "scale", "wishes": {"replicas": 2, "remove_volumes": False}, "act": True}
+    about = {**DATABASE, "operation": "scale", "parameters": {"replicas": 2, "remove_volumes": False}, "act": True}
     answer = run(operation, api, **about, holder=ME)
     assert answer["failed"] and f"held by {OTHER}" in answer["msg"]
     assert api.changes() == []
 
 
 def test_a_check_run_says_what_would_be_done_and_does_nothing(api: Cluster, tmp_path: Path) -> None:
-    about = {**DATABASE, "operation": "scale", "wishes": {"replicas": 2, "remove_volumes": False}}
+    about = {**DATABASE, "operation": "scale", "parameters": {"replicas": 2, "remove_volumes": False}}
     answer = run(operation, api, check=True, **about)
     assert answer["changed"] and "scale down from 3 to 2" in answer["said"][0] and api.changes() == []
     answer = run(litefs_backup, api, check=True, **DATABASE, directory=str(tmp_path / "new"))
@@ -229,13 +229,13 @@ def test_a_failed_wait_after_the_import_leaves_it_remembered(api: Cluster, tmp_p
             api.node(1).follows, api.node(1).txid = None, 4
 
     api.after.append(stuck)
-    wishes = {"into": "", "without": [], "again": ""}
-    first = operate(api, "restore", wishes, tmp_path, file=file)
+    parameters = {"into": "", "without": [], "again": ""}
+    first = operate(api, "restore", parameters, tmp_path, file=file)
     assert first.rc != 0 and "abaci-app-1" in first.msg
     assert "holderIdentity" not in lease(api)["spec"], "the lock is given back"
     api.node(0).write(database("restored", "acknowledged"))
     api.node(1).follows = api.node(0)
-    assert operate(api, "restore", wishes, tmp_path, file=file).rc == 0
+    assert operate(api, "restore", parameters, tmp_path, file=file).rc == 0
     assert len(api.node(0).imported) == 1
 
 

@@ -28,8 +28,8 @@ def volume(cluster: str | None = None, txid: int | None = None, **more: Any) -> 
     return {"cluster_id": cluster, "txid": at, "checksum": checksum, **shape, **more}
 
 
-def decide(state: dict[str, Any], seen: Any = None, **wishes: Any) -> dict[str, Any]:
-    plan: dict[str, Any] = promote.decide(state, wishes, [export(), export(B)], NOW, seen)
+def decide(state: dict[str, Any], seen: Any = None, **parameters: Any) -> dict[str, Any]:
+    plan: dict[str, Any] = promote.decide(state, parameters, [export(), export(B)], NOW, seen)
     return plan
 
 
@@ -289,7 +289,7 @@ def test_where_the_primary_then_stands_in_a_rolling_update_is_said() -> None:
     assert "reaches the primary abaci-app-2 before abaci-app-0" in decide(site(), to=2)["notes"][0]
 
 
-def moved(cluster: Cluster, **wishes: Any) -> list[str]:
+def moved(cluster: Cluster, **parameters: Any) -> list[str]:
     """Step by step as the role does it, each killed after its act: what was done."""
     living = act.Site(cluster, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)
     held = lock.take(lock.render("abaci", "abaci-app"), "me", "promote", 900, cluster.server_time(), alive=True)
@@ -297,7 +297,7 @@ def moved(cluster: Cluster, **wishes: Any) -> list[str]:
     said: list[str] = []
     seen: dict[str, Any] = {}
     for _round in range(20):
-        answer = runner.step(living, "me", "promote", wishes, [], seen, {}, 20)
+        answer = runner.step(living, "me", "promote", parameters, [], seen, {}, 20)
         said += answer["did"]
         if answer["done"]:
             return said

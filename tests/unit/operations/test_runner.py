@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, reset, restore, runner, scale
 from cases import B, export, file, gone, site
 
-WISHES = {"targets": [1, 2], "without": []}
+PARAMETERS = {"targets": [1, 2], "without": []}
 ME = "me@here/1"
 ARRIVED = {
     "claims": [make.claim(0), make.claim(1, uid="new"), make.claim(2)],
@@ -70,7 +70,7 @@ def arriving(answers: dict[int, Any]) -> dict[str, Any]:
 
 def step(living: Site) -> dict[str, Any]:
     made = [{**export(), "time": now()}, {**export(B), "time": now()}]
-    answer: dict[str, Any] = runner.step(living, ME, "replica_reset", WISHES, made, None, {}, 60)
+    answer: dict[str, Any] = runner.step(living, ME, "replica_reset", PARAMETERS, made, None, {}, 60)
     return answer
 
 
@@ -114,7 +114,7 @@ def test_a_pod_that_could_not_be_exported_is_named_with_the_reason_and_nothing_i
     living = Site(seed, seed, lambda _lease: None)
     made = [{**export(), "time": now()}, {"pod": "abaci-app-2", "problem": "The export is not sound."}]
     with pytest.raises(act.NotDone, match=r"abaci-app-2 could not be exported.*The export is not sound"):
-        runner.step(living, ME, "replica_reset", WISHES, made, None, {}, 60)
+        runner.step(living, ME, "replica_reset", PARAMETERS, made, None, {}, 60)
     assert living.deleted == []
 
 
@@ -123,7 +123,7 @@ def test_hazard_a_pod_that_is_never_at_rest_is_not_exported_for_ever() -> None:
     living = Site(seed, seed, lambda _lease: None)
     made = [{**export(B), "time": now(), "pod": "abaci-app-2"}] * 3
     with pytest.raises(act.NotDone, match="abaci-app-2 was exported 3 times"):
-        runner.step(living, ME, "replica_reset", WISHES, [{**export(), "time": now()}, *made], None, {}, 60)
+        runner.step(living, ME, "replica_reset", PARAMETERS, [{**export(), "time": now()}, *made], None, {}, 60)
 
 
 def test_a_plan_says_first_what_comes_first() -> None:

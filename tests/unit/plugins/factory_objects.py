@@ -84,8 +84,8 @@ def node(
     return answer
 
 
-def statefulset(replicas: int = 3, wished: int | str | None = 3, **spec: Any) -> dict[str, Any]:
-    annotations = {} if wished is None else {state.WISHED_REPLICAS: str(wished)}
+def statefulset(replicas: int = 3, desired: int | str | None = 3, **spec: Any) -> dict[str, Any]:
+    annotations = {} if desired is None else {state.LAST_APPLIED_REPLICAS: str(desired)}
     return {
         "metadata": {"name": NAME, "namespace": NAMESPACE, "uid": "sts", "generation": 4, "annotations": annotations},
         "spec": {
@@ -252,9 +252,9 @@ def kube_node(
 
 
 def record(
-    where: str, cluster: str = "", ordinal: int | str = 0, wished: int | str = 0, held: str = ""
+    where: str, cluster: str = "", ordinal: int | str = 0, desired: int | str = 0, held: str = ""
 ) -> dict[str, Any]:
-    data = {"state": where, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
+    data = {"state": where, "primaryOrdinal": str(ordinal), "desiredPrimaryOrdinal": str(desired)}
     if cluster:
         data["clusterID"] = cluster
     if held:
@@ -282,5 +282,5 @@ def living(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> di
     return document(answers={f"{NAME}-{ordinal}": answer for ordinal, answer in nodes.items()}, **parts)
 
 
-def wishes(**changed: Any) -> dict[str, Any]:
+def desired(**changed: Any) -> dict[str, Any]:
     return {"replicas": 3, "primary_ordinal": 0, "sysctls": [SYSCTL], **changed}

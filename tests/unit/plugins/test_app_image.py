@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import app_image, app_plan
-from factory_objects import IMAGE, document, living, pod, statefulset, wishes
+from factory_objects import IMAGE, desired, document, living, pod, statefulset
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 NAME = IMAGE.rpartition(":")[0]
@@ -75,7 +75,13 @@ def test_the_thaw_brings_the_tag_back() -> None:
         site(A, A, A, image=f"{NAME}:v1@{A}"),
         site(A, A, A, ready=()),
     ],
-    ids=["first start", "no digest known", "another tag is wished", "another tag is wished while frozen", "none ready"],
+    ids=[
+        "first start",
+        "no digest known",
+        "another tag is set",
+        "another tag is set while frozen",
+        "none ready",
+    ],
 )
 def test_what_does_not_run_yet_is_frozen_at_what_is_pulled(state: dict[str, Any]) -> None:
     choice = app_image.choose(state, IMAGE, True, 0)
@@ -98,7 +104,7 @@ def test_a_digest_of_another_repository_is_not_taken(image: str, image_id: str, 
 
 
 def test_the_plan_says_it_and_where_the_pull_hangs_it_is_the_applications_trouble() -> None:
-    plan = app_plan.plan(living(), wishes(image=IMAGE, frozen=False))
+    plan = app_plan.plan(living(), desired(image=IMAGE, frozen=False))
     assert plan["image"] == {"text": IMAGE, "pull": True, "pin": False, "running": False, "note": ""}
     waiting = {"name": "pull", "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "denied"}}}
     guard = {"name": "guard", "restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}}

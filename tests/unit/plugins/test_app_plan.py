@@ -12,6 +12,7 @@ from factory_objects import (
     A,
     B,
     claim,
+    desired,
     document,
     held,
     kube_node,
@@ -21,36 +22,35 @@ from factory_objects import (
     record,
     statefulset,
     volume,
-    wishes,
 )
 
 GONE = litefs.unreachable("its container is not running")
 RUNBOOK = "docs/runbooks/primary-refused.md"
 
 
-def data(where: str, cluster: str | None = None, ordinal: int = 0, wished: int = 0) -> dict[str, str]:
-    found = {"state": where, "primaryOrdinal": str(ordinal), "wishedPrimaryOrdinal": str(wished)}
+def data(where: str, cluster: str | None = None, ordinal: int = 0, desired: int = 0) -> dict[str, str]:
+    found = {"state": where, "primaryOrdinal": str(ordinal), "desiredPrimaryOrdinal": str(desired)}
     return found | ({"clusterID": cluster} if cluster else {})
 
 
-def decided(state: dict[str, Any], **wished: Any) -> dict[str, Any]:
-    plan: dict[str, Any] = app_plan.plan(state, wishes(**wished))
+def decided(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    plan: dict[str, Any] = app_plan.plan(state, desired(**changes))
     return plan
 
 
 # --- the identity record -----------------------------------------------------------------------------------------
 
 ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
-    # name: (state, wishes, action, the record's data afterwards)
+    # name: (state, desired, action, the record's data afterwards)
     "nothing exists: the first start may begin empty": (document(), {}, "create", data("bootstrap")),
-    "nothing exists: the wish decides on the ordinal": (
+    "nothing exists: the setting decides on the ordinal": (
         document(),
         {"primary_ordinal": 1},
         "create",
         data("bootstrap", None, 1, 1),
     ),
     "a first run died before it made anything": (document(record=record("bootstrap")), {}, "none", data("bootstrap")),
-    "a first run died and the wish changed": (
+    "a first run died and the setting changed": (
         document(record=record("bootstrap")),
         {"primary_ordinal": 2},
         "update",
@@ -114,7 +114,7 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
         data("recorded", A),
     ),
     "a replica of another cluster is not the record's matter": (living({2: node(B)}), {}, "none", data("recorded", A)),
-    "after a promote the old wish is kept out": (
+    "after a promote the old setting is kept out": (
         living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0)),
         {"primary_ordinal": 0},
         "none",
@@ -132,13 +132,13 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
         "none",
         data("recorded", A, 1, 0) | {"heldOrdinals": "0"},
     ),
-    "an old primary stays held while the wish follows": (
+    "an old primary stays held while the setting follows": (
         living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0, "0,2")),
         {"primary_ordinal": 1},
         "update",
         data("recorded", A, 1, 1) | {"heldOrdinals": "0,2"},
     ),
-    "a record made by hand gets the wish": (
+    "a record made by hand gets the setting": (
         living(record=record("recorded", A, 0, "")),
         {},
         "update",
@@ -170,8 +170,8 @@ def test_what_site_yml_does_not_decide_stays_in_the_record_when_it_is_written() 
 
 @pytest.mark.parametrize("case", ACT)
 def test_the_record_is_written(case: str) -> None:
-    state, wished, action, expected = ACT[case]
-    plan = decided(state, **wished)
+    state, desired, action, expected = ACT[case]
+    plan = decided(state, **desired)
     assert plan["refusal"] is None
     assert plan["record"] == {"action": action, "data": expected}
     assert plan["primary_ordinal"] == int(expected["primaryOrdinal"])
@@ -297,8 +297,8 @@ REFUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSE)
 def test_it_refuses_in_one_sentence(case: str) -> None:
-    state, wished, words = REFUSE[case]
-    plan = decided(state, **wished)
+    state, desired, words = REFUSE[case]
+    plan = decided(state, **desired)
     assert plan["refusal"] is not None
     assert re.search(words, plan["refusal"], re.DOTALL)
     assert plan["refusal"][-1] == "." and "\n" not in plan["refusal"]
@@ -306,8 +306,8 @@ def test_it_refuses_in_one_sentence(case: str) -> None:
 
 @pytest.mark.parametrize("case", REFUSE)
 def test_a_refusal_never_lets_a_primary_start_empty(case: str) -> None:
-    state, wished, _words = REFUSE[case]
-    record_plan = decided(state, **wished)["record"]
+    state, desired, _words = REFUSE[case]
+    record_plan = decided(state, **desired)["record"]
     assert record_plan["action"] == "none"
     assert record_plan["data"].get("state") != "bootstrap" or state["record"]["state"] == "bootstrap"
 
@@ -344,7 +344,7 @@ def test_a_mismatched_replica_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("living_count", "last_wish", "wish", "expected"),
+    ("living_count", "last_applied", "desired", "expected"),
     [
         (None, None, 3, 3),  # first start
         (3, 3, 3, 3),
@@ -360,15 +360,15 @@ def test_a_mismatched_replica_is_named() -> None:
     ],
 )
 def test_the_count_belongs_to_whoever_changed_it_last(
-    living_count: int | None, last_wish: int | None, wish: Any, expected: int
+    living_count: int | None, last_applied: int | None, desired: Any, expected: int
 ) -> None:
-    state = document() if living_count is None else living(statefulset=statefulset(living_count, last_wish))
-    plan = decided(state, replicas=wish)
-    assert (plan["refusal"], plan["replicas"], plan["wished_replicas"]) == (None, expected, int(wish))
+    state = document() if living_count is None else living(statefulset=statefulset(living_count, last_applied))
+    plan = decided(state, replicas=desired)
+    assert (plan["refusal"], plan["replicas"], plan["desired_replicas"]) == (None, expected, int(desired))
 
 
 @pytest.mark.parametrize(
-    ("wish", "words"),
+    ("desired", "words"),
     [
         (0, "app_replicas is 0.*set it to 1 or more"),
         (-1, "app_replicas is -1"),
@@ -378,13 +378,13 @@ def test_the_count_belongs_to_whoever_changed_it_last(
         (True, "app_replicas is True"),
     ],
 )
-def test_bad_counts_are_refused(wish: Any, words: str) -> None:
+def test_bad_counts_are_refused(desired: Any, words: str) -> None:
     for state in (document(), living()):
-        assert re.search(words, decided(state, replicas=wish)["refusal"])
+        assert re.search(words, decided(state, replicas=desired)["refusal"])
 
 
 @pytest.mark.parametrize(
-    ("count", "last_wish", "words"),
+    ("count", "last_applied", "words"),
     [
         (1, 1, None),
         (1, 3, None),
@@ -393,8 +393,12 @@ def test_bad_counts_are_refused(wish: Any, words: str) -> None:
         (0, 3, "scaled to 0; it gets 1"),
     ],
 )
-def test_a_count_that_is_not_the_wish_is_explained(count: int, last_wish: int | None, words: str | None) -> None:
-    notes = decided(living(statefulset=statefulset(count, last_wish)), replicas=1 if last_wish == 1 else 3)["notes"]
+def test_a_count_that_is_not_the_desired_one_is_explained(
+    count: int, last_applied: int | None, words: str | None
+) -> None:
+    notes = decided(living(statefulset=statefulset(count, last_applied)), replicas=1 if last_applied == 1 else 3)[
+        "notes"
+    ]
     if words is None:
         assert not [note for note in notes if "it gets" in note]
     else:
@@ -419,7 +423,7 @@ def test_the_count_never_falls_below_the_primary() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wished", "words"),
+    ("desired", "words"),
     [
         ({"storage_size": "10Gi"}, "app_storage_size is 10Gi.*made with 5Gi"),
         ({"storage_size": "5G"}, "app_storage_size"),
@@ -438,10 +442,10 @@ def test_the_count_never_falls_below_the_primary() -> None:
         ({"litefs_port": "20202", "proxy_port": 8080}, None),
     ],
 )
-def test_immutable_fields_are_refused_before_the_apply(wished: dict[str, str], words: str | None) -> None:
-    refusal = decided(living(), **wished)["refusal"]
+def test_immutable_fields_are_refused_before_the_apply(desired: dict[str, str], words: str | None) -> None:
+    refusal = decided(living(), **desired)["refusal"]
     assert refusal is None if words is None else re.search(words, refusal)
-    assert decided(document(), **{key: value for key, value in wished.items() if key != "claim"})["refusal"] is None
+    assert decided(document(), **{key: value for key, value in desired.items() if key != "claim"})["refusal"] is None
 
 
 @pytest.mark.parametrize(
@@ -493,7 +497,7 @@ def test_a_node_that_would_reject_the_pods_is_named_with_the_key_to_set() -> Non
 
 
 @pytest.mark.parametrize(
-    ("wished", "spec"),
+    ("desired", "spec"),
     [
         ({"sysctls": []}, {}),
         ({"sysctls": ["net.ipv4.tcp_keepalive_time"]}, {}),  # safe everywhere
@@ -502,9 +506,9 @@ def test_a_node_that_would_reject_the_pods_is_named_with_the_key_to_set() -> Non
         ({}, {"taints": [{"key": "dedicated", "value": "db", "effect": "NoSchedule"}]}),
     ],
 )
-def test_nodes_that_get_no_pod_need_not_allow_it(wished: dict[str, Any], spec: dict[str, Any]) -> None:
+def test_nodes_that_get_no_pod_need_not_allow_it(desired: dict[str, Any], spec: dict[str, Any]) -> None:
     state = document(nodes=[kube_node("a", **spec)], kubelets={"a": []})
-    assert decided(state, **wished)["refusal"] is None
+    assert decided(state, **desired)["refusal"] is None
 
 
 @pytest.mark.parametrize(
@@ -572,7 +576,7 @@ def test_all_refusals_are_there_and_the_identity_comes_first() -> None:
     assert "each say that they are primary" in plan["refusals"][0] == plan["refusal"]
 
 
-def test_an_unknown_wish_is_a_mistake_of_the_caller() -> None:
+def test_an_unknown_setting_is_an_error_of_the_caller() -> None:
     with pytest.raises(ValueError, match="replica_count"):
         app_plan.plan(document(), {"replica_count": 3})
 

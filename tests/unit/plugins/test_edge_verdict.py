@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import edge_verdict
 
-WISHES: dict[str, Any] = {
+EXPECTED: dict[str, Any] = {
     "domains": ["abaci.localhost"],
     "https_port": 8443,
     "address": "127.0.0.1",
@@ -45,7 +45,7 @@ def changed(index: int, made: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_requests_go_to_the_edge_under_the_sites_name() -> None:
-    asked = edge_verdict.requests(WISHES)
+    asked = edge_verdict.requests(EXPECTED)
     assert [(item["method"], item["url"]) for item in asked[:4]] == [
         ("GET", "http://abaci.localhost/api/health?from=abaci.infra"),
         ("HEAD", "http://abaci.localhost/api/health?from=abaci.infra"),
@@ -60,7 +60,7 @@ def test_requests_go_to_the_edge_under_the_sites_name() -> None:
 
 def test_the_port_443_and_an_address_of_ipv6() -> None:
     asked = edge_verdict.requests(
-        {**WISHES, "https_port": 443, "edge_https_port": 443, "address": "::1", "ca_file": ""}
+        {**EXPECTED, "https_port": 443, "edge_https_port": 443, "address": "::1", "ca_file": ""}
     )
     assert asked[3]["url"] == "https://abaci.localhost/api/health"
     assert asked[3]["connect"] == "[::1]:443"
@@ -68,20 +68,20 @@ def test_the_port_443_and_an_address_of_ipv6() -> None:
 
 
 def test_each_domain_is_asked() -> None:
-    wishes = {**WISHES, "domains": ["abaci.localhost", "www.abaci.localhost"]}
-    assert len(edge_verdict.requests(wishes)) == 12
+    expected = {**EXPECTED, "domains": ["abaci.localhost", "www.abaci.localhost"]}
+    assert len(edge_verdict.requests(expected)) == 12
     second = TARGET.replace("abaci.localhost", "www.abaci.localhost")
     answers = good()
     moved = answer(301, ["location", second])
     answers[4:4] = [moved, moved, answer(308, ["location", second]), answer(200, HSTS)]
-    assert edge_verdict.problems(answers, wishes) == []
+    assert edge_verdict.problems(answers, expected) == []
     answers[4] = answer(404)
-    (problem,) = edge_verdict.problems(answers, wishes)
+    (problem,) = edge_verdict.problems(answers, expected)
     assert "http://www.abaci.localhost/" in problem and "404" in problem
 
 
-def test_a_site_as_wished_has_no_problem() -> None:
-    assert edge_verdict.problems(good(), WISHES) == []
+def test_a_site_as_expected_has_no_problem() -> None:
+    assert edge_verdict.problems(good(), EXPECTED) == []
 
 
 @pytest.mark.parametrize(
@@ -109,31 +109,31 @@ def test_a_site_as_wished_has_no_problem() -> None:
     ],
 )
 def test_a_problem_is_a_sentence(answers: list[dict[str, Any]] | None, words: str) -> None:
-    (problem,) = edge_verdict.problems(answers, WISHES)
+    (problem,) = edge_verdict.problems(answers, EXPECTED)
     assert words in problem
 
 
 def test_an_empty_204_is_an_answer() -> None:
     """An application may answer a CORS preflight so; what LiteFS sends for a dropped write is a 200."""
-    assert edge_verdict.problems(changed(7, answer(204, COOKIE, length=0)), WISHES) == []
+    assert edge_verdict.problems(changed(7, answer(204, COOKIE, length=0)), EXPECTED) == []
 
 
 def test_without_hsts_a_header_is_the_problem() -> None:
-    wishes = {**WISHES, "hsts_seconds": 0}
-    (problem,) = edge_verdict.problems(good(), wishes)
+    expected = {**EXPECTED, "hsts_seconds": 0}
+    (problem,) = edge_verdict.problems(good(), expected)
     assert "which browsers keep for years" in problem
-    assert edge_verdict.problems(changed(3, answer(200)), wishes) == []
+    assert edge_verdict.problems(changed(3, answer(200)), expected) == []
 
 
 def test_the_write_that_the_inventory_describes() -> None:
     probe = {"method": "POST", "path": "/api/records", "body": "{}", "headers": {"X-Count": 1}, "status": 201}
-    request = edge_verdict.write(WISHES, probe)
+    request = edge_verdict.write(EXPECTED, probe)
     assert (request["method"], request["url"]) == ("POST", "https://abaci.localhost:8443/api/records")
     assert (request["body"], request["headers"]) == ("{}", {"X-Count": "1"})
-    assert "body" not in edge_verdict.write(WISHES, {"method": "PUT", "path": "/x", "status": 200})
+    assert "body" not in edge_verdict.write(EXPECTED, {"method": "PUT", "path": "/x", "status": 200})
 
 
-UPSTREAM = {**WISHES, "upstream": True, "verify": False, "hsts_seconds": 0}
+UPSTREAM = {**EXPECTED, "upstream": True, "verify": False, "hsts_seconds": 0}
 
 
 def test_where_tls_ends_upstream_everything_is_asked_over_http_and_nothing_redirects() -> None:

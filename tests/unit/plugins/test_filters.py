@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.abaci.infra.plugins.filter import app
-from factory_objects import document, living, wishes
+from factory_objects import desired, document, living
 
 FILTERS = app.FilterModule().filters()
 
@@ -18,12 +18,12 @@ FILTERS = app.FilterModule().filters()
 )
 def test_another_document_is_refused(state: Any, words: str) -> None:
     with pytest.raises(AnsibleFilterError, match=words):
-        FILTERS["app_plan"](state, wishes())
+        FILTERS["app_plan"](state, desired())
 
 
-def test_an_unknown_wish_is_named() -> None:
-    with pytest.raises(AnsibleFilterError, match="the wish colour"):
-        FILTERS["app_plan"](living(), wishes(colour="x"))
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(AnsibleFilterError, match="the setting colour"):
+        FILTERS["app_plan"](living(), desired(colour="x"))
 
 
 def test_a_bad_secret_is_named_without_its_value() -> None:

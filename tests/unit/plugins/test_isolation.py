@@ -1,4 +1,4 @@
-"""How little the pods get: for each cluster and wish one of three ways, and why."""
+"""How little the pods get: for each cluster and setting one of three ways, and why."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOOD = make.kube_node("good")
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("every node can", state(), {}, "user-namespace", "every node"),
     ("one node", state(GOOD), {}, "user-namespace", "every node"),
-    ("wish for the old way", state(), {"privileged": True}, "privileged", "app_privileged is true"),
+    ("the old way is asked for", state(), {"privileged": True}, "privileged", "app_privileged is true"),
     ("the old way wins", state(OLD), {"privileged": True, "user_namespace": True}, "privileged", "app_privileged"),
     ("not wanted", state(), {"user_namespace": False}, "device-plugin", "app_user_namespace is false"),
     ("an NFS volume", state(), {"volumes": [NFS]}, "device-plugin", "the volume uploads is nfs"),
@@ -90,9 +90,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("document", "wishes", "mode", "why"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
-def test_which_of_the_three_the_pods_get(document: dict[str, Any], wishes: dict[str, Any], mode: str, why: str) -> None:
-    chosen = isolation.decide(document, wishes)
+@pytest.mark.parametrize(
+    ("document", "desired", "mode", "why"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_which_of_the_three_the_pods_get(
+    document: dict[str, Any], desired: dict[str, Any], mode: str, why: str
+) -> None:
+    chosen = isolation.decide(document, desired)
     assert chosen.mode == mode
     assert any(part in chosen.reason for part in why.split("|"))
 
@@ -120,12 +124,12 @@ def test_nodes_without_the_device_are_named_only_where_none_has_it() -> None:
 
 
 def test_the_plan_says_which_it_is_and_why() -> None:
-    wishes = {"replicas": 3, "primary_ordinal": 0}
-    plan = app_plan.plan(state(GOOD, OLD), wishes)
+    desired = {"replicas": 3, "primary_ordinal": 0}
+    plan = app_plan.plan(state(GOOD, OLD), desired)
     assert plan["isolation"]["mode"] == "device-plugin"
     assert any("without a user namespace" in note and "node old" in note for note in plan["notes"])
-    assert any("root is nobody on the host" in note for note in app_plan.plan(state(), wishes)["notes"])
-    privileged = app_plan.plan(state(), {**wishes, "privileged": True})
+    assert any("root is nobody on the host" in note for note in app_plan.plan(state(), desired)["notes"])
+    privileged = app_plan.plan(state(), {**desired, "privileged": True})
     assert any("app_privileged is true" in note for note in privileged["notes"])
 
 

@@ -39,14 +39,14 @@ def test_nothing_at_all_is_a_document_too() -> None:
 
 def test_a_living_statefulset_is_described() -> None:
     found = living()["statefulset"]
-    assert (found["replicas"], found["wished_replicas"], found["image"].split("/")[0]) == (3, 3, "ghcr.io")
+    assert (found["replicas"], found["last_applied_replicas"], found["image"].split("/")[0]) == (3, 3, "ghcr.io")
     assert found["claim_templates"] == [{"name": "litefs-data", "storage": "5Gi", "storage_class": "local-path"}]
     assert found["sysctls"] == [SYSCTL]
 
 
 @pytest.mark.parametrize(("annotation", "expected"), [(3, 3), (None, None), ("", None), ("three", None), ("-1", None)])
-def test_the_last_wish_is_a_number_or_unknown(annotation: int | str | None, expected: int | None) -> None:
-    assert living(statefulset=statefulset(wished=annotation))["statefulset"]["wished_replicas"] == expected
+def test_the_last_applied_is_a_number_or_unknown(annotation: int | str | None, expected: int | None) -> None:
+    assert living(statefulset=statefulset(desired=annotation))["statefulset"]["last_applied_replicas"] == expected
 
 
 @pytest.mark.parametrize(("minor", "expected"), [("36", 36), ("36+", 36), ("", None), (None, None)])
@@ -55,7 +55,7 @@ def test_the_minor_version_is_a_number(minor: str | None, expected: int | None) 
 
 
 def test_the_template_hash_sees_the_template_only() -> None:
-    one, scaled, changed = statefulset(), statefulset(replicas=7, wished=None), statefulset()
+    one, scaled, changed = statefulset(), statefulset(replicas=7, desired=None), statefulset()
     changed["spec"]["template"]["spec"]["containers"][0]["image"] = "other:2"
     assert state.template_hash(one) == state.template_hash(scaled) == living()["statefulset"]["template_hash"]
     assert state.template_hash(one) != state.template_hash(changed)
@@ -195,9 +195,9 @@ def test_a_record_is_carried_as_it_stands() -> None:
         "state": "recorded",
         "cluster_id": A,
         "primary_ordinal": "2",
-        "wished_primary_ordinal": "0",
+        "desired_primary_ordinal": "0",
         "held_ordinals": "",
-        "raw": {"state": "recorded", "clusterID": A, "primaryOrdinal": "2", "wishedPrimaryOrdinal": "0"},
+        "raw": {"state": "recorded", "clusterID": A, "primaryOrdinal": "2", "desiredPrimaryOrdinal": "0"},
         "uid": "r",
     }
     assert document(record={"metadata": {}, "data": None})["record"]["state"] == ""

@@ -15,7 +15,7 @@ def held(value: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("wished", "existing", "expected"),
+    ("desired", "existing", "expected"),
     [
         ({"A": "given"}, {"A": held("old")}, {"A": "given"}),
         ({"A": ""}, {"A": held("old")}, {"A": "old"}),
@@ -27,9 +27,9 @@ def held(value: str) -> str:
     ],
 )
 def test_the_variable_wins_then_what_the_secret_holds(
-    wished: dict[str, Any], existing: dict[str, str] | None, expected: dict[str, str]
+    desired: dict[str, Any], existing: dict[str, str] | None, expected: dict[str, str]
 ) -> None:
-    assert values.secret_values(wished, existing) == expected
+    assert values.secret_values(desired, existing) == expected
 
 
 @pytest.mark.parametrize("existing", [None, {}, {"A": ""}, {"A": None}, {"B": held("x")}])

@@ -702,7 +702,7 @@ def cert_manager_settings(bed: Plan, folder: pathlib.Path) -> dict[str, object]:
     release = max((p for p in artifact("cert-manager-manifests").glob("v1.11.*")), key=lambda path: path.name)
     return {
         "cert_manager_source": "folder",
-        "cert_manager_folder": str(release),
+        "cert_manager_artifact_dir": str(release),
         "cert_manager_version": release.name,
         "cert_manager_checksum": (release / "sha256sum.txt").read_text().split()[0],
         "cert_manager_acme_directory": f"https://{bed.acme}:14000/dir",

@@ -29,9 +29,9 @@ def k3s_kubeconfig_ca(text: str) -> str:
     return str(k3s.kubeconfig_ca(yaml.safe_load(text)))
 
 
-def upgrade_mistake(installed: str, wanted: str) -> str:
+def upgrade_error(installed: str, wanted: str) -> str:
     """Return why one version may not follow another where an upgrade is allowed; see module_utils."""
-    return str(k3s.upgrade_mistake(installed, wanted, True))
+    return str(k3s.upgrade_error(installed, wanted, True))
 
 
 class FilterModule:
@@ -41,12 +41,12 @@ class FilterModule:
         return {
             "k3s_artifact": k3s.artifact,
             "k3s_files_in_folder": k3s.files_in_folder,
-            "k3s_file_mistake": k3s.file_mistake,
-            "k3s_upgrade_mistake": upgrade_mistake,
+            "k3s_file_error": k3s.file_error,
+            "k3s_upgrade_error": upgrade_error,
             "k3s_merge": k3s.merge_config,
-            "k3s_config_mistakes": k3s.config_mistakes,
-            "k3s_cluster_mistakes": k3s.cluster_mistakes,
-            "k3s_foreign_mistake": k3s.foreign_mistake,
+            "k3s_config_errors": k3s.config_errors,
+            "k3s_cluster_errors": k3s.cluster_errors,
+            "k3s_foreign_error": k3s.foreign_error,
             "k3s_ca_hash": k3s.ca_hash,
             "k3s_san": k3s.san,
             "k3s_likely_cause": k3s.likely_cause,

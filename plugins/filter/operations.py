@@ -54,6 +54,6 @@ class FilterModule:
             "volume_line": volume_line,
             "cluster_backup_line": cluster_backup_line,
             "cluster_backup_age": cluster_backup_age,
-            "cluster_restore_mistakes": datastore.restore_mistakes,
+            "cluster_restore_errors": datastore.restore_errors,
             "cluster_restore_in_place": datastore.in_place,
         }

@@ -13,8 +13,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "host_mistakes": preflight.host_mistakes,
-            "clock_mistakes": preflight.clock_mistakes,
-            "fuse_mistake": preflight.fuse_mistake,
+            "host_errors": preflight.host_errors,
+            "clock_errors": preflight.clock_errors,
+            "fuse_error": preflight.fuse_error,
             "fstab_without_swap": preflight.fstab_without_swap,
         }

@@ -1,4 +1,4 @@
-"""What cert-manager's objects say about themselves, as one sentence. Pure: objects in, a verdict out."""
+"""What cert-manager's objects say about themselves, as one sentence. Pure: objects in, a status out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FINAL_REASONS = ("InvalidConfig", "ErrGetKeyPair", "ErrInvalidKeyPair")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Status:
     """``state`` is ready, waiting or failed; ``sentence`` says why it is not ready."""
 
     state: str
@@ -58,41 +58,41 @@ def _of_now(obj: Object, found: Mapping[str, Any]) -> bool:
     return seen is None or seen >= obj["metadata"].get("generation", 0)
 
 
-def issuer_verdict(kind: str, name: str, issuer: Object | None) -> Verdict:
+def issuer_status(kind: str, name: str, issuer: Object | None) -> Status:
     """Whether an issuer can be used."""
     if issuer is None:
-        return Verdict("waiting", f"There is no {kind} {name}.")
+        return Status("waiting", f"There is no {kind} {name}.")
     ready = condition(issuer, "Ready")
     if not ready or not _of_now(issuer, ready):
-        return Verdict("waiting", f"{kind} {name} has not been looked at by cert-manager yet.")
+        return Status("waiting", f"{kind} {name} has not been looked at by cert-manager yet.")
     if ready["status"] == "True":
-        return Verdict("ready")
+        return Status("ready")
     message = said(ready.get("message")) or said(ready.get("reason")) or "no reason given"
     server = ((issuer.get("spec") or {}).get("acme") or {}).get("server")
     where = f" (ACME server {server})" if server and server not in message else ""
     final = ready.get("reason") in _FINAL_REASONS or _FINAL_ACME.search(message) is not None
-    return Verdict("failed" if final else "waiting", f"{kind} {name}{where} is not ready: {message}.")
+    return Status("failed" if final else "waiting", f"{kind} {name}{where} is not ready: {message}.")
 
 
-def certificate_verdict(
+def certificate_status(
     where: str,
     certificate: Object | None,
     requests: Iterable[Object],
     orders: Iterable[Object],
     challenges: Iterable[Object],
-    issuer: Verdict,
+    issuer: Status,
     events: Iterable[Object],
-) -> Verdict:
+) -> Status:
     """Whether a Certificate is issued; if not, the reasons from it down to the stuck challenge, as one sentence.
 
-    ``requests``, ``orders`` and ``challenges`` are all of the namespace. ``issuer`` is the verdict on its issuer.
+    ``requests``, ``orders`` and ``challenges`` are all of the namespace. ``issuer`` is the status of its issuer.
     The youngest warning among ``events`` counts where an object's conditions say nothing.
     """
     if certificate is None:
-        return Verdict("waiting", f"There is no Certificate {where}.")
+        return Status("waiting", f"There is no Certificate {where}.")
     ready, issuing = condition(certificate, "Ready"), condition(certificate, "Issuing")
     if ready.get("status") == "True" and _of_now(certificate, ready):
-        return Verdict("ready")
+        return Status("ready")
     told = [_own(certificate, ready, issuing)]
     mine = [item for item in requests if _owned(item, certificate)]
     request = max(mine, key=_revision, default=None)
@@ -110,7 +110,7 @@ def certificate_verdict(
     reasons = list(dict.fromkeys(part for part in told if part))
     # A failure ends the attempt, and cert-manager takes a break of an hour or more.
     failed = issuing.get("status") == "False" and issuing.get("reason") == "Failed" and _of_now(certificate, issuing)
-    return Verdict(
+    return Status(
         "failed" if failed or issuer.state == "failed" else "waiting",
         f"Certificate {where} is not issued: {'; '.join(reasons) or 'cert-manager has not looked at it yet'}.",
     )

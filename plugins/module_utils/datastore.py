@@ -348,11 +348,11 @@ def in_place(copied: Mapping[str, Any], server: Mapping[str, Any]) -> bool:
     return bool(seal) and seal.get("sha256") == copied["sha256"] and server["revision"] == seal.get("revision")
 
 
-def restore_mistakes(
+def restore_errors(
     copied: Mapping[str, Any],
     server: Mapping[str, Any],
     agents: Sequence[Mapping[str, Any]],
-    version_mistake: str,
+    version_error: str,
     accepted: str,
 ) -> list[str]:
     """Why a copy may not become the datastore of a server; empty where it may.
@@ -361,7 +361,7 @@ def restore_mistakes(
         copied: note of the copy with its sha256 (of the plain archive) and path.
         server: {name, ca_hash, units, kind, revision, restored} of the host.
         agents: the same of every agent that answered.
-        version_mistake: why the desired version of k3s may not follow the copy's, as upgrade_mistake says it.
+        version_error: why the desired version of k3s may not follow the copy's, as upgrade_error says it.
         accepted: the revision after which everything may be lost, as the operator gave it.
     """
     found = []
@@ -383,8 +383,8 @@ def restore_mistakes(
             f"{', '.join(others)} belong{'s' if len(others) == 1 else ''} to another cluster than {which}, and could "
             "not join the restored one; name a copy of their cluster."
         )
-    if version_mistake:
-        found.append(f"{which} was made by another k3s: {version_mistake}")
+    if version_error:
+        found.append(f"{which} was made by another k3s: {version_error}")
     same = server["ca_hash"] == copied["ca_hash"]
     present = server["revision"]
     newer = same and present is not None and present > copied["revision"] and not in_place(copied, server)

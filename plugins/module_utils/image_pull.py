@@ -28,7 +28,7 @@ _NOISE = re.compile(r"^(?:Back-off pulling image \"[^\"]*\": )?(?:ErrImagePull: 
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Status:
     """``pulled``; else ``reason`` (what it hangs on now, the registry's words) and whether waiting is ``hopeless``."""
 
     pulled: bool = False
@@ -119,7 +119,7 @@ def login_secret(namespace: str, name: str, instance: str, login: Mapping[str, s
     }
 
 
-def verdict(item: Mapping[str, Any]) -> Verdict:
+def judge(item: Mapping[str, Any]) -> Status:
     """Read the pod's status."""
     status = item.get("status", {})
     for container in status.get("containerStatuses") or []:
@@ -128,20 +128,20 @@ def verdict(item: Mapping[str, Any]) -> Verdict:
         digest = image_id.rsplit("@", 1)[-1] or None
         reason = (state.get("waiting") or {}).get("reason") or ""
         if image_id or "running" in state or "terminated" in state:
-            return Verdict(pulled=True, digest=digest)
+            return Status(pulled=True, digest=digest)
         if "waiting" in state and reason in _PULL_FAILED | _HOPELESS_REASONS:
             message = plain(state["waiting"].get("message") or reason)
             raw = str(state["waiting"].get("message") or "").rstrip(". ")
-            return Verdict(reason=message, hopeless=reason in _HOPELESS_REASONS or bool(_HOPELESS.search(raw)))
+            return Status(reason=message, hopeless=reason in _HOPELESS_REASONS or bool(_HOPELESS.search(raw)))
         if "waiting" in state and reason not in _BEFORE_PULL:
-            return Verdict(pulled=True, digest=digest)
+            return Status(pulled=True, digest=digest)
     scheduled = condition(item, "PodScheduled")
     if scheduled.get("status") == "False":
-        return Verdict(reason=f"no node takes the pod: {plain(scheduled.get('message') or 'unschedulable')}")
+        return Status(reason=f"no node takes the pod: {plain(scheduled.get('message') or 'unschedulable')}")
     if status.get("phase") == "Failed":
         why = plain(status.get("message") or status.get("reason") or "it failed")
-        return Verdict(reason=f"the node rejected the pod: {why}", hopeless=True)
-    return Verdict()
+        return Status(reason=f"the node rejected the pod: {why}", hopeless=True)
+    return Status()
 
 
 def last_warning(events: Iterable[Mapping[str, Any]], pod_name: str) -> str | None:

@@ -81,7 +81,7 @@ def files_in_folder(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> lis
     return [file["path"] for file in files(probe, desired)]
 
 
-def file_mistake(path: str, found: str, variable: str, checksum: str) -> str:
+def file_error(path: str, found: str, variable: str, checksum: str) -> str:
     """Why a file in the folder with the SHA-256 ``found`` (empty: no file) is not the wanted one; empty where it is."""
     if not found:
         return f"{path} does not exist; k3s_artifact_dir has to be the folder with the files of the release."
@@ -93,7 +93,7 @@ def file_mistake(path: str, found: str, variable: str, checksum: str) -> str:
     return ""
 
 
-def upgrade_mistake(installed: str, wanted: str, allowed: bool) -> str:
+def upgrade_error(installed: str, wanted: str, allowed: bool) -> str:
     """Return why a node may not go from the installed version to the wanted one; empty where it may."""
     if not installed or installed == wanted:
         return ""
@@ -146,7 +146,7 @@ def _once(values: list[Any]) -> list[Any]:
     return [value for index, value in enumerate(values) if value not in values[:index]]
 
 
-def config_mistakes(layers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def config_errors(layers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each key that the role owns and for each key that k3s could not read.
 
     ``layers`` maps the name of the variable to its value.
@@ -172,7 +172,7 @@ def san(url: str, *addresses: str) -> list[str]:
 # --- who belongs to which cluster ------------------------------------------------------------------------------------
 
 
-def cluster_mistakes(reports: Iterable[Report], servers: list[str], agents: list[str]) -> list[str]:
+def cluster_errors(reports: Iterable[Report], servers: list[str], agents: list[str]) -> list[str]:
     """Return one sentence for each thing in the inventory or on the nodes that would break or split a cluster.
 
     A report is one node's: ``{"name", "probe": {...}, "desired": {...}, "folder": {path: SHA-256 or ""}}``; see
@@ -235,9 +235,7 @@ def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report])
                 f"k3s_version is {desired['version']}; correct one of the two."
             )
         return found
-    found.append(
-        upgrade_mistake(probe["installed_version"], desired["version"], desired["allow_upgrade"] or interrupted)
-    )
+    found.append(upgrade_error(probe["installed_version"], desired["version"], desired["allow_upgrade"] or interrupted))
     return [text for text in found if text]
 
 
@@ -261,8 +259,8 @@ def _source(probe: Mapping[str, Any], desired: Mapping[str, Any], folder: Mappin
             found.append(
                 f'{variable} is no SHA-256 of 64 hexadecimal digits; set it to what "{show} | grep -w {name}" shows.'
             )
-        elif path in folder and (mistake := file_mistake(path, folder[path], variable, checksum)):
-            found.append(mistake)
+        elif path in folder and (error := file_error(path, folder[path], variable, checksum)):
+            found.append(error)
     return found
 
 
@@ -275,7 +273,7 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
             "remove k3s_token from the inventory (the cluster keeps its own), or correct it."
         )
     for agent in agents:
-        foreign = foreign_mistake(agent["name"], agent["probe"], server["name"], probe["ca_hash"])
+        foreign = foreign_error(agent["name"], agent["probe"], server["name"], probe["ca_hash"])
         if foreign:
             found.append(foreign)
     if not probe["ca_hash"] and server["desired"]["token_is_long"]:
@@ -286,7 +284,7 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
     return found
 
 
-def foreign_mistake(agent: str, probe: Mapping[str, Any], server: str, server_hash: str) -> str:
+def foreign_error(agent: str, probe: Mapping[str, Any], server: str, server_hash: str) -> str:
     """Return why an agent may not join the server's cluster: it belongs to one with another CA. Empty hash: none."""
     if not probe["ca_hash"] or probe["ca_hash"] == server_hash:
         return ""

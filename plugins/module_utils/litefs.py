@@ -195,7 +195,7 @@ def unreachable(error: str | None) -> dict[str, Any]:
     }
 
 
-# --- verdicts over the state document ----------------------------------------------------------------------------
+# --- questions to the state document ----------------------------------------------------------------------------
 
 
 def reachable(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 A report is what host_probe saw on one host, beside what the inventory asks for:
 ``{"name", "address", "hostname", "server": bool, "unreachable": str, "probe": {...}, "desired": {...}}``.
-Every function returns all the mistakes it finds, so that one run names them all.
+Every function returns all the errors it finds, so that one run names them all.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ CGROUP_V1_REFUSED_FROM = (1, 35)
 OWN_UNITS = ("k3s.service", "k3s-agent.service", "kubepods")
 
 
-def host_mistakes(reports: Iterable[Report]) -> list[str]:
+def host_errors(reports: Iterable[Report]) -> list[str]:
     """Return one sentence for each thing that is wrong on a host or between hosts; an empty list means go."""
     reports = list(reports)
     found = by_text({report["name"]: _one_host(report) for report in reports})
-    return found + _same_twice(reports) + clock_mistakes(reports)
+    return found + _same_twice(reports) + clock_errors(reports)
 
 
 def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
@@ -54,7 +54,7 @@ def _one_host(report: Report) -> list[str]:
             *_size(probe, desired),
             _route(probe),
             _time(probe, desired),
-            fuse_mistake(probe) if desired["fuse_required"] else "",
+            fuse_error(probe) if desired["fuse_required"] else "",
         )
         if text
     ]
@@ -155,7 +155,7 @@ def _time(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     )
 
 
-def fuse_mistake(probe: Mapping[str, Any]) -> str:
+def fuse_error(probe: Mapping[str, Any]) -> str:
     """Return why no FUSE file system can be mounted on this host, or an empty string where one can (or could be)."""
     fuse = probe["fuse"]
     if not fuse["in_kernel"] and not fuse["module"]:
@@ -195,7 +195,7 @@ def _same_twice(reports: list[Report]) -> list[str]:
     return found
 
 
-def clock_mistakes(reports: Iterable[Report]) -> list[str]:
+def clock_errors(reports: Iterable[Report]) -> list[str]:
     """Return one sentence where two clocks surely differ by more than is allowed; hosts of chrony are left out.
 
     ``probe["clock"]`` is the interval [least, most] in seconds that holds the host's offset from the controller: what

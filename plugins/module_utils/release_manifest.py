@@ -17,7 +17,7 @@ LABELS = {"app.kubernetes.io/managed-by": "abaci.infra"}
 _WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 
 
-def mistake(documents: Iterable[Any], version: str, kinds: Iterable[str]) -> str:
+def version_error(documents: Iterable[Any], version: str, kinds: Iterable[str]) -> str:
     """Return why these documents are not the manifest of ``version`` that defines ``kinds``, in a sentence; else ""."""
     objects = [document for document in documents if document]
     if not objects or not all(

@@ -1,4 +1,4 @@
-"""How far is a rollout, and if it cannot end well, why? Pure: plain objects of the API in, one verdict out."""
+"""How far is a rollout, and if it cannot end well, why? Pure: plain objects of the API in, one status out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunCon
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Status:
     """``failed`` means: if this lasts for ``patience`` seconds, waiting longer is useless.
 
     ``warning`` is what ``done`` leaves out. ``log``: pod and container whose last log says more.
@@ -41,7 +41,7 @@ def judge(
     without: Collection[int] = (),
     *,
     in_order: bool = True,
-) -> Verdict:
+) -> Status:
     """Judge a StatefulSet, Deployment or DaemonSet.
 
     ``pods`` are those its selector matches, ``events`` those of its namespace. Done is what the spec asks for:
@@ -60,13 +60,13 @@ def judge(
         pods = [pod for pod in pods if _ordinal(pod) not in without]
         missing, warning = _missing_without(workload, pods, without, in_order)
         if not missing:
-            return Verdict("done", f"{name} is rolled out.", warning=" ".join([*map(_left, away), warning]).strip())
+            return Status("done", f"{name} is rolled out.", warning=" ".join([*map(_left, away), warning]).strip())
     if not missing:
         names = ", ".join(sorted({pod["spec"]["nodeName"] for pod in away})) if is_daemon else ""
         warning = f"{name} was not waited for on node {names}, which is not Ready." if names else ""
-        return Verdict("done", f"{name} is rolled out.", warning=warning)
+        return Status("done", f"{name} is rolled out.", warning=warning)
     if workload["spec"].get("paused"):
-        return Verdict("failed", f"{name} is paused: kubectl rollout resume lets it go on.")
+        return Status("failed", f"{name} is paused: kubectl rollout resume lets it go on.")
     if is_daemon:
         pods = [pod for pod in pods if pod not in away]
     troubles = [trouble for pod in _current(workload, pods) if (trouble := _pod_trouble(pod, events))]
@@ -74,11 +74,11 @@ def judge(
         return dataclasses.replace(trouble, sentence=f"{name} does not become ready: {trouble.sentence}")
     refused = _last_warning(events, workload["metadata"], "FailedCreate", since=_youngest(pods))
     if refused and len(pods) < _wanted(workload):
-        return Verdict("failed", f"{name} gets no pod: {refused}.", _REJECTED)
+        return Status("failed", f"{name} gets no pod: {refused}.", _REJECTED)
     progressing = condition(workload, "Progressing")
     if progressing.get("status") == "False":
-        return Verdict("failed", f"{name} does not progress: {said(progressing.get('message'))}.")
-    return Verdict("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
+        return Status("failed", f"{name} does not progress: {said(progressing.get('message'))}.")
+    return Status("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
 
 
 def on_dead_nodes(pods: list[Object], nodes: list[Object]) -> list[int]:
@@ -127,7 +127,7 @@ def _left(pod: Object) -> str:
     return f"Pod {name} was not waited for: its node {node} is not Ready."
 
 
-def judge_nodes(nodes: list[Object], resource: str) -> Verdict:
+def judge_nodes(nodes: list[Object], resource: str) -> Status:
     """Whether every node that is ready offers the resource of a device plugin."""
     lacking = [
         node["metadata"]["name"]
@@ -135,10 +135,10 @@ def judge_nodes(nodes: list[Object], resource: str) -> Verdict:
         if is_ready(node) and not int((node["status"].get("allocatable") or {}).get(resource, 0))
     ]
     if lacking:
-        return Verdict(
+        return Status(
             "waiting", f"The device plugin runs, but node {', '.join(lacking)} does not offer {resource} yet."
         )
-    return Verdict("done", f"Every node offers {resource}.")
+    return Status("done", f"Every node offers {resource}.")
 
 
 def selector(workload: Object) -> str:
@@ -243,12 +243,12 @@ def _labels(obj: Object) -> dict[str, str]:
     return obj["metadata"].get("labels") or {}
 
 
-def _pod_trouble(pod: Object, events: list[Object]) -> Verdict | None:
+def _pod_trouble(pod: Object, events: list[Object]) -> Status | None:
     status = pod.get("status") or {}
     name = f"pod {pod['metadata']['name']}"
     if status.get("phase") == "Failed":
         why = ": ".join(text for text in (status.get("reason"), status.get("message")) if text) or "no reason given"
-        return Verdict("failed", f"{name} was ended ({said(why)}).", _REJECTED)
+        return Status("failed", f"{name} was ended ({said(why)}).", _REJECTED)
     for container in status.get("initContainerStatuses") or []:
         if trouble := _container_trouble(pod, container, True, events):
             return trouble
@@ -257,11 +257,11 @@ def _pod_trouble(pod: Object, events: list[Object]) -> Verdict | None:
             return trouble
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
-        return Verdict("failed", f"no node takes {name}: {said(scheduled.get('message'))}.", _UNSCHEDULABLE)
+        return Status("failed", f"no node takes {name}: {said(scheduled.get('message'))}.", _UNSCHEDULABLE)
     return None
 
 
-def _container_trouble(pod: Object, container: Object, init: bool, events: list[Object]) -> Verdict | None:
+def _container_trouble(pod: Object, container: Object, init: bool, events: list[Object]) -> Status | None:
     pod_name, name = pod["metadata"]["name"], container["name"]
     where = f"{'init container' if init else 'container'} {name} of pod {pod_name}"
     state = container.get("state") or {}
@@ -269,16 +269,16 @@ def _container_trouble(pod: Object, container: Object, init: bool, events: list[
     reason = waiting.get("reason", "")
     if reason in _PULL_REASONS:
         why = _last_warning(events, pod["metadata"], "Failed", "image") or waiting.get("message") or reason
-        return Verdict("failed", f"the image {container.get('image')} of {where} cannot be pulled: {said(why)}.", _PULL)
+        return Status("failed", f"the image {container.get('image')} of {where} cannot be pulled: {said(why)}.", _PULL)
     if reason in _CONFIG_REASONS:
-        return Verdict("failed", f"{where} cannot be started: {said(waiting.get('message', reason))}.", _CRASH)
+        return Status("failed", f"{where} cannot be started: {said(waiting.get('message', reason))}.", _CRASH)
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     if not ended.get("exitCode"):
         return None
     last_words = said(ended.get("message"))
     if init and last_words and not container.get("ready"):
         # It has said why. While it tries again it says nothing new, so a running one still counts.
-        return Verdict("failed", f"{where} refuses: {last_words}.", _REFUSED)
+        return Status("failed", f"{where} refuses: {last_words}.", _REFUSED)
     if reason == "CrashLoopBackOff":
         why = f"exit code {ended['exitCode']}"
         if ended.get("reason") not in (None, "Error"):
@@ -287,7 +287,7 @@ def _container_trouble(pod: Object, container: Object, init: bool, events: list[
             why += f": {last_words}"
         logs = f"kubectl -n {pod['metadata']['namespace']} logs {pod_name} -c {name} --previous"
         sentence = f"{where} ends again and again ({why}); see {logs}."
-        return Verdict("failed", sentence, _CRASH, log=(pod_name, name))
+        return Status("failed", sentence, _CRASH, log=(pod_name, name))
     return None
 
 

@@ -43,7 +43,7 @@ EXAMPLES = r"""
   abaci.infra.backup_keep:
     path: ~/copy/sqlite.db
     directory: ~/abaci-backups
-    manifest: {database: sqlite.db, pod: volume-pvc-1, reason: rescue, txid: 000000000000002a}
+    manifest: {database: sqlite.db, pod: volume-pvc-1, reason: volume_export, txid: 000000000000002a}
 """
 
 RETURN = r"""

@@ -9,7 +9,7 @@ description:
   - Fails in one sentence with the cause, taken from the conditions and events of Certificate, CertificateRequest,
     Order and Challenge; at once where cert-manager has given up, else after O(timeout).
   - After a failed attempt cert-manager takes a break of an hour or more. A certificate in such a break is asked for
-    once more at the start, as C(cmctl renew) does it, so that a corrected mistake needs no further command.
+    once more at the start, as C(cmctl renew) does it, so that a corrected error needs no further command.
   - An order that the ACME server has not answered gets an annotation, which makes cert-manager ask again at once.
 version_added: 0.1.0
 author: The abaci.infra authors
@@ -78,14 +78,14 @@ ACME = "acme.cert-manager.io/v1"
 ASKED = "abaci.infra/asked-again"
 
 
-def look(client: Any, kind: str, name: str, namespace: str | None) -> certificates.Verdict:
+def look(client: Any, kind: str, name: str, namespace: str | None) -> certificates.Status:
     """How the object is now."""
     if kind == "ClusterIssuer":
-        return certificates.issuer_verdict(kind, name, client.get(V1, kind, name))
+        return certificates.issuer_status(kind, name, client.get(V1, kind, name))
     certificate = client.get(V1, kind, name, namespace)
     where = f"{namespace}/{name}"
-    nothing = certificates.Verdict("ready")
-    first = certificates.certificate_verdict(where, certificate, [], [], [], nothing, [])
+    nothing = certificates.Status("ready")
+    first = certificates.certificate_status(where, certificate, [], [], [], nothing, [])
     if certificate is None or first.state == "ready":
         return first
     asked = certificate["spec"]["issuerRef"]
@@ -94,8 +94,8 @@ def look(client: Any, kind: str, name: str, namespace: str | None) -> certificat
     if asked.get("group", "cert-manager.io") == "cert-manager.io" and issuer_kind in ("ClusterIssuer", "Issuer"):
         place = namespace if issuer_kind == "Issuer" else None
         found = client.get(V1, issuer_kind, asked["name"], place)
-        issuer = certificates.issuer_verdict(issuer_kind, asked["name"], found)
-    return certificates.certificate_verdict(
+        issuer = certificates.issuer_status(issuer_kind, asked["name"], found)
+    return certificates.certificate_status(
         where,
         certificate,
         client.list(V1, "CertificateRequest", namespace),
@@ -111,15 +111,15 @@ def wait(client: Any, kind: str, name: str, namespace: str | None, timeout: int,
     deadline = time.monotonic() + timeout
     while True:
         try:
-            verdict = look(client, kind, name, namespace)
+            status = look(client, kind, name, namespace)
         except kube.KubeError as exc:
             if exc.unknown_kind:
                 return f"{exc} Run the role cert_manager first."
-            verdict = certificates.Verdict("waiting", str(exc))
-        if verdict.state == "ready":
+            status = certificates.Status("waiting", str(exc))
+        if status.state == "ready":
             return ""
-        sentence: str = verdict.sentence
-        if verdict.state == "failed":
+        sentence: str = status.sentence
+        if status.state == "failed":
             return sentence
         if time.monotonic() >= deadline:
             return f"After {timeout} s: {sentence}"

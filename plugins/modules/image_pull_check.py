@@ -136,15 +136,15 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             pod = api.get("v1", "Pod", pod_name, namespace)
             if pod is None:
                 raise kube.KubeError(f"Pod {namespace}/{pod_name} was removed while it pulled {image}: run again.")
-            verdict = image_pull.verdict(pod)
+            status = image_pull.judge(pod)
             seconds = time.monotonic() - started
-            if verdict.pulled:
+            if status.pulled:
                 node = pod["spec"].get("nodeName")
-                return {"digest": verdict.digest, "node": node, "seconds": round(seconds, 1)}
-            reason = verdict.reason or reason
-            if verdict.hopeless or seconds >= options["timeout"]:
+                return {"digest": status.digest, "node": node, "seconds": round(seconds, 1)}
+            reason = status.reason or reason
+            if status.hopeless or seconds >= options["timeout"]:
                 reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
-                raise kube.KubeError(_sentence(options, pod, verdict.hopeless, reason))
+                raise kube.KubeError(_sentence(options, pod, status.hopeless, reason))
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)

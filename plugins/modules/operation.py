@@ -32,7 +32,7 @@ options:
     elements: dict
     default: []
   volumes:
-    description: What M(abaci.infra.volume_rescue) found in each volume. Left out, nobody looked.
+    description: What M(abaci.infra.volume_export) found in each volume. Left out, nobody looked.
     type: dict
   file:
     description: The file to restore, as M(abaci.infra.backup_file) describes it.
@@ -76,7 +76,7 @@ EXAMPLES = r"""
     kubeconfig: ~/.kube/k3s-config
     operation: restore
     call_off: true
-    holder: "{{ lookup('abaci.infra.operator') }}"
+    holder: "{{ lookup('abaci.infra.run_id') }}"
 """
 
 RETURN = r"""
@@ -99,7 +99,7 @@ did:
   type: list
   elements: str
 needs:
-  description: What the caller has to do before the next step, one of export, look and rescue.
+  description: What the caller has to do before the next step, one of export, look and volume_export.
   returned: success
   type: str
 """

@@ -20,7 +20,7 @@ options:
     choices: [held, renewed, released]
     default: held
   holder:
-    description: Who takes it, C(<user>@<host>+<machine>/<process>), as P(abaci.infra.operator#lookup) gives it.
+    description: Who takes it, C(<user>@<host>+<machine>/<process>), as P(abaci.infra.run_id#lookup) gives it.
     type: str
     required: true
   operation:
@@ -58,7 +58,7 @@ EXAMPLES = r"""
 - name: Take the lock
   abaci.infra.operation_lock:
     kubeconfig: ~/.kube/k3s-config
-    holder: "{{ lookup('abaci.infra.operator') }}"
+    holder: "{{ lookup('abaci.infra.run_id') }}"
     operation: scale
     parameters:
       replicas: 5

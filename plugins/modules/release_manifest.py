@@ -88,7 +88,7 @@ def read(path: str, version: str, kinds: list[str]) -> list[Object]:
             documents = list(yaml.load_all(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise kube.KubeError(f"The manifest {path} cannot be read: {' '.join(str(exc).split())}.") from exc
-    problem: str = release_manifest.mistake(documents, version, kinds)
+    problem: str = release_manifest.version_error(documents, version, kinds)
     if problem:
         raise kube.KubeError(f"The file {path} is not the manifest that was asked for: {problem}.")
     return documents

@@ -115,8 +115,8 @@ def wait(
     node_resource: str = "",
     without: Collection[int] = (),
     primary: int | None = None,
-) -> tuple[rollout.Verdict, list[str]]:
-    """(``done`` once it is rolled out, or the last verdict, whose sentence says why it is not; names of pods replaced).
+) -> tuple[rollout.Status, list[str]]:
+    """(``done`` once it is rolled out, or the last status, whose sentence says why it is not; names of pods replaced).
 
     With ``primary`` old pods are replaced here.
     """
@@ -125,39 +125,39 @@ def wait(
     failing_since: float | None = None
     while True:
         try:
-            verdict = _look(client, kind, name, namespace, annotations, without, primary, replaced)
-            if verdict.state == "done" and node_resource:
+            status = _look(client, kind, name, namespace, annotations, without, primary, replaced)
+            if status.state == "done" and node_resource:
                 offered = rollout.judge_nodes(client.list("v1", "Node"), node_resource)
-                verdict = dataclasses.replace(offered, warning=verdict.warning)
+                status = dataclasses.replace(offered, warning=status.warning)
         except kube.KubeError as exc:  # an API server that restarts is part of life
-            verdict = rollout.Verdict("waiting", str(exc))
-        if verdict.state == "done":
-            return verdict, replaced
+            status = rollout.Status("waiting", str(exc))
+        if status.state == "done":
+            return status, replaced
         now = time.monotonic()
-        if verdict.state == "failed":
+        if status.state == "failed":
             failing_since = now if failing_since is None else failing_since
-            if now - failing_since >= verdict.patience:
-                return _with_log(client, namespace, verdict), replaced
+            if now - failing_since >= status.patience:
+                return _with_log(client, namespace, status), replaced
         else:
             failing_since = None
         if now >= deadline:
-            verdict = _with_log(client, namespace, verdict)
-            return dataclasses.replace(verdict, sentence=f"After {timeout} s: {verdict.sentence}"), replaced
+            status = _with_log(client, namespace, status)
+            return dataclasses.replace(status, sentence=f"After {timeout} s: {status.sentence}"), replaced
         time.sleep(POLL)
 
 
-def _with_log(client: kube.Client, namespace: str, verdict: rollout.Verdict) -> rollout.Verdict:
-    """The verdict, with the last lines of the log that it names."""
-    if verdict.log is None:
-        return verdict
-    pod, container = verdict.log
+def _with_log(client: kube.Client, namespace: str, status: rollout.Status) -> rollout.Status:
+    """The status, with the last lines of the log that it names."""
+    if status.log is None:
+        return status
+    pod, container = status.log
     query = f"container={container}&previous=true&tailLines={LOG_LINES}"
     try:
         log = client.raw(f"/api/v1/namespaces/{namespace}/pods/{pod}/log?{query}").decode(errors="replace")
     except kube.KubeError:
-        return verdict  # the kubelet has removed it, or does not answer
+        return status  # the kubelet has removed it, or does not answer
     lines = " | ".join(line.strip() for line in log.splitlines()[-LOG_LINES:] if line.strip())[-LOG_LENGTH:]
-    return dataclasses.replace(verdict, sentence=f"{verdict.sentence} Its last lines: {lines}") if lines else verdict
+    return dataclasses.replace(status, sentence=f"{status.sentence} Its last lines: {lines}") if lines else status
 
 
 def _look(
@@ -169,29 +169,29 @@ def _look(
     without: Collection[int],
     primary: int | None,
     replaced: list[str],
-) -> rollout.Verdict:
+) -> rollout.Status:
     workload = client.get("apps/v1", kind, name, namespace)
     if workload is None:
-        return rollout.Verdict("waiting", f"There is no {kind} {namespace}/{name}.")
+        return rollout.Status("waiting", f"There is no {kind} {namespace}/{name}.")
     carried = workload["spec"]["template"]["metadata"].get("annotations") or {}
     for key, value in annotations.items():
         if carried.get(key) != value:
             sentence = (
                 f"{kind} {namespace}/{name} does not have the new settings yet (annotation {key} is not {value})."
             )
-            return rollout.Verdict("waiting", sentence)
+            return rollout.Status("waiting", sentence)
     if primary is not None:
         # Ours to roll out: done is when all have the new template, whatever the strategy says.
         workload["spec"]["updateStrategy"] = {"type": "RollingUpdate"}
-    verdict = rollout.judge(workload, [], [])
-    if verdict.state == "done":
-        return verdict
+    status = rollout.judge(workload, [], [])
+    if status.state == "done":
+        return status
     pods = client.list("v1", "Pod", namespace, rollout.selector(workload))
     nodes = client.list("v1", "Node")
     if primary is not None:
         out = {*without, *rollout.on_dead_nodes(pods, nodes)}
         if primary in out:
-            return rollout.Verdict(
+            return rollout.Status(
                 "failed",
                 f"{name}-{primary} is the primary, and its node is not Ready or it is held back: no pod is restarted "
                 f"without it. Bring the node back, or move the role with {identity.PROMOTE}.",
@@ -202,7 +202,7 @@ def _look(
             # A pod that changed since was perhaps started meanwhile: it is looked at again.
             if client.delete("v1", "Pod", meta["name"], namespace, uid=meta["uid"], version=meta["resourceVersion"]):
                 replaced.append(meta["name"])
-            return rollout.Verdict("waiting", f"{kind} {namespace}/{name}: pod {meta['name']} is being replaced.")
+            return rollout.Status("waiting", f"{kind} {namespace}/{name}: pod {meta['name']} is being replaced.")
     events = client.list("v1", "Event", namespace)
     return rollout.judge(workload, pods, events, nodes, without, in_order=primary is None)
 
@@ -233,11 +233,11 @@ def main() -> None:
         module.fail_json(msg=str(exc))
     primary = asked["primary"] if asked["replace"] else None
     plain = {key: asked[key] for key in asked if key not in ("kubeconfig", "replace", "primary")}
-    verdict, replaced = wait(client, **plain, primary=primary)
-    if verdict.state != "done":
-        module.fail_json(msg=verdict.sentence, changed=bool(replaced), replaced=replaced)
-    if verdict.warning:
-        module.warn(verdict.warning)
+    status, replaced = wait(client, **plain, primary=primary)
+    if status.state != "done":
+        module.fail_json(msg=status.sentence, changed=bool(replaced), replaced=replaced)
+    if status.warning:
+        module.warn(status.warning)
     module.exit_json(changed=bool(replaced), replaced=replaced, waited=round(time.monotonic() - begin))
 
 

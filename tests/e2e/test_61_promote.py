@@ -75,7 +75,7 @@ def test_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_th
     # Nothing of the inventory is needed: what is wrong in it does not stop a run that has moved the record.
     arguments += [
         "-e",
-        "app_tls=operator",
+        "app_tls=provided",
         "-e",
         "app_tls_certificate_file=/nowhere",
         "-e",
@@ -217,7 +217,7 @@ def test_the_role_moves_as_planned_and_back_under_a_writer_and_nothing_is_lost(
     print(f"planned move there and back: longest gap in acknowledged writes {report.longest_gap} s, {report}")
     assert report.empty_2xx == 0 and report.fly_replay == 0
     op.agree(bed, seconds=120)
-    verdict = compare(*read_ledger(ledger), list_records(bed.site()))
-    assert verdict["ok"], {key: value for key, value in verdict.items() if key != "missing"}
+    found = compare(*read_ledger(ledger), list_records(bed.site()))
+    assert found["ok"], {key: value for key, value in found.items() if key != "missing"}
     again = operate(bed, "promote", "-e", "promote_to=0", backups=backups)
     assert again.rc == 0 and again.total("changed") == 0, again.output[-3000:]

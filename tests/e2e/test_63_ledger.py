@@ -58,9 +58,9 @@ def test_planned_operations_lose_no_acknowledged_write(bed: Bed, tmp_path: Path,
     print(f"{mode}: longest gap in acknowledged writes {report.longest_gap} s, {report}")
     assert report.acknowledged >= COUNT and report.empty_2xx == 0 and report.fly_replay == 0
     op.agree(bed, seconds=120)
-    verdict = compare(*read_ledger(ledger), list_records(bed.site()))
-    assert verdict["ok"], {key: value for key, value in verdict.items() if key != "missing"}
-    print(f"{mode}: {verdict['acknowledged']} acknowledged, {verdict['found']} found")
+    found = compare(*read_ledger(ledger), list_records(bed.site()))
+    assert found["ok"], {key: value for key, value in found.items() if key != "missing"}
+    print(f"{mode}: {found['acknowledged']} acknowledged, {found['found']} found")
 
 
 def test_a_planned_restart_of_the_primary_loses_nothing_and_its_gap_is_stated(bed: Bed, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def marks(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Marks:
         "app_registry_token": values["token"],
         "keel_secrets": {"BASIC_AUTH_PASSWORD": values["keel"]},
         "keel_env": {**bed.variables.get("keel_env", {}), "BASIC_AUTH_USER": "operator"},
-        "app_tls": "operator",
+        "app_tls": "provided",
         "app_tls_certificate_file": "",
         "app_tls_private_key_file": "",
         "app_tls_certificate": Path(bed.variables["app_tls_certificate_file"]).read_text(),
@@ -171,20 +171,20 @@ def test_not_in_the_process_list(marks: Marks, run: tuple[PlaybookRun, Watch, fl
 
 
 def test_not_in_what_a_failing_run_says(bed: Bed, marks: Marks, run: tuple[PlaybookRun, Watch, float]) -> None:
-    mistakes = (
+    errors = (
         {"app_image": "ghcr.io/antialias/soroban-abacus-flashcards:no-such-tag"},
         {"app_env": {"AUTH_SECRET": "twice"}},
         {"app_tls_certificate": "no certificate"},
         {"redis_maxmemory": "9gb"},
         {"keel_poll_schedule": "often"},
     )
-    for mistake in mistakes:
+    for error in errors:
         failed = bed.playbook(
-            *("-vvv", "--diff", "--tags", "redis,app,keel", "-e", f"@{marks.variables}", "-e", json.dumps(mistake))
+            *("-vvv", "--diff", "--tags", "redis,app,keel", "-e", f"@{marks.variables}", "-e", json.dumps(error))
         )
-        assert failed.rc != 0, mistake
-        assert marks.found_in(failed.output) == set(), mistake
-        assert re.search("|".join(mistake), failed.output), "the sentence names the variable"
+        assert failed.rc != 0, error
+        assert marks.found_in(failed.output) == set(), error
+        assert re.search("|".join(error), failed.output), "the sentence names the variable"
 
 
 def test_not_in_any_object_but_the_data_of_secrets(

@@ -15,7 +15,7 @@ from litefs_cluster import DATABASE, MakeCluster, Node
 
 
 def last_file(node: Node) -> tuple[str, str]:
-    """(TXID, checksum) of the newest transaction file in a volume, as plugins/.../rescue.py reads them."""
+    """(TXID, checksum) of the newest transaction file in a volume, as plugins/.../volume_export.py reads them."""
     newest = max((node.data / "dbs" / DATABASE / "ltx").glob("*.ltx"), key=lambda path: path.stem.split("-")[1])
     return newest.stem.split("-")[1], f"{struct.unpack('>Q', Path(newest).read_bytes()[-16:-8])[0]:016x}"
 

@@ -49,13 +49,13 @@ def plan(replicas: int = 3, ordinal: int = 0, **changes: Any) -> dict[str, Any]:
     return {"__app_plan": made, "__app_decision": made}
 
 
-OPERATOR = {
+PROVIDED = {
     "app_tls_certificate": "-----BEGIN CERTIFICATE-----\noperator\n",
     "app_tls_private_key": "-----BEGIN PRIVATE KEY-----\noperator\n",
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {"app_domain": "abaci.localhost", **plan()},
-    "operator": {"app_domain": "abaci.localhost", "app_https_port": 8443, **OPERATOR, **plan()},
+    "provided": {"app_domain": "abaci.localhost", "app_https_port": 8443, **PROVIDED, **plan()},
     "other": {
         "app_retry_reads": False,
         "app_pre_stop_seconds": 0,
@@ -81,7 +81,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "app_node_selector": {"disk": "fast"},
         "app_tolerations": [{"key": "shop", "operator": "Exists"}],
         "app_client_ip_depth": 1,
-        **OPERATOR,
+        **PROVIDED,
         **plan(replicas=5, ordinal=2),
     },
     "password": {"app_domain": "abaci.localhost", "__app_redis_password": "p/a:s@s #1", **plan()},
@@ -724,13 +724,13 @@ def test_reads_are_asked_again_of_the_primary_but_not_those_that_write(run: Run)
 
 def test_hsts_comes_only_with_the_operators_certificate(run: Run) -> None:
     for route in ("", "-writes", "-socket"):
-        assert middlewares(run["operator"], route)[0] == "hsts"
+        assert middlewares(run["provided"], route)[0] == "hsts"
         assert "hsts" not in middlewares(run["defaults"], route)
     assert (
-        run["operator"].one("Secret", "abaci-tls")["metadata"]["annotations"]["abaci.infra/certificate"] == "operator"
+        run["provided"].one("Secret", "abaci-tls")["metadata"]["annotations"]["abaci.infra/certificate"] == "provided"
     )
-    certificate = base64.b64decode(run["operator"].one("Secret", "abaci-tls")["data"]["tls.crt"]).decode()
-    assert certificate == OPERATOR["app_tls_certificate"]
+    certificate = base64.b64decode(run["provided"].one("Secret", "abaci-tls")["data"]["tls.crt"]).decode()
+    assert certificate == PROVIDED["app_tls_certificate"]
 
 
 def test_the_redirect_names_the_port_unless_it_is_443(run: Run) -> None:
@@ -738,7 +738,7 @@ def test_the_redirect_names_the_port_unless_it_is_443(run: Run) -> None:
         "scheme": "https",
         "permanent": True,
     }
-    assert run["operator"].one("Middleware", "redirect-https")["spec"]["redirectScheme"]["port"] == "8443"
+    assert run["provided"].one("Middleware", "redirect-https")["spec"]["redirectScheme"]["port"] == "8443"
 
 
 def test_a_redirect_shows_head_what_get_is_answered(rendered: Rendered) -> None:
@@ -902,7 +902,7 @@ def test_the_checksum_follows_the_configuration_and_nothing_else(run: Run) -> No
     assert re.fullmatch(r"[0-9a-f]{64}", base)
     for variant in ("env_changed", "secret_changed", "password", "no_redis"):
         assert checksum(run[variant]) != base
-    for variant in ("recorded", "old_api", "operator", "trusted_proxies", "moved"):
+    for variant in ("recorded", "old_api", "provided", "trusted_proxies", "moved"):
         assert checksum(run[variant]) == base
 
 

@@ -65,11 +65,11 @@ def living(annotations: dict[str, str] | None, data: str = "cluster") -> dict[st
 
 
 GOOD: dict[str, dict[str, Any]] = {
-    "operator": given("abaci.localhost", "www.abaci.localhost"),
+    "provided": given("abaci.localhost", "www.abaci.localhost"),
     "wildcard": {**given("*.abaci.localhost", "abaci.localhost"), "app_extra_domains": ["www.abaci.localhost"]},
     "made": {"app_extra_domains": ["www.abaci.localhost"]},
     "kept_ours": living({"abaci.infra/certificate": "self-signed", "abaci.infra/domains": "abaci.localhost"}),
-    "kept_operators": living({"abaci.infra/certificate": "operator", "abaci.infra/domains": "other.localhost"}),
+    "kept_provided": living({"abaci.infra/certificate": "provided", "abaci.infra/domains": "other.localhost"}),
     "kept_unknown": living(None),
     "names_changed": living({"abaci.infra/certificate": "self-signed", "abaci.infra/domains": "old.localhost"}),
     "not_wanted": {**given("abaci.localhost"), "app_tls": "self_signed"},
@@ -80,10 +80,10 @@ GOOD: dict[str, dict[str, Any]] = {
     },
     "not_wanted_any_more": {
         **given("abaci.localhost"),
-        **living({"abaci.infra/certificate": "operator", "abaci.infra/domains": "abaci.localhost"}),
+        **living({"abaci.infra/certificate": "provided", "abaci.infra/domains": "abaci.localhost"}),
         "app_tls": "self_signed",
     },
-    "operator_again": {**given("abaci.localhost"), **living({"abaci.infra/certificate": "self-signed"})},
+    "provided_again": {**given("abaci.localhost"), **living({"abaci.infra/certificate": "self-signed"})},
 }
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "expired": (given("abaci.localhost", start=NOW - 3 * DAY, end=NOW - DAY), "ended at"),
@@ -127,16 +127,16 @@ def test_one_that_visitors_could_not_use_is_refused(run: Run, name: str) -> None
 @pytest.mark.parametrize(
     ("name", "source", "hsts", "applied"),
     [
-        ("operator", "operator", True, True),
-        ("wildcard", "operator", True, True),
-        ("operator_again", "operator", True, True),
+        ("provided", "provided", True, True),
+        ("wildcard", "provided", True, True),
+        ("provided_again", "provided", True, True),
         ("made", "self-signed", False, True),
         ("not_wanted", "self-signed", False, True),
         ("not_wanted_again", "self-signed", False, False),
         ("not_wanted_any_more", "self-signed", False, True),
         ("names_changed", "self-signed", False, True),
         ("kept_ours", "self-signed", False, False),
-        ("kept_operators", "operator", True, False),
+        ("kept_provided", "provided", True, False),
         ("kept_unknown", "unknown", False, False),
     ],
 )

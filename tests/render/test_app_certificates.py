@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from evaluating import evaluate
 from rendering import Object, Rendered, Run, check_across, check_schema, from_templates, run_role
-from test_app import ALL, GATHERED, OPERATOR, plan
+from test_app import ALL, GATHERED, PROVIDED, plan
 from test_cert_manager import PINNED, RUN, check
 
 DOMAIN = "abaci.localhost"
@@ -59,20 +59,20 @@ VARIANTS: dict[str, tuple[dict[str, Any], bool, bool]] = {
         False,
         False,
     ),
-    "acme_after_an_operators": ({**ACME, "__app_secrets_found": secret("operator")}, False, False),
-    "acme_beside_files": ({**ACME, **OPERATOR}, False, False),
-    "operator_after_acme": ({**OPERATOR, "__app_certificate_found": certificate()}, True, True),
+    "acme_after_a_provided_one": ({**ACME, "__app_secrets_found": secret("provided")}, False, False),
+    "acme_beside_files": ({**ACME, **PROVIDED}, False, False),
+    "provided_after_acme": ({**PROVIDED, "__app_certificate_found": certificate()}, True, True),
     "nothing_after_acme": (
-        {"__app_certificate_found": certificate(), "__app_secrets_found": secret("operator")},
+        {"__app_certificate_found": certificate(), "__app_secrets_found": secret("provided")},
         False,
         True,
     ),
-    "kept": ({"__app_secrets_found": secret("operator")}, True, False),
+    "kept": ({"__app_secrets_found": secret("provided")}, True, False),
     "upstream": (UPSTREAM, False, False),
-    "upstream_after_an_operators": ({**UPSTREAM, "__app_secrets_found": secret("operator")}, False, False),
+    "upstream_after_a_provided_one": ({**UPSTREAM, "__app_secrets_found": secret("provided")}, False, False),
 }
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "operator": ({"app_tls": "operator"}, "app_tls is operator, and no certificate is given"),
+    "provided": ({"app_tls": "provided"}, "app_tls is provided, and no certificate is given"),
     "upstream": ({"app_tls": "upstream"}, "traefik_trusted_proxies is empty"),
     "upstream_without_an_address": (PROXY, "app_edge_address is empty, since the inventory has no group k3s_server"),
 }

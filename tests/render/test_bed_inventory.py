@@ -25,4 +25,4 @@ def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() ->
     desired = evaluate("k3s", "__k3s_desired", __k3s_probe={"probe": BARE}, **variables)
     reports = [{"name": "server-0", "probe": BARE, "desired": desired, "folder": {}}]
     assert (desired["version"], desired["source"]) == ("v1.36.4+k3s1", "release")
-    assert k3s.cluster_mistakes(reports, ["server-0"], []) == []
+    assert k3s.cluster_errors(reports, ["server-0"], []) == []

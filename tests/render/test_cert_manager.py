@@ -150,14 +150,14 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["cert_manager_checksum is not set", f"/{PINNED}/cert-manager.yaml | sha256sum"],
     ),
     "no_checksum_of_a_folder": (
-        {"cert_manager_checksum": None, "cert_manager_source": "folder", "cert_manager_folder": "/srv"},
+        {"cert_manager_checksum": None, "cert_manager_source": "folder", "cert_manager_artifact_dir": "/srv"},
         ["sha256sum /srv/cert-manager.yaml"],
     ),
     "short_checksum": ({"cert_manager_checksum": "abc"}, ["cert_manager_checksum is no SHA-256"]),
     "version": ({"cert_manager_version": "1.21"}, ["cert_manager_version is 1.21", "v1.21.1"]),
     "old_version": ({"cert_manager_version": "v1.10.0"}, ["cert_manager_version is v1.10.0", "v1.11.0 or newer"]),
     "mirror": ({"cert_manager_source": "mirror"}, ["cert_manager_mirror_url is empty"]),
-    "folder": ({"cert_manager_source": "folder"}, ["cert_manager_folder is empty"]),
+    "folder": ({"cert_manager_source": "folder"}, ["cert_manager_artifact_dir is empty"]),
     "no_email": ({"cert_manager_email": ""}, ["cert_manager_email is empty"]),
     "no_address": ({"cert_manager_email": "ops"}, ["cert_manager_email ops is no e-mail address"]),
     "two_lines": ({"cert_manager_email": "a@b.one\nc"}, ["is no e-mail address"]),
@@ -184,13 +184,13 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_one_sentence_that_names_the_variable(name: str) -> None:
     given, words = BAD[name]
-    said = evaluate("cert_manager", "__cert_manager_mistakes", **variables(**given))
+    said = evaluate("cert_manager", "__cert_manager_errors", **variables(**given))
     assert len(said) == 1, said
     for word in words:
         assert word in said[0]
 
 
 def test_good_input_is_not_refused_and_absent_needs_no_email() -> None:
-    assert evaluate("cert_manager", "__cert_manager_mistakes", **GOOD) == []
+    assert evaluate("cert_manager", "__cert_manager_errors", **GOOD) == []
     gone = variables(cert_manager_state="absent", cert_manager_email="")
-    assert evaluate("cert_manager", "__cert_manager_mistakes", **gone) == []
+    assert evaluate("cert_manager", "__cert_manager_errors", **gone) == []

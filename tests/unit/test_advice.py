@@ -248,7 +248,7 @@ def advised(refusal: str, operation: str) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def acts(plan: dict[str, Any]) -> bool:
-    return plan["refusal"] is None and bool(plan["steps"] or plan.get("export") or plan.get("rescue"))
+    return plan["refusal"] is None and bool(plan["steps"] or plan.get("export") or plan.get("volume_export"))
 
 
 @pytest.mark.parametrize("start", FIRST)

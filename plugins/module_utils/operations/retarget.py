@@ -1,6 +1,6 @@
 """What names the primary in the objects of a site that lives, and how it is changed in place. Pure.
 
-An operation that moves the primary or restores changes this and nothing else, so that neither a mistake in the
+An operation that moves the primary or restores changes this and nothing else, so that neither an error in the
 inventory nor an image or a Secret that changed there gets in the way. site.yml renders the same from the record.
 """
 

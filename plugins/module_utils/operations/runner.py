@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import identity, kube, litefs, values
-from . import act, backup, holding, progress, promote, reset, restore, scale, sqlitefile, transfer
+from . import act, backup, holding, progress, promote, replica_reset, restore, scale, sqlitefile, transfer
 from . import situation as sit
 
 OPERATIONS = progress.OPERATIONS
-NEEDS = ("look", "export", "rescue")
+NEEDS = ("look", "export", "volume_export")
 EXPORTS_OF_A_POD = 3
 POLL = 2.0
 WAITS = ("wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim", "wait_guard")
@@ -44,7 +44,7 @@ def decide(
         return scale.decide(document, parameters["replicas"], remove, exports, memo, now, volumes, without)
     if operation == "replica_reset":
         without, off = parameters.get("without") or [], str(parameters.get("node_off") or "")
-        return reset.decide(document, parameters["targets"], exports, memo, now, without, off)
+        return replica_reset.decide(document, parameters["targets"], exports, memo, now, without, off)
     if operation == "promote":
         return promote.decide(document, parameters, exports, now, volumes)
     return restore.decide(document, file, parameters, exports, volumes, now, memo)
@@ -61,13 +61,13 @@ def recall(
         return {"volumes": {**(kept.get("volumes") or {}), **seen["volumes"]}}
     if operation == "replica_reset":
         without, off = parameters.get("without") or [], str(parameters.get("node_off") or "")
-        plan = reset.decide(document, parameters["targets"], [], {}, now, without, off)
+        plan = replica_reset.decide(document, parameters["targets"], [], {}, now, without, off)
         touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
         # The claim that is there now may be the new one of a run that died. One that it did not come to counts only
         # where something is still wrong with its pod: it may be well again since.
         untouched = {claim["uid"] for claim in document["claims"] if not claim["deleting"]}
         begun = {number: uid for number, uid in (kept.get("claims") or {}).items() if uid not in untouched}
-        return {"claims": {**reset.remember(document, touched)["claims"], **begun}}
+        return {"claims": {**replica_reset.remember(document, touched)["claims"], **begun}}
     if operation == "restore":
         return {**kept, progress.IMPORTED: known.get(progress.IMPORTED) or []}
     return kept
@@ -121,7 +121,7 @@ def step(
 ) -> dict[str, Any]:
     """Do the next act, and wait until it has its effect. The lock is renewed meanwhile.
 
-    Returns {done, changed, did: [sentence], needs: null|export|look|rescue, plan}. With
+    Returns {done, changed, did: [sentence], needs: null|export|look|volume_export, plan}. With
     ``needs`` nothing was done yet: the caller has to make exports or look into volumes, and come again.
     Raises Refused, act.NotDone, kube.KubeError.
     """
@@ -211,7 +211,7 @@ def said(found: Mapping[str, Any]) -> list[str]:
     first = {
         "look": "first, look into volumes",
         "export": "first, export from",
-        "rescue": "first, export the volumes of ordinals",
+        "volume_export": "first, export the volumes of ordinals",
     }
     needs = [f"{words} {', '.join(map(str, found[need]))}" for need, words in first.items() if found.get(need)]
     return [*(needs + [one["say"] for one in found["steps"]] or ["nothing is left to do"]), *found["notes"]]

@@ -93,9 +93,9 @@ SILENT = (
     ],
 )
 def test_an_issuer_says_itself_why_it_is_not_ready(found: Object | None, state: str, words: str) -> None:
-    verdict = certificates.issuer_verdict("ClusterIssuer", "letsencrypt-prod", found)
-    assert verdict.state == state
-    assert words in verdict.sentence
+    status = certificates.issuer_status("ClusterIssuer", "letsencrypt-prod", found)
+    assert status.state == state
+    assert words in status.sentence
 
 
 def certificate(*conditions: Object, generation: int = 1, **status: Any) -> Object:
@@ -105,7 +105,7 @@ def certificate(*conditions: Object, generation: int = 1, **status: Any) -> Obje
     return made | {"spec": names}
 
 
-READY = certificates.Verdict("ready")
+READY = certificates.Status("ready")
 NOT_YET = condition("Ready", "False", "DoesNotExist", "Issuing certificate as Secret does not exist")
 PENDING = condition("Ready", "False", "Pending", "Waiting on certificate issuance from order abaci/o: pending")
 REQUEST = thing("CertificateRequest", "r", "abaci-tls", {"conditions": [PENDING]})
@@ -124,16 +124,16 @@ def judge(
     requests: list[Object] | None = None,
     orders: list[Object] | None = None,
     challenges: list[Object] | None = None,
-    of: certificates.Verdict = READY,
+    of: certificates.Status = READY,
     events: list[Object] | None = None,
-) -> certificates.Verdict:
-    return certificates.certificate_verdict(
+) -> certificates.Status:
+    return certificates.certificate_status(
         "abaci/abaci-tls", found, requests or [], orders or [], challenges or [], of, events or []
     )
 
 
 @pytest.mark.parametrize(
-    ("verdict", "state", "words"),
+    ("status", "state", "words"),
     [
         (judge(None), "waiting", ["There is no Certificate abaci/abaci-tls."]),
         (judge(certificate(condition("Ready", "True"))), "ready", []),
@@ -201,24 +201,24 @@ def judge(
             [],
         ),
         (
-            judge(certificate(NOT_YET), of=certificates.Verdict("waiting", "There is no ClusterIssuer nobody.")),
+            judge(certificate(NOT_YET), of=certificates.Status("waiting", "There is no ClusterIssuer nobody.")),
             "waiting",
             ["There is no ClusterIssuer nobody."],
         ),
         (
-            judge(certificate(NOT_YET), of=certificates.Verdict("failed", "ClusterIssuer x is not ready: refused.")),
+            judge(certificate(NOT_YET), of=certificates.Status("failed", "ClusterIssuer x is not ready: refused.")),
             "failed",
             ["ClusterIssuer x is not ready: refused."],
         ),
     ],
 )
 def test_a_certificate_names_every_reason_down_to_the_challenge(
-    verdict: certificates.Verdict, state: str, words: list[str]
+    status: certificates.Status, state: str, words: list[str]
 ) -> None:
-    assert verdict.state == state
+    assert status.state == state
     for word in words:
-        assert word in verdict.sentence
-    assert verdict.sentence.count(". ") == 0, "one sentence"
+        assert word in status.sentence
+    assert status.sentence.count(". ") == 0, "one sentence"
 
 
 def test_the_newest_request_counts_and_those_of_others_do_not() -> None:

@@ -207,7 +207,7 @@ def test_a_database_from_a_host_is_kept_as_restore_takes_it(tmp_path: Path, caps
     options = {"storage_dir": str(tmp_path / "storage"), "directory": str(here)}
     (made,) = ended(volumes_copy, options, capsys)["copies"]
     assert made["cluster_id"] == "LFSC0123456789ABCDEF" and made["position_proven"] is False, "there is no LTX file"
-    about = {**made, "database": "sqlite.db", "pod": made["volume"], "reason": "rescue"}
+    about = {**made, "database": "sqlite.db", "pod": made["volume"], "reason": "volume_export"}
     keep = {"path": made["path"], "directory": str(tmp_path / "backups"), "manifest": about}
     kept = ended(backup_keep, {**keep, "manifest": {**about, "sha256": "0" * 64}}, capsys)
     assert "is not what was copied on the host" in kept["msg"] and not list((tmp_path / "backups").iterdir())

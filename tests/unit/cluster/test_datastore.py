@@ -276,7 +276,7 @@ SEAL = {"sha256": "s", "revision": 5000}
 def test_when_a_copy_may_become_the_datastore(
     server: dict[str, Any], agents: list[dict[str, Any]], version: str, accepted: str, words: str
 ) -> None:
-    found = datastore.restore_mistakes(COPY, server, agents, version, accepted)
+    found = datastore.restore_errors(COPY, server, agents, version, accepted)
     assert (len(found) == 1 and words in found[0]) if words else found == []
 
 

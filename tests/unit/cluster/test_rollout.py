@@ -1,4 +1,4 @@
-"""Verdicts over a rollout: what is done, what only takes time, and what never ends well."""
+"""How far a rollout is: what is done, what only takes time, and what never ends well."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_done_is_what_the_spec_asks_for(given: Object, state: str) -> None:
 def test_a_workload_without_status_waits_for_its_controller() -> None:
     fresh = workload()
     del fresh["status"]
-    verdict = rollout.judge(fresh, [], [])
-    assert verdict.state == "waiting"
-    assert "has not looked" in verdict.sentence
+    status = rollout.judge(fresh, [], [])
+    assert status.state == "waiting"
+    assert "has not looked" in status.sentence
 
 
 PULL = container(state={"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}})
@@ -151,12 +151,12 @@ UNSCHEDULABLE = {
     ids=["pull", "pull event", "crash", "guard", "unschedulable", "rejected", "config", "admission"],
 )
 def test_a_cause_that_lasts_fails_with_its_sentence(pods: list[Object], events: list[Object], words: list[str]) -> None:
-    verdict = rollout.judge(workload(updateRevision="new"), pods, events)
-    assert verdict.state == "failed"
-    assert verdict.patience > 0
-    assert verdict.sentence.startswith("StatefulSet abaci/x ")
-    assert verdict.sentence.endswith(".") and not verdict.sentence.endswith("..")
-    assert [word for word in words if word not in verdict.sentence] == []
+    status = rollout.judge(workload(updateRevision="new"), pods, events)
+    assert status.state == "failed"
+    assert status.patience > 0
+    assert status.sentence.startswith("StatefulSet abaci/x ")
+    assert status.sentence.endswith(".") and not status.sentence.endswith("..")
+    assert [word for word in words if word not in status.sentence] == []
 
 
 def test_hazard_an_event_of_an_earlier_rollout_stays_for_an_hour_and_is_no_cause() -> None:
@@ -172,8 +172,8 @@ def test_hazard_an_event_of_an_earlier_rollout_stays_for_an_hour_and_is_no_cause
 
 def test_what_a_registry_says_twice_is_said_once() -> None:
     twice = warning("x-0", "Failed", "Failed to pull image: ghcr.io/a/b:1: not found. not found.")
-    verdict = rollout.judge(workload(updateRevision="new"), [pod(containerStatuses=[PULL])], [twice])
-    assert verdict.sentence.endswith("cannot be pulled: Failed to pull image: ghcr.io/a/b:1: not found.")
+    status = rollout.judge(workload(updateRevision="new"), [pod(containerStatuses=[PULL])], [twice])
+    assert status.sentence.endswith("cannot be pulled: Failed to pull image: ghcr.io/a/b:1: not found.")
 
 
 def test_a_first_crash_is_no_crash_loop() -> None:
@@ -216,8 +216,8 @@ CREATING = container(state={"waiting": {"reason": "ContainerCreating"}})
 )
 def test_what_is_last_known_ends_the_sentence_while_waiting(pods: list[Object], events: list[Object], end: str) -> None:
     ready = pod("x-1", conditions=[{"type": "Ready", "status": "True"}])
-    verdict = rollout.judge(workload(updateRevision="new", replicas=3, updatedReplicas=3), [ready, *pods], events)
-    assert verdict.sentence == f"StatefulSet abaci/x is not ready: 0 of 3 pods are ready; pod x-0: {end}"
+    status = rollout.judge(workload(updateRevision="new", replicas=3, updatedReplicas=3), [ready, *pods], events)
+    assert status.sentence == f"StatefulSet abaci/x is not ready: 0 of 3 pods are ready; pod x-0: {end}"
 
 
 def test_selector_is_what_a_list_query_takes() -> None:
@@ -230,8 +230,8 @@ def test_hazard_the_device_comes_seconds_after_its_plugin() -> None:
     has = {"metadata": {"name": "has"}, "status": {**ready, "allocatable": {"squat.ai/fuse": "110"}}}
     none = {"metadata": {"name": "none"}, "status": {**ready, "allocatable": {"squat.ai/fuse": "0"}}}
     assert rollout.judge_nodes([has, down], "squat.ai/fuse").state == "done"
-    verdict = rollout.judge_nodes([has, none, down], "squat.ai/fuse")
-    assert verdict.state == "waiting" and "node none does not offer squat.ai/fuse" in verdict.sentence
+    status = rollout.judge_nodes([has, none, down], "squat.ai/fuse")
+    assert status.state == "waiting" and "node none does not offer squat.ai/fuse" in status.sentence
 
 
 READY, DOWN = (
@@ -264,18 +264,18 @@ def test_a_daemon_set_does_not_wait_for_a_node_that_is_not_ready_and_says_so(
 ) -> None:
     given = workload("DaemonSet", **{"desiredNumberScheduled": 3, "currentNumberScheduled": 3, **status})
     pods = [on("node-1", "x-a"), on("node-1", "x-b"), on("node-3", "x-c", away)]
-    verdict = rollout.judge(given, pods, [], [READY, DOWN])
-    assert verdict.state == state
-    assert ("on node node-3, which is not Ready" in verdict.warning) == (state == "done")
+    status = rollout.judge(given, pods, [], [READY, DOWN])
+    assert status.state == state
+    assert ("on node node-3, which is not Ready" in status.warning) == (state == "done")
 
 
 def test_a_stateful_sets_pod_on_a_node_that_is_not_ready_is_named_and_not_waited_for_to_the_end() -> None:
     given = workload(**{**FULL, "readyReplicas": 2})
-    verdict = rollout.judge(given, [on("node-1", "x-0"), on("node-3", "x-2")], [], [READY, DOWN])
-    assert verdict.state == "waiting" and "0 of 2 pods are ready" in verdict.sentence, "x-1 is not there yet"
+    status = rollout.judge(given, [on("node-1", "x-0"), on("node-3", "x-2")], [], [READY, DOWN])
+    assert status.state == "waiting" and "0 of 2 pods are ready" in status.sentence, "x-1 is not there yet"
     pods = [on("node-1", f"x-{ordinal}", **UP) for ordinal in (0, 1)]
-    verdict = rollout.judge(given, [*pods, on("node-3", "x-2")], [], [READY, DOWN])
-    assert verdict.state == "done" and verdict.warning == "Pod x-2 was not waited for: its node node-3 is not Ready."
+    status = rollout.judge(given, [*pods, on("node-3", "x-2")], [], [READY, DOWN])
+    assert status.state == "done" and status.warning == "Pod x-2 was not waited for: its node node-3 is not Ready."
     assert rollout.judge(workload(**FULL), [], [], [READY, DOWN]).state == "done"
 
 
@@ -307,7 +307,7 @@ def test_pods_that_are_held_back_are_not_waited_for(
 ) -> None:
     ready = sum(pod["status"] == UP for pod in pods)
     given = workload(replicas=3, updatedReplicas=3, readyReplicas=ready, updateRevision="new")
-    verdict = rollout.judge(given, pods, [], [], without)
-    assert verdict.state == state and words in verdict.sentence + verdict.warning, verdict
+    status = rollout.judge(given, pods, [], [], without)
+    assert status.state == state and words in status.sentence + status.warning, status
     changed = workload(generation=3, replicas=3, updatedReplicas=3, readyReplicas=ready, updateRevision="new")
     assert rollout.judge(changed, pods, [], [], without).state != "done"

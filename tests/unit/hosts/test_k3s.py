@@ -94,7 +94,7 @@ def test_a_mirror_has_the_layout_of_the_releases_and_a_folder_has_none(source: s
     ],
 )
 def test_upgrades(installed: str, wanted: str, allowed: bool, words: str) -> None:
-    found = k3s.upgrade_mistake(installed, wanted, allowed)
+    found = k3s.upgrade_error(installed, wanted, allowed)
     assert (words in found) if words else found == ""
 
 
@@ -125,13 +125,13 @@ def test_merging_leaves_its_input_alone() -> None:
 
 @pytest.mark.parametrize("key", ["server", "token", "token-file", "cluster-init", "data-dir", "token-file+"])
 def test_keys_that_the_role_owns_are_refused_with_the_variable_to_use(key: str) -> None:
-    found = k3s.config_mistakes({"k3s_config": {}, "k3s_server_config": {key: "x"}})
+    found = k3s.config_errors({"k3s_config": {}, "k3s_server_config": {key: "x"}})
     assert len(found) == 1
     assert found[0].startswith(f"k3s_server_config sets {key}, which the role writes itself; use ")
 
 
 def test_a_key_with_underscores_is_refused_with_the_right_spelling() -> None:
-    assert k3s.config_mistakes({"k3s_config": {"kubelet_arg": []}}) == [
+    assert k3s.config_errors({"k3s_config": {"kubelet_arg": []}}) == [
         "k3s_config sets kubelet_arg; k3s writes its keys with hyphens, so use kubelet-arg."
     ]
 
@@ -165,7 +165,7 @@ def node(name: str, desired: dict[str, Any] | None = None, **probe: Any) -> dict
 
 
 def judge(*reports: dict[str, Any], servers: list[str] | None = None, agents: list[str] | None = None) -> list[str]:
-    found: list[str] = k3s.cluster_mistakes(
+    found: list[str] = k3s.cluster_errors(
         reports, ["server-0"] if servers is None else servers, ["agent-1"] if agents is None else agents
     )
     return found

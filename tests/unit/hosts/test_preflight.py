@@ -1,4 +1,4 @@
-"""What a host must be before it becomes a node: each rule, all mistakes together, and the fstab edit."""
+"""What a host must be before it becomes a node: each rule, all errors together, and the fstab edit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import preflight
 
 
 def report(name: str = "node-1", **changes: Any) -> dict[str, Any]:
-    """A host without a mistake; ``changes`` are ``probe__key``, ``desired__key`` or a key of the report."""
+    """A host without an error; ``changes`` are ``probe__key``, ``desired__key`` or a key of the report."""
     number = name.rsplit("-", 1)[-1]
     made: dict[str, Any] = {
         "name": name,
@@ -60,8 +60,8 @@ def listener(port: int, process: str = "nginx", unit: str = "/system.slice/nginx
     return {"port": port, "process": process, "unit": unit}
 
 
-def test_hosts_without_a_mistake_pass() -> None:
-    assert preflight.host_mistakes([report("node-1", server=True), report("node-2")]) == []
+def test_hosts_without_an_error_pass() -> None:
+    assert preflight.host_errors([report("node-1", server=True), report("node-2")]) == []
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_hosts_without_a_mistake_pass() -> None:
         ),
     ],
 )
-def test_each_mistake_is_one_sentence_with_the_host_and_the_way_out(changes: dict[str, Any], words: list[str]) -> None:
-    found = preflight.host_mistakes([report(**changes)])
+def test_each_error_is_one_sentence_with_the_host_and_the_way_out(changes: dict[str, Any], words: list[str]) -> None:
+    found = preflight.host_errors([report(**changes)])
     assert len(found) == 1
     assert found[0].startswith("node-1: ")
     assert found[0].endswith(".")
@@ -120,17 +120,17 @@ def test_each_mistake_is_one_sentence_with_the_host_and_the_way_out(changes: dic
         {"probe__listeners": [listener(443, "traefik", "/kubepods/burstable/pod1/abc")]},
     ],
 )
-def test_what_is_no_mistake(changes: dict[str, Any]) -> None:
-    assert preflight.host_mistakes([report(**changes)]) == []
+def test_what_is_no_error(changes: dict[str, Any]) -> None:
+    assert preflight.host_errors([report(**changes)]) == []
 
 
 def test_the_port_of_the_api_matters_on_a_server() -> None:
-    found = preflight.host_mistakes([report(server=True, probe__listeners=[listener(6443, "kube", "/x/kube.service")])])
+    found = preflight.host_errors([report(server=True, probe__listeners=[listener(6443, "kube", "/x/kube.service")])])
     assert len(found) == 1 and "port 6443 is taken by kube (kube.service)" in found[0]
 
 
-def test_all_mistakes_of_all_hosts_come_together() -> None:
-    found = preflight.host_mistakes(
+def test_all_errors_of_all_hosts_come_together() -> None:
+    found = preflight.host_errors(
         [
             report("node-1", probe__memory_mb=1, probe__default_route=False),
             report("node-2", unreachable="timed out"),
@@ -140,19 +140,19 @@ def test_all_mistakes_of_all_hosts_come_together() -> None:
     assert [text.split(":")[0] for text in found] == ["node-1", "node-1", "node-2", "node-3", "node-3"]
 
 
-def test_the_same_mistake_of_several_hosts_is_one_sentence() -> None:
-    found = preflight.host_mistakes([report(f"node-{n}", probe__default_route=False) for n in (1, 2)])
+def test_the_same_error_of_several_hosts_is_one_sentence() -> None:
+    found = preflight.host_errors([report(f"node-{n}", probe__default_route=False) for n in (1, 2)])
     assert len(found) == 1 and found[0].startswith("node-1, node-2: the host has no default route")
 
 
 def test_two_hosts_of_one_name_are_refused_whatever_the_case() -> None:
-    found = preflight.host_mistakes([report("node-1", hostname="web"), report("node-2", hostname="WEB")])
+    found = preflight.host_errors([report("node-1", hostname="web"), report("node-2", hostname="WEB")])
     assert len(found) == 1
     assert "node-1 and node-2" in found[0] and "host name web" in found[0] and "host_hostname" in found[0]
 
 
 def test_one_machine_listed_twice_is_named_by_its_address_only() -> None:
-    found = preflight.host_mistakes([report("node-1"), report("node-2", address="192.0.2.1", hostname="node-1")])
+    found = preflight.host_errors([report("node-1"), report("node-2", address="192.0.2.1", hostname="node-1")])
     assert len(found) == 1 and "same address 192.0.2.1" in found[0]
 
 
@@ -168,7 +168,7 @@ def test_one_machine_listed_twice_is_named_by_its_address_only() -> None:
 )
 def test_only_a_gap_between_two_clocks_counts(clocks: list[list[float]], words: str | None) -> None:
     reports = [report(f"node-{index}", probe__clock=clock) for index, clock in enumerate(clocks)]
-    found = preflight.clock_mistakes(reports)
+    found = preflight.clock_errors(reports)
     if words is None:
         assert found == []
     else:
@@ -181,7 +181,7 @@ def test_clocks_that_chrony_will_set_are_not_compared() -> None:
         report("node-2"),
         report("node-3"),
     ]
-    assert preflight.host_mistakes(reports) == []
+    assert preflight.host_errors(reports) == []
 
 
 FSTAB = """\

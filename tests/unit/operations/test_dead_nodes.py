@@ -8,7 +8,7 @@ import cases
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import litefs
-from ansible_collections.abaci.infra.plugins.module_utils.operations import reset, restore, scale
+from ansible_collections.abaci.infra.plugins.module_utils.operations import replica_reset, restore, scale
 from cases import NOW, A, B, destructive, export, file, gone, site
 
 SEED = site({1: make.node(B, txid=9, never_synced=True), 2: make.node(B, txid=9, never_synced=True)})
@@ -62,12 +62,17 @@ def test_a_rollout_that_waits_for_a_dead_node_only_holds_no_scale_up() -> None:
 
 def test_hazard_a_replica_of_a_node_that_nobody_said_is_off_is_not_replaced() -> None:
     fresh = [export()]
-    plan = reset.decide(without_node(2), [2], fresh, now=NOW)
+    plan = replica_reset.decide(without_node(2), [2], fresh, now=NOW)
     assert plan["steps"] == [] and plan["cause"] == "replica-away"
     assert "on node node-2, which is away" in plan["refusal"] and "replica_reset_node_off=node-2" in plan["refusal"]
-    assert reset.decide(without_node(2), [2], fresh, now=NOW, node_off="node-9")["refusal"], "another node was named"
-    assert "leave the variable out" in reset.decide(without_node(2), [2], fresh, now=NOW, node_off="node-1")["refusal"]
-    off = reset.decide(without_node(2), [2], fresh, now=NOW, node_off="node-2")
+    assert replica_reset.decide(without_node(2), [2], fresh, now=NOW, node_off="node-9")["refusal"], (
+        "another node was named"
+    )
+    assert (
+        "leave the variable out"
+        in replica_reset.decide(without_node(2), [2], fresh, now=NOW, node_off="node-1")["refusal"]
+    )
+    off = replica_reset.decide(without_node(2), [2], fresh, now=NOW, node_off="node-2")
     assert [(step["do"], step.get("force")) for step in off["steps"]] == [
         ("delete_claim", None),
         ("delete_pod", True),
@@ -76,23 +81,23 @@ def test_hazard_a_replica_of_a_node_that_nobody_said_is_off_is_not_replaced() ->
     ]
     # The pod was deleted by force before: it may still run, too.
     forced = without_node(2, pods=[make.pod(0), make.pod(1), cases.homeless(2)])
-    assert "replica_reset_node_off=node-2" in reset.decide(forced, [2], fresh, now=NOW)["refusal"]
+    assert "replica_reset_node_off=node-2" in replica_reset.decide(forced, [2], fresh, now=NOW)["refusal"]
 
 
 def test_a_node_that_was_taken_out_of_the_cluster_is_off() -> None:
-    plan = reset.decide(without_node(2, known=False), [2], [export()], now=NOW)
+    plan = replica_reset.decide(without_node(2, known=False), [2], [export()], now=NOW)
     assert destructive(plan) == [("delete_claim", 2), ("delete_pod", 2)] and not plan["steps"][1]["force"]
 
 
 def test_a_pod_whose_node_answers_is_never_deleted_by_force() -> None:
-    seed = reset.decide(SEED, [1], [export(), export(B, txid=9)], now=NOW)
+    seed = replica_reset.decide(SEED, [1], [export(), export(B, txid=9)], now=NOW)
     assert [step["force"] for step in seed["steps"] if step["do"] == "delete_pod"] == [False]
 
 
 def test_a_foreign_copy_that_cannot_be_exported_is_given_up_by_its_volumes_name() -> None:
-    plan = reset.decide(SEED, [1], [export()], now=NOW)
+    plan = replica_reset.decide(SEED, [1], [export()], now=NOW)
     assert plan["export"] == ["abaci-app-1"] and """{"replica_reset_without": ["pvc-1"]}""" in plan["notes"][-1]
-    assert reset.decide(SEED, [1], [export()], now=NOW, without=["pvc-1"])["export"] == []
+    assert replica_reset.decide(SEED, [1], [export()], now=NOW, without=["pvc-1"])["export"] == []
 
 
 def test_hazard_an_export_whose_position_is_not_proven_does_not_end_a_hold() -> None:
@@ -102,7 +107,7 @@ def test_hazard_an_export_whose_position_is_not_proven_does_not_end_a_hold() -> 
 
     def decide(*without: str, **manifest: Any) -> dict[str, Any]:
         made = export(volume_of=0, path="/b/one.sqlite", **manifest)
-        plan: dict[str, Any] = reset.decide(state, [0], [export(), made], now=NOW, without=without)
+        plan: dict[str, Any] = replica_reset.decide(state, [0], [export(), made], now=NOW, without=without)
         return plan
 
     assert "/b/one.sqlite of volume pvc-0 is sound, but nothing proves" in decide(position_proven=False)["refusal"]
@@ -115,10 +120,10 @@ def test_hazard_an_old_primary_on_a_dead_node_is_given_up_by_name_only() -> None
     record = make.record("recorded", A, ordinal=1)
     nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2")]
     state = site({0: gone(), 1: make.node(primary=True)}, record=record, held="0", nodes=nodes, rendered_ordinal=1)
-    plan = reset.decide(state, [0], [export()], now=NOW, node_off="node-0")
+    plan = replica_reset.decide(state, [0], [export()], now=NOW, node_off="node-0")
     assert "what only it has is on volume pvc-0, whose node node-0 is away" in plan["refusal"]
-    plan = reset.decide(state, [0], [export()], now=NOW, node_off="node-0", without=["pvc-0"])
-    assert plan["refusal"] is None and plan["rescue"] == []
+    plan = replica_reset.decide(state, [0], [export()], now=NOW, node_off="node-0", without=["pvc-0"])
+    assert plan["refusal"] is None and plan["volume_export"] == []
 
 
 def test_site_yml_waits_for_the_replicas_whose_node_answers() -> None:

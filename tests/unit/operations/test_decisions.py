@@ -8,7 +8,7 @@ from typing import Any
 import cases
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import promote, reset, restore, scale
+from ansible_collections.abaci.infra.plugins.module_utils.operations import promote, replica_reset, restore, scale
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, guarded, site
 
@@ -185,17 +185,21 @@ def check(plan: Mapping[str, Any], refusal: str | None, steps: list[str]) -> Non
 
 @pytest.mark.parametrize(("name", "state", "targets", "refusal", "steps"), RESET, ids=[case[0] for case in RESET])
 def test_replica_reset(name: str, state: dict[str, Any], targets: Any, refusal: str | None, steps: list[str]) -> None:
-    plan = reset.decide(state, targets, [export(txid=9), export(B, txid=9)], now=NOW)
+    plan = replica_reset.decide(state, targets, [export(txid=9), export(B, txid=9)], now=NOW)
     check(plan, refusal, steps)
 
 
 def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
     """Of the primary's cluster, and of each copy of another cluster that is about to be put aside."""
-    assert reset.decide(SEED, "mismatched", [], now=NOW)["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
-    assert reset.decide(SEED, "mismatched", [export()], now=NOW)["export"] == ["abaci-app-1", "abaci-app-2"]
+    assert replica_reset.decide(SEED, "mismatched", [], now=NOW)["export"] == [
+        "abaci-app-0",
+        "abaci-app-1",
+        "abaci-app-2",
+    ]
+    assert replica_reset.decide(SEED, "mismatched", [export()], now=NOW)["export"] == ["abaci-app-1", "abaci-app-2"]
     fresh = [export(), export(B, txid=9)]
-    assert reset.decide(SEED, "mismatched", fresh, now=NOW)["export"] == []
-    assert reset.decide(site(), "mismatched", [], now=NOW)["export"] == [], "nothing to do needs no export"
+    assert replica_reset.decide(SEED, "mismatched", fresh, now=NOW)["export"] == []
+    assert replica_reset.decide(site(), "mismatched", [], now=NOW)["export"] == [], "nothing to do needs no export"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +228,7 @@ def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
     ],
 )
 def test_hazard_what_is_no_fresh_export_does_not_count_as_one(stale: dict[str, Any]) -> None:
-    plan = reset.decide(site({1: make.node(B), 2: make.node()}), [1], [stale, export(B)], now=NOW)
+    plan = replica_reset.decide(site({1: make.node(B), 2: make.node()}), [1], [stale, export(B)], now=NOW)
     assert plan["export"], stale
 
 
@@ -232,12 +236,12 @@ def test_hazard_what_is_no_fresh_export_does_not_count_as_one(stale: dict[str, A
 def test_hazard_while_clients_write_an_export_never_has_the_last_transaction(txid: int) -> None:
     """Asked for again at each step, it would fill the disk and never come to the reset."""
     made = [export(txid=txid), export(B, txid=9)]
-    assert reset.decide(SEED, "mismatched", made, now=NOW)["export"] == []
+    assert replica_reset.decide(SEED, "mismatched", made, now=NOW)["export"] == []
     assert scale.decide(site(), 2, True, made, {}, NOW)["export"] == []
 
 
 def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again() -> None:
-    begun = reset.remember(SEED, [1, 2])
+    begun = replica_reset.remember(SEED, [1, 2])
     assert begun == {"claims": {"1": "claim-1", "2": "claim-2"}}
     claims = [make.claim(0), make.claim(1, uid="new"), make.claim(2)]
     arriving = site(
@@ -245,7 +249,7 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again(
         claims=claims,
         volumes=[make.volume(0), make.volume(1, claim_uid="new"), make.volume(2)],
     )
-    plan = reset.decide(arriving, [1, 2], [export(), export(B)], begun, NOW)
+    plan = replica_reset.decide(arriving, [1, 2], [export(), export(B)], begun, NOW)
     assert [(step["do"], step.get("ordinal")) for step in plan["steps"]] == [
         ("wait_pod", 1),
         ("delete_claim", 2),
@@ -264,11 +268,11 @@ def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_mo
     saved = [export(), export(verified=True, volume_of=0, position_proven=True)]
 
     def kinds(state: dict[str, Any], memo: dict[str, Any]) -> list[str]:
-        plan = reset.decide(state, [0], saved, memo, NOW)
-        assert plan["refusal"] is None and plan["rescue"] == []
+        plan = replica_reset.decide(state, [0], saved, memo, NOW)
+        assert plan["refusal"] is None and plan["volume_export"] == []
         return [step["do"] for step in plan["steps"]]
 
-    memo = reset.remember(state, [0])
+    memo = replica_reset.remember(state, [0])
     act = ["delete_pod", "wait_claim", "release", "wait_pod", "wait_replicated"]
     assert kinds(state, memo) == ["delete_claim", *act]
     going = [make.claim(0, deletionTimestamp="x"), make.claim(1), make.claim(2)]
@@ -293,11 +297,11 @@ AHEAD = (
 def test_a_replica_that_its_guard_holds_for_what_only_it_has_is_exported_before_it_is_re_seeded() -> None:
     pods = [make.pod(0), make.pod(1), make.held(2, AHEAD)]
     state = site({2: gone()}, pods=pods)
-    plan = reset.decide(state, [2], [export()], reset.remember(state, [2]), NOW)
-    assert plan["refusal"] is None and plan["rescue"] == [2]
+    plan = replica_reset.decide(state, [2], [export()], replica_reset.remember(state, [2]), NOW)
+    assert plan["refusal"] is None and plan["volume_export"] == [2]
     saved = [export(), export(verified=True, volume_of=2, position_proven=True)]
-    plan = reset.decide(state, [2], saved, reset.remember(state, [2]), NOW)
-    assert plan["rescue"] == []
+    plan = replica_reset.decide(state, [2], saved, replica_reset.remember(state, [2]), NOW)
+    assert plan["volume_export"] == []
     assert [one["do"] for one in plan["steps"]][:2] == ["delete_claim", "delete_pod"]
 
 
@@ -307,7 +311,7 @@ def test_a_guard_that_tries_again_by_itself_is_waited_for_and_nothing_is_advised
         "is the primary, and litefs.yml names '1 1 ' (candidate and hostname): let playbooks/promote.yml finish, or "
         "run site.yml; it tries again by itself. Nothing was changed. What to do: docs/runbooks/primary-refused.md"
     )
-    plan = reset.decide(guarded(said), [1], [], {}, NOW)
+    plan = replica_reset.decide(guarded(said), [1], [], {}, NOW)
     assert "let playbooks/promote.yml finish, or run site.yml; it tries again by itself." in plan["refusal"]
     assert "kept volume" not in plan["refusal"]
 
@@ -1059,7 +1063,7 @@ def test_hazard_replica_reset_never_takes_the_primarys_or_the_best_copy(name: st
     state = HOSTILE[name]
     recorded = (state["record"] or {}).get("cluster_id")
     every_export = [export(A, txid=2000), export(B, txid=2000)]
-    plan = reset.decide(state, targets, every_export, now=NOW)
+    plan = replica_reset.decide(state, targets, every_export, now=NOW)
     leaders = [pod["ordinal"] for pod in make.litefs.primaries(state)]
     best = _best(state, recorded)
     primary_volume = next(

@@ -9,7 +9,14 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, reset, restore, runner, scale
+from ansible_collections.abaci.infra.plugins.module_utils.operations import (
+    act,
+    lock,
+    replica_reset,
+    restore,
+    runner,
+    scale,
+)
 from cases import B, export, file, gone, site
 
 PARAMETERS = {"targets": [1, 2], "without": []}
@@ -35,7 +42,7 @@ class Site(act.Site):  # type: ignore[misc]
         self.lease, _note, _refusal = lock.take(
             lock.render("abaci", "abaci-app"), ME, "replica_reset", 900, self.server_time(), alive=True
         )
-        begun = reset.remember(site({1: make.node(B), 2: make.node(B)}), [1, 2])
+        begun = replica_reset.remember(site({1: make.node(B), 2: make.node(B)}), [1, 2])
         for document in self.documents:
             document["record"]["raw"] = {"progress": json.dumps({"replica_reset": begun})}
 

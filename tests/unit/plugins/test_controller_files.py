@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.abaci.infra.plugins.modules import backup_file, volume_rescue
+from ansible_collections.abaci.infra.plugins.modules import backup_file, volume_export
 
 
 def ended(module: Any, options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -33,9 +33,9 @@ def test_a_directory_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").touch()
     document: dict[str, Any] = {"volumes": [], "pods": [], "claims": []}
-    monkeypatch.setattr(volume_rescue.act, "connect", lambda _options: SimpleNamespace(look=lambda: document))
-    monkeypatch.setattr(volume_rescue.rescue, "look", lambda *_arguments: ({}, []))
-    monkeypatch.setattr(volume_rescue.sit, "volume_of", lambda *_arguments: {"name": "pvc-0"})
+    monkeypatch.setattr(volume_export.act, "connect", lambda _options: SimpleNamespace(look=lambda: document))
+    monkeypatch.setattr(volume_export.volume_export, "look", lambda *_arguments: ({}, []))
+    monkeypatch.setattr(volume_export.sit, "volume_of", lambda *_arguments: {"name": "pvc-0"})
     options = {"kubeconfig": "none", "ordinals": [0], "directory": str(tmp_path / "file" / "backups")}
-    said = ended(volume_rescue, options, capsys)["msg"]
+    said = ended(volume_export, options, capsys)["msg"]
     assert said.startswith(f"Not everything could be saved in {tmp_path}/file/backups on the controller: ")

@@ -70,14 +70,14 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     ],
 )
 def test_the_status_is_read(item: dict[str, Any], pulled: bool, hopeless: bool, words: str | None) -> None:
-    verdict = image_pull.verdict(item)
-    assert (verdict.pulled, verdict.hopeless) == (pulled, hopeless)
-    assert verdict.reason is None if words is None else words in (verdict.reason or "")
+    found = image_pull.judge(item)
+    assert (found.pulled, found.hopeless) == (pulled, hopeless)
+    assert found.reason is None if words is None else words in (found.reason or "")
 
 
 def test_the_digest_is_that_of_the_image() -> None:
-    verdict = image_pull.verdict(status({"running": {}}, "ghcr.io/a/b@sha256:" + "1" * 64))
-    assert verdict.digest == "sha256:" + "1" * 64
+    found = image_pull.judge(status({"running": {}}, "ghcr.io/a/b@sha256:" + "1" * 64))
+    assert found.digest == "sha256:" + "1" * 64
 
 
 def test_the_registrys_words_come_without_the_kubelets_wrapping() -> None:

@@ -195,12 +195,12 @@ TARGET = {"pod": "abaci-app-0", "cluster_id": A, "txid": f"{5:016x}", "checksum"
     ],
 )
 def test_replicated_names_the_pod_that_is_not_there(state: dict[str, Any], words: str | None) -> None:
-    verdict = litefs.replicated(state, TARGET, DATABASE)
+    answer = litefs.replicated(state, TARGET, DATABASE)
     if words is None:
-        assert verdict == {"done": True, "problems": []}
+        assert answer == {"done": True, "problems": []}
     else:
-        assert not verdict["done"]
-        assert re.search(words, verdict["problems"][0])
+        assert not answer["done"]
+        assert re.search(words, answer["problems"][0])
 
 
 def test_what_the_record_holds_back_need_not_be_replicated() -> None:
@@ -212,9 +212,9 @@ def test_what_the_record_holds_back_need_not_be_replicated() -> None:
 
 
 def test_nothing_is_replicated_where_no_replica_is_wanted() -> None:
-    verdict = litefs.replicated(living(statefulset=statefulset(replicas=0)), TARGET, DATABASE)
-    assert not verdict["done"]
-    assert "wants no pod" in verdict["problems"][0]
+    answer = litefs.replicated(living(statefulset=statefulset(replicas=0)), TARGET, DATABASE)
+    assert not answer["done"]
+    assert "wants no pod" in answer["problems"][0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: operator
+name: run_id
 short_description: Who runs this playbook, as the lock of the operations names it
 description:
   - Returns C(<user>@<host>+<machine>/<process>), the same for the whole run.
@@ -15,7 +15,7 @@ author: The abaci.infra authors
 EXAMPLES = r"""
 - name: Show it
   ansible.builtin.debug:
-    msg: "{{ lookup('abaci.infra.operator') }}"
+    msg: "{{ lookup('abaci.infra.run_id') }}"
 """
 
 RETURN = r"""

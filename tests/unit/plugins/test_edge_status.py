@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import edge_verdict
+from ansible_collections.abaci.infra.plugins.module_utils import edge_status
 
 EXPECTED: dict[str, Any] = {
     "domains": ["abaci.localhost"],
@@ -34,7 +34,7 @@ def good() -> list[dict[str, Any]]:
         answer(301, ["Location", TARGET], length=0),
         answer(308, ["Location", TARGET]),
         answer(200, HSTS),
-        *(answer(404, COOKIE) for _ in edge_verdict.WRITES),
+        *(answer(404, COOKIE) for _ in edge_status.WRITES),
     ]
 
 
@@ -45,7 +45,7 @@ def changed(index: int, made: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_requests_go_to_the_edge_under_the_sites_name() -> None:
-    asked = edge_verdict.requests(EXPECTED)
+    asked = edge_status.requests(EXPECTED)
     assert [(item["method"], item["url"]) for item in asked[:4]] == [
         ("GET", "http://abaci.localhost/api/health?from=abaci.infra"),
         ("HEAD", "http://abaci.localhost/api/health?from=abaci.infra"),
@@ -59,7 +59,7 @@ def test_requests_go_to_the_edge_under_the_sites_name() -> None:
 
 
 def test_the_port_443_and_an_address_of_ipv6() -> None:
-    asked = edge_verdict.requests(
+    asked = edge_status.requests(
         {**EXPECTED, "https_port": 443, "edge_https_port": 443, "address": "::1", "ca_file": ""}
     )
     assert asked[3]["url"] == "https://abaci.localhost/api/health"
@@ -69,19 +69,19 @@ def test_the_port_443_and_an_address_of_ipv6() -> None:
 
 def test_each_domain_is_asked() -> None:
     expected = {**EXPECTED, "domains": ["abaci.localhost", "www.abaci.localhost"]}
-    assert len(edge_verdict.requests(expected)) == 12
+    assert len(edge_status.requests(expected)) == 12
     second = TARGET.replace("abaci.localhost", "www.abaci.localhost")
     answers = good()
     moved = answer(301, ["location", second])
     answers[4:4] = [moved, moved, answer(308, ["location", second]), answer(200, HSTS)]
-    assert edge_verdict.problems(answers, expected) == []
+    assert edge_status.problems(answers, expected) == []
     answers[4] = answer(404)
-    (problem,) = edge_verdict.problems(answers, expected)
+    (problem,) = edge_status.problems(answers, expected)
     assert "http://www.abaci.localhost/" in problem and "404" in problem
 
 
 def test_a_site_as_expected_has_no_problem() -> None:
-    assert edge_verdict.problems(good(), EXPECTED) == []
+    assert edge_status.problems(good(), EXPECTED) == []
 
 
 @pytest.mark.parametrize(
@@ -109,42 +109,42 @@ def test_a_site_as_expected_has_no_problem() -> None:
     ],
 )
 def test_a_problem_is_a_sentence(answers: list[dict[str, Any]] | None, words: str) -> None:
-    (problem,) = edge_verdict.problems(answers, EXPECTED)
+    (problem,) = edge_status.problems(answers, EXPECTED)
     assert words in problem
 
 
 def test_an_empty_204_is_an_answer() -> None:
     """An application may answer a CORS preflight so; what LiteFS sends for a dropped write is a 200."""
-    assert edge_verdict.problems(changed(7, answer(204, COOKIE, length=0)), EXPECTED) == []
+    assert edge_status.problems(changed(7, answer(204, COOKIE, length=0)), EXPECTED) == []
 
 
 def test_without_hsts_a_header_is_the_problem() -> None:
     expected = {**EXPECTED, "hsts_seconds": 0}
-    (problem,) = edge_verdict.problems(good(), expected)
+    (problem,) = edge_status.problems(good(), expected)
     assert "which browsers keep for years" in problem
-    assert edge_verdict.problems(changed(3, answer(200)), expected) == []
+    assert edge_status.problems(changed(3, answer(200)), expected) == []
 
 
 def test_the_write_that_the_inventory_describes() -> None:
     probe = {"method": "POST", "path": "/api/records", "body": "{}", "headers": {"X-Count": 1}, "status": 201}
-    request = edge_verdict.write(EXPECTED, probe)
+    request = edge_status.write(EXPECTED, probe)
     assert (request["method"], request["url"]) == ("POST", "https://abaci.localhost:8443/api/records")
     assert (request["body"], request["headers"]) == ("{}", {"X-Count": "1"})
-    assert "body" not in edge_verdict.write(EXPECTED, {"method": "PUT", "path": "/x", "status": 200})
+    assert "body" not in edge_status.write(EXPECTED, {"method": "PUT", "path": "/x", "status": 200})
 
 
 UPSTREAM = {**EXPECTED, "upstream": True, "verify": False, "hsts_seconds": 0}
 
 
 def test_where_tls_ends_upstream_everything_is_asked_over_http_and_nothing_redirects() -> None:
-    asked = edge_verdict.requests(UPSTREAM)
-    assert [item["method"] for item in asked] == ["GET", *edge_verdict.WRITES]
+    asked = edge_status.requests(UPSTREAM)
+    assert [item["method"] for item in asked] == ["GET", *edge_status.WRITES]
     assert {item["url"].split("/")[0] for item in asked} == {"http:"}
     assert {item["connect"] for item in asked} == {"127.0.0.1:8080"}
-    assert edge_verdict.write(UPSTREAM, {"method": "POST", "path": "/x"})["url"] == "http://abaci.localhost/x"
-    writes = [answer(404, COOKIE) for _ in edge_verdict.WRITES]
-    assert edge_verdict.problems([answer(200), *writes], UPSTREAM) == []
-    (redirected,) = edge_verdict.problems([answer(301, ["Location", TARGET]), *writes], UPSTREAM)
+    assert edge_status.write(UPSTREAM, {"method": "POST", "path": "/x"})["url"] == "http://abaci.localhost/x"
+    writes = [answer(404, COOKIE) for _ in edge_status.WRITES]
+    assert edge_status.problems([answer(200), *writes], UPSTREAM) == []
+    (redirected,) = edge_status.problems([answer(301, ["Location", TARGET]), *writes], UPSTREAM)
     assert "was answered 301, not 200" in redirected
-    (hsts,) = edge_verdict.problems([answer(200, HSTS), *writes], UPSTREAM)
+    (hsts,) = edge_status.problems([answer(200, HSTS), *writes], UPSTREAM)
     assert "Strict-Transport-Security" in hsts

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: volume_rescue
+module: volume_export
 short_description: See which cluster a volume holds, or save its database, without LiteFS
 description:
   - Runs a small pod on the volume's node that serves the volume's files read-only, reads through the Kubernetes API's
@@ -40,7 +40,7 @@ options:
   reason:
     description: Why; it stands in the manifest.
     type: str
-    default: rescue
+    default: volume_export
   encrypt_command:
     description: As for M(abaci.infra.litefs_backup).
     type: list
@@ -68,7 +68,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Look into two volumes
-  abaci.infra.volume_rescue:
+  abaci.infra.volume_export:
     kubeconfig: ~/.kube/k3s-config
     volumes: [pvc-1, pvc-2]
 """
@@ -97,7 +97,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, holding, rescue
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, holding, volume_export
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 
 
@@ -110,7 +110,7 @@ def main() -> None:
             "volumes": {"type": "list", "elements": "str", "default": []},
             "ordinals": {"type": "list", "elements": "int", "default": []},
             "directory": {"type": "path"},
-            "reason": {"type": "str", "default": "rescue"},
+            "reason": {"type": "str", "default": "volume_export"},
             "encrypt_command": arguments.COMMAND,
             "decrypt_command": arguments.COMMAND,
             "holder": {"type": "str", "default": ""},
@@ -131,7 +131,7 @@ def main() -> None:
             known = {volume["name"]: volume for volume in document["volumes"]}
             wanted = [known[name] for name in options["volumes"] if name in known]
             pull_secrets = options["pull_secrets"]
-            volumes = rescue.look(site, wanted, options["image"], min(options["timeout"], 120), pull_secrets)
+            volumes = volume_export.look(site, wanted, options["image"], min(options["timeout"], 120), pull_secrets)
             manifests = []
             for ordinal in options["ordinals"]:
                 pod = sit.pod_of(document, ordinal)
@@ -143,7 +143,7 @@ def main() -> None:
                 directory = Path(options["directory"])
                 export.make_room(directory)
                 manifests.append(
-                    rescue.save(
+                    volume_export.save(
                         site,
                         volume,
                         options["image"],
@@ -155,13 +155,13 @@ def main() -> None:
                         pull_secrets=pull_secrets,
                     )
                 )
-    except rescue.CannotLook as exc:
+    except volume_export.CannotLook as exc:
         module.fail_json(msg=f"Nothing was saved: {exc}.")
     except (export.Failed, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
         module.fail_json(msg=f"Not everything could be saved in {options['directory']} on the controller: {exc}.")
-    said = rescue.said(volumes)
+    said = volume_export.said(volumes)
     module.exit_json(changed=bool(manifests), volumes=volumes, said=said, manifests=manifests)
 
 

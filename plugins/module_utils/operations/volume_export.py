@@ -63,7 +63,7 @@ def _uses(pod: Mapping[str, Any], claim: str) -> bool:
     """Whether a pod that has not ended mounts a claim, other than to look into it."""
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return False
-    if (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "rescue":
+    if (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "volume-export":
         return False
     mounts = pod["spec"].get("volumes") or []
     return any((one.get("persistentVolumeClaim") or {}).get("claimName") == claim for one in mounts)
@@ -83,7 +83,7 @@ def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Se
         "metadata": {
             "name": name_of(site, volume),
             "namespace": site.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "abaci.infra", "app.kubernetes.io/component": "rescue"},
+            "labels": {"app.kubernetes.io/managed-by": "abaci.infra", "app.kubernetes.io/component": "volume-export"},
         },
         "spec": {
             **where,
@@ -118,7 +118,7 @@ def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Se
 
 def name_of(site: Site, volume: Mapping[str, Any]) -> str:
     """The pod's name."""
-    return f"rescue-{re.sub(r'[^a-z0-9-]', '-', str(volume['name']).lower())}"[:63].rstrip("-")
+    return f"export-{re.sub(r'[^a-z0-9-]', '-', str(volume['name']).lower())}"[:63].rstrip("-")
 
 
 @contextlib.contextmanager

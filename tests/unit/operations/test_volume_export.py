@@ -11,7 +11,7 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, rescue, sqlitefile
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, sqlitefile, volume_export
 from fake_api import FakeApi, LiteFS, Request
 
 Object = dict[str, Any]
@@ -80,7 +80,7 @@ RUNNING: Any = {"running": {}}
 
 
 def look(api: Storage, volume: Object) -> dict[str, Any]:
-    found: dict[str, Any] = rescue.look(site(api), [volume], "busybox", 5)["pvc-1"]
+    found: dict[str, Any] = volume_export.look(site(api), [volume], "busybox", 5)["pvc-1"]
     return found
 
 
@@ -167,7 +167,7 @@ def saved(tmp_path: Path, served: dict[str, bytes], checksum: str) -> tuple[dict
     volume = elsewhere(path="/p", node="node-1")
     out = tmp_path / "out"
     out.mkdir()
-    manifest = rescue.save(site(api), volume, "busybox", out, reason="test")
+    manifest = volume_export.save(site(api), volume, "busybox", out, reason="test")
     if manifest.get("empty"):
         return manifest, 0
     copy = tmp_path / "copy"

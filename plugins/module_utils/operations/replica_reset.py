@@ -33,15 +33,18 @@ def decide(
     kept. ``node_off``: a node of which a person says that it is off; one that is no part of the cluster any more counts
     as that. The plan also says ``targets`` (ordinals) and ``export``:
     the pods that have to be exported before the first step, the primary's cluster first, then each copy of another
-    cluster that is about to be put aside; ``rescue``: the ordinals whose volume has to be exported without LiteFS.
+    cluster that is about to be put aside; ``volume_export``: the ordinals whose volume has to be exported without
+    LiteFS.
     """
     now = now or str(state["gathered_at"])
     found = sit.look(state)
     if isinstance(found, sit.Problem):
-        return sit.plan(f"Nothing was reset. {found.sentence}", cause=found.cause, targets=[], export=[], rescue=[])
+        return sit.plan(
+            f"Nothing was reset. {found.sentence}", cause=found.cause, targets=[], export=[], volume_export=[]
+        )
 
     def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
-        return sit.plan(f"Nothing was reset. {sentence}", cause=cause, targets=[], export=[], rescue=[])
+        return sit.plan(f"Nothing was reset. {sentence}", cause=cause, targets=[], export=[], volume_export=[])
 
     leader = found.leader
     ordinals, problem = _targets(state, found, targets, memo or {})
@@ -93,11 +96,11 @@ def decide(
         for pod in wanted
     ]
     cause = "replica-of-another-cluster" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
-    rescue = [
+    volume_export = [
         ordinal
         for ordinal in sorted(touched)
         if _is_held(state, ordinal)
-        and not _rescued(exports, ordinal, now)
+        and not _exported(exports, ordinal, now)
         and _volume(state, ordinal) not in (None, *given_up)
     ]
     return sit.plan(
@@ -107,7 +110,7 @@ def decide(
         cause,
         targets=ordinals,
         export=_exports(state, found, wanted, list(exports), now) if touched else [],
-        rescue=rescue,
+        volume_export=volume_export,
     )
 
 
@@ -179,7 +182,7 @@ def _unread(
             f"{volume['node']} is away: bring that node back, or {word}."
         )
     made = [manifest for manifest in exports if manifest.get("volume_of") == ordinal]
-    if made and _rescued(exports, ordinal, now) and not any(_proven(manifest) for manifest in made):
+    if made and _exported(exports, ordinal, now) and not any(_proven(manifest) for manifest in made):
         return (
             f"The export {made[-1].get('path')} of volume {name} is sound, but nothing proves that it has the newest "
             f"transactions of {sit.pod_name(state, ordinal)}, which is held back: look into it, and then {word}."
@@ -197,7 +200,7 @@ def _is_held(state: sit.State, ordinal: int) -> bool:
     return ordinal in sit.held(state) or (pod is not None and sit.held_back(pod))
 
 
-def _rescued(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:
+def _exported(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:
     return any(
         manifest.get("verified") is True
         and manifest.get("volume_of") == ordinal

@@ -156,7 +156,7 @@ def _ways(desired: Desired) -> str:
     return (
         "set app_name and app_namespace to the names of the site that lives, or move it by playbooks/backup.yml and "
         "site.yml with app_state: absent under its present names, then site.yml under the new ones and "
-        "playbooks/restore.yml there with the new site's id as restore_into (clusterID in ConfigMap "
+        "playbooks/restore.yml there with the new site's id as restore_overwrite_cluster_id (clusterID in ConfigMap "
         f"{desired.name}-litefs-identity)."
     )
 

@@ -21,9 +21,9 @@ options:
     choices: [scale, replica_reset, promote, restore]
   parameters:
     description:
-      - What the operator wants. scale has replicas, remove_volumes and without; replica_reset has targets,
-        without and node_off; promote has
-        successor, accept, node_off, without, give_up_volume, call_off and to; restore has into, without and again.
+      - What the operation is given. scale has replicas, remove_volumes and lost_replicas; replica_reset has targets,
+        lost_volumes and node_off; promote has successor, accept, node_off, lost_replicas, give_up_volume, call_off and
+        to; restore has overwrite_cluster_id, lost_volumes and reimport.
     type: dict
     default: {}
   exports:

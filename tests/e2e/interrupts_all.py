@@ -140,7 +140,7 @@ def test_promote(bed: Bed, tmp_path: Path) -> None:
 def once_more(bed: Bed) -> tuple[str, ...]:
     """The word by which the file of the last import is imported again."""
     imported = json.loads(op.record(bed).get("progress", "{}")).get("imported") or []
-    return ("-e", f"restore_again={imported[-1]['txid']}") if imported else ()
+    return ("-e", f"restore_reimport={imported[-1]['txid']}") if imported else ()
 
 
 def taken(bed: Bed, backups: Path) -> Path:

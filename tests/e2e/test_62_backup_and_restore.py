@@ -127,11 +127,14 @@ def test_a_restore_into_the_running_site_and_what_it_refuses(bed: Bed, backups: 
         other = tmp_path / f"{key.replace(' ', '-')}.sqlite"
         with closing(sqlite3.connect(other)) as db:
             db.executescript(f"PRAGMA {pragma}; CREATE TABLE records (id INTEGER PRIMARY KEY, body TEXT);")
-        arguments = ("-e", f"restore_from={other}", "-e", f"restore_into={place[0]}")
+        arguments = ("-e", f"restore_from={other}", "-e", f"restore_overwrite_cluster_id={place[0]}")
         refused(operate(bed, "restore", *arguments, backups=backups), "LiteFS does not survive the difference", key)
     plain = tmp_path / "plain.sqlite"
     plain.write_bytes((backups / first["file"]).read_bytes())
-    refused(operate(bed, "restore", "-e", f"restore_from={plain}", backups=backups), f"restore_into={place[0]}")
+    refused(
+        operate(bed, "restore", "-e", f"restore_from={plain}", backups=backups),
+        f"restore_overwrite_cluster_id={place[0]}",
+    )
     assert op.rows(bed, 0) == undone
 
     run = operate(bed, "restore", "-e", f"restore_from={backups / first['file']}", backups=backups)
@@ -180,7 +183,9 @@ def test_200_mb_restored_into_a_site_that_has_no_copy_left_checksums_equal(
         db.commit()
     assert big.stat().st_size > 195_000_000
     cluster = op.agree(bed)[0]
-    before = operate(bed, "restore", "-e", f"restore_from={big}", "-e", f"restore_into={cluster}", backups=backups)
+    before = operate(
+        bed, "restore", "-e", f"restore_from={big}", "-e", f"restore_overwrite_cluster_id={cluster}", backups=backups
+    )
     assert before.rc == 0, before.output[-3000:]
     began = time.monotonic()
     taken = operate(bed, "backup", backups=backups)

@@ -79,7 +79,7 @@ def test_scale_down_stops_no_copy_that_runs_while_the_dead_one_stays(bed: Bed, d
     no, seconds = timed(bed, "scale", "-e", "scale_replicas=3", backups=backups)
     refused(no, f"abaci-app-{dead.ordinal} is on node {dead.node}, which is away", "would stop abaci-app-3, which runs")
     assert seconds < 120 and len(bed.pods()) == 4, "nothing was stopped"
-    word = json.dumps({"scale_replicas": 3, "scale_without": [dead.ordinal]})
+    word = json.dumps({"scale_replicas": 3, "scale_lost_replicas": [dead.ordinal]})
     down, seconds = timed(bed, "scale", "-e", word, backups=backups)
     assert down.rc == 0 and seconds < 300, down.output[-3000:]
     assert f"Nobody waits for abaci-app-{dead.ordinal}" in down.output and len(bed.pods()) == 3

@@ -190,9 +190,9 @@ def test_the_server_lost_without_a_copy_and_the_rows_back_by_the_runbook(bed: Be
     assert run.rc == 0, run.output[-5000:]
     file = ("-e", f"restore_from={kept}/saved/{best['file']}")
     run = operate(bed, "restore", *file, backups=kept)
-    match = re.search(r"-e restore_into=(\S+?)\.? ", run.output)
+    match = re.search(r"-e restore_overwrite_cluster_id=(\S+?)\.? ", run.output)
     assert run.rc != 0 and match, run.output[-3000:]
-    run = operate(bed, "restore", *file, "-e", f"restore_into={match[1]}", backups=kept)
+    run = operate(bed, "restore", *file, "-e", f"restore_overwrite_cluster_id={match[1]}", backups=kept)
     assert run.rc == 0, run.output[-4000:]
     until(lambda: ready(bed), 300, "all pods are ready")
     op.agree(bed)

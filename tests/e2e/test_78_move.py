@@ -44,7 +44,14 @@ def test_a_site_moves_to_another_name_by_the_steps_that_the_refusal_names(bed: B
     record = bed.get("configmap", "shop-litefs-identity", "-n", "abaci")["data"]
     cluster = record["clusterID"]
     restored = operate(
-        bed, "restore", *NEW, "-e", f"restore_from={file}", "-e", f"restore_into={cluster}", backups=tmp_path
+        bed,
+        "restore",
+        *NEW,
+        "-e",
+        f"restore_from={file}",
+        "-e",
+        f"restore_overwrite_cluster_id={cluster}",
+        backups=tmp_path,
     )
     assert restored.rc == 0, restored.output[-4000:]
     assert rows(bed, "shop") == wanted

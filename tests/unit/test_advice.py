@@ -208,11 +208,11 @@ STATES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 PARAMETERS: dict[str, dict[str, str]] = {
     "promote": {
         "accept_loss_after": "accept",
-        **{name: name for name in ("node_off", "without", "give_up_volume", "call_off", "to", "successor")},
+        **{name: name for name in ("node_off", "lost_replicas", "give_up_volume", "call_off", "to", "successor")},
     },
-    "restore": {name: name for name in ("into", "without", "again")},
-    "replica_reset": {name: name for name in ("targets", "without", "node_off")},
-    "scale": {name: name for name in ("replicas", "without")},
+    "restore": {name: name for name in ("overwrite_cluster_id", "lost_volumes", "reimport")},
+    "replica_reset": {name: name for name in ("targets", "lost_volumes", "node_off")},
+    "scale": {name: name for name in ("replicas", "lost_replicas")},
 }
 FIRST: dict[str, dict[str, Any]] = {
     "promote": {},
@@ -287,10 +287,10 @@ def _joined(old: Any, new: Any) -> Any:
 @pytest.mark.parametrize("name", [name for name, (_state, _volumes, by_operation) in STATES.items() if by_operation])
 def test_some_operation_has_a_way_out_of_each_state(name: str) -> None:
     state, volumes, _by_operation = STATES[name]
-    words = {"node_off": "node-0", "accept": f"{5:016x}", "give_up_volume": ["pvc-0"], "without": []}
+    words = {"node_off": "node-0", "accept": f"{5:016x}", "give_up_volume": ["pvc-0"], "lost_replicas": []}
     tried = itertools.chain(
         (("promote", parameters) for parameters in ({}, words, {"call_off": True}, {"accept": f"{5:016x}"})),
-        (("restore", parameters) for parameters in ({}, {"without": ["pvc-0"]})),
-        (("replica_reset", {"targets": targets, "without": ["pvc-0"]}) for targets in ("mismatched", [0])),
+        (("restore", parameters) for parameters in ({}, {"lost_volumes": ["pvc-0"]})),
+        (("replica_reset", {"targets": targets, "lost_volumes": ["pvc-0"]}) for targets in ("mismatched", [0])),
     )
     assert any(acts(ask(operation, state, parameters, volumes)) for operation, parameters in tried), name

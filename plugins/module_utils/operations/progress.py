@@ -7,9 +7,9 @@ of. By operation:
     scale          volumes: {ordinal: {claim, uid, volume}}   claims whose data was proven to be elsewhere
     replica_reset  claims: {ordinal: uid}                     claims that are to be replaced
     promote        nothing of its own: the record itself says how far it is
-    restore        sha256, cluster_id, time, followers: [ordinal], before: TXID, again: str, and
+    restore        sha256, cluster_id, time, followers: [ordinal], before: TXID, reimport: str, and
                    state: importing | imported, then txid     see restore.py
-    imported       [{sha256, cluster_id, txid, time, again}]  restores that ended or were called off, the newest last
+    imported       [{sha256, cluster_id, txid, time, reimport}]  restores that ended or were called off, the newest last
 
 and of each operation begun (RFC 3339, the API server's time) and holder.
 """
@@ -53,9 +53,11 @@ def text(progress: Mapping[str, Any]) -> str | None:
     return json.dumps(dict(progress), sort_keys=True, separators=(",", ":")) if progress else None
 
 
-def begun(progress: Mapping[str, Any], operation: str, memo: Mapping[str, Any], now: str, holder: str) -> Progress:
+def begun(
+    progress: Mapping[str, Any], operation: str, checkpoint: Mapping[str, Any], now: str, holder: str
+) -> Progress:
     """The progress with what this operation remembers now."""
-    mine = {"begun": now, "holder": holder, **(progress.get(operation) or {}), **memo}
+    mine = {"begun": now, "holder": holder, **(progress.get(operation) or {}), **checkpoint}
     return {**progress, operation: mine}
 
 
@@ -67,7 +69,7 @@ def ended(progress: Mapping[str, Any], operation: str, ordinals: Iterable[int] |
     left = {key: value for key, value in progress.items() if key != operation}
     mine = dict(progress.get(operation) or {})
     if operation == "restore" and mine.get("sha256"):
-        done = {key: mine.get(key) for key in ("sha256", "cluster_id", "txid", "time", "again")}
+        done = {key: mine.get(key) for key in ("sha256", "cluster_id", "txid", "time", "reimport")}
         left[IMPORTED] = [*(progress.get(IMPORTED) or []), done][-KEPT:]
     claims = {
         ordinal: uid for ordinal, uid in (mine.get("claims") or {}).items() if int(ordinal) not in (ordinals or ())

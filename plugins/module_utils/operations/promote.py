@@ -34,10 +34,10 @@ def decide(
 
     ``state`` has, beside the document, ``rendered_ordinal``: whose name the rendered litefs.yml has as primary.
     ``parameters``: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be
-    lost, as shown), node_off (name of the old primary's node, which a person has made sure is off), without (ordinals
-    of pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names
-    of volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role
-    back), to (ordinal: a planned move). ``volumes``: what a look into volumes found.
+    lost, as shown), node_off (name of the old primary's node, which a person has made sure is off), lost_replicas
+    (ordinals of pods that cannot be asked, or not be exported, and are given up until they are exported),
+    give_up_volume (names of volumes that hold, or may hold, more than the successor and are left behind), call_off
+    (bool: give the role back), to (ordinal: a planned move). ``volumes``: what a look into volumes found.
     The plan also says ``successor``, ``look`` (volumes to look into first), ``export`` (pods to export first) and
     ``loss`` ({after_txid, pod, seconds}).
     """
@@ -92,7 +92,7 @@ def _begin(
 ) -> dict[str, Any]:
     """No primary of the recorded cluster runs, and nothing has begun."""
     held = sit.held(state)
-    given_up = _numbers(parameters.get("without"))
+    given_up = _numbers(parameters.get("lost_replicas"))
     old = sit.pod_of(state, record.primary_ordinal)
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
         return _refuse(
@@ -132,7 +132,7 @@ def _begin(
         return _refuse(
             f"{litefs.names(top)} are at the same TXID {sit.txid(state, top[0]):016x} with different checksums, so "
             "they are two histories: export each (playbooks/backup.yml -e backup_pod=NAME), and give up the one that "
-            "is wrong with -e '{\"promote_without\": [<ordinal>]}'.",
+            "is wrong with -e '{\"promote_lost_replicas\": [<ordinal>]}'.",
             "two-primaries",
         )
     if old in sit.holders(state, record.cluster_id or "") and sit.txid(state, old) > sit.txid(state, top[0]):
@@ -184,7 +184,7 @@ def _begin(
             ordinal = name.rpartition("-")[2]
             return _refuse(
                 f"{name} could not be exported ({problem.rstrip('.')}): see to that, or, where its database is "
-                f"damaged, give it up with -e '{{\"promote_without\": [{ordinal}]}}'; its volume is kept.",
+                f"damaged, give it up with -e '{{\"promote_lost_replicas\": [{ordinal}]}}'; its volume is kept.",
                 **best,
             )
     hold = sorted({record.primary_ordinal, *held, *given_up} - {successor["ordinal"]})
@@ -516,7 +516,10 @@ def _rest(
     name = sit.pod_name(state, successor)
     leaders = litefs.primaries(state)
     done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
-    given_up = set(_numbers(parameters.get("without"))) - {record.primary_ordinal, (_before(state) or {}).get("from")}
+    given_up = set(_numbers(parameters.get("lost_replicas"))) - {
+        record.primary_ordinal,
+        (_before(state) or {}).get("from"),
+    }
     for ordinal in held:
         pod = sit.pod_of(state, ordinal)
         if pod is None or sit.held_back(pod) or pod["unschedulable"]:
@@ -648,7 +651,7 @@ def _least(state: sit.State, pod: sit.Pod) -> int:
 
 
 def _silent(state: sit.State, record: identity.Record, parameters: Mapping[str, Any]) -> str | None:
-    given_up = _numbers(parameters.get("without"))
+    given_up = _numbers(parameters.get("lost_replicas"))
     for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
         pod = sit.pod_of(state, ordinal)
         if ordinal in (record.primary_ordinal, *given_up, *sit.held(state)) or (pod and pod["litefs"]["reachable"]):
@@ -658,7 +661,8 @@ def _silent(state: sit.State, record: identity.Record, parameters: Mapping[str, 
         why = f"does not answer ({pod['litefs']['error']})" if pod else "is not there while its claim is"
         return (
             f"{sit.pod_name(state, ordinal)} {why}, and it may have more than the others: bring it back, or give it up "
-            f"with -e '{{\"promote_without\": [{ordinal}]}}' (it is then held back until its database is exported)."
+            f"with -e '{{\"promote_lost_replicas\": [{ordinal}]}}' (it is then held back until its database is "
+            "exported)."
         )
     return None
 

@@ -20,18 +20,18 @@ def decide(
     state: sit.State,
     targets: object,
     exports: Iterable[Mapping[str, Any]] = (),
-    memo: Mapping[str, Any] | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
     now: str | None = None,
-    without: Iterable[str] = (),
+    lost_volumes: Iterable[str] = (),
     node_off: str = "",
 ) -> dict[str, Any]:
     """What is left to do to re-seed the targets (``mismatched``, or a list of ordinals).
 
-    ``exports``: manifests of exports made for this run. ``memo``: what the lock remembers of a run that died, made by
-    remember(); it keeps a replica from being re-seeded twice. ``without``: names of volumes whose data is given up, of
-    held old primaries that cannot be read any more and of copies of another cluster that cannot be exported; they are
-    kept. ``node_off``: a node of which a person says that it is off; one that is no part of the cluster any more counts
-    as that. The plan also says ``targets`` (ordinals) and ``export``:
+    ``exports``: manifests of exports made for this run. ``checkpoint``: what the lock remembers of a run that died,
+    made by new_checkpoint(); it keeps a replica from being re-seeded twice. ``lost_volumes``: names of volumes whose
+    data is given up, of held old primaries that cannot be read any more and of copies of another cluster that cannot
+    be exported; they are kept. ``node_off``: a node of which a person says that it is off; one that is no part of the
+    cluster any more counts as that. The plan also says ``targets`` (ordinals) and ``export``:
     the pods that have to be exported before the first step, the primary's cluster first, then each copy of another
     cluster that is about to be put aside; ``volume_export``: the ordinals whose volume has to be exported without
     LiteFS.
@@ -47,7 +47,7 @@ def decide(
         return sit.plan(f"Nothing was reset. {sentence}", cause=cause, targets=[], export=[], volume_export=[])
 
     leader = found.leader
-    ordinals, problem = _targets(state, found, targets, memo or {})
+    ordinals, problem = _targets(state, found, targets, checkpoint or {})
     if problem:
         return refuse(problem)
     for ordinal in ordinals:
@@ -72,13 +72,13 @@ def decide(
     ]
     if node_off and not sit.away(state, node_off):
         return refuse(f"replica_reset_node_off is {node_off}, but that node is ready: leave the variable out.")
-    given_up = set(without)
+    given_up = set(lost_volumes)
     steps: list[dict[str, Any]] = []
     for ordinal in ordinals:
         unsafe = _unsafe(state, found, ordinal)
         if unsafe:
             return refuse(unsafe)
-        more = _steps(state, found, ordinal, memo or {})
+        more = _steps(state, found, ordinal, checkpoint or {})
         if any(one["do"] in ("delete_claim", "delete_pod") for one in more):
             problem = _not_off(state, ordinal, node_off) or _unread(state, ordinal, exports, now, given_up)
             if problem:
@@ -92,7 +92,7 @@ def decide(
     wanted = [pod for pod in foreign if _volume(state, pod["ordinal"]) not in given_up]
     notes += [
         f"The copy of {pod['name']} is exported first. If that fails, give it up; its volume is kept all the same: "
-        f'-e \'{{"replica_reset_without": ["{_volume(state, pod["ordinal"])}"]}}\'.'
+        f'-e \'{{"replica_reset_lost_volumes": ["{_volume(state, pod["ordinal"])}"]}}\'.'
         for pod in wanted
     ]
     cause = "replica-of-another-cluster" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
@@ -114,19 +114,19 @@ def decide(
     )
 
 
-def remember(state: sit.State, ordinals: Iterable[int]) -> dict[str, Any]:
+def new_checkpoint(state: sit.State, ordinals: Iterable[int]) -> dict[str, Any]:
     """What the lock keeps: the claims that are to be replaced, by uid, so that a second run knows the new ones."""
     found = {str(ordinal): (sit.claim_of(state, ordinal) or {}).get("uid") for ordinal in ordinals}
     return {"claims": {ordinal: uid for ordinal, uid in found.items() if uid}}
 
 
 def _targets(
-    state: sit.State, found: sit.Situation, targets: object, memo: Mapping[str, Any]
+    state: sit.State, found: sit.Situation, targets: object, checkpoint: Mapping[str, Any]
 ) -> tuple[list[int], str | None]:
     if targets == MISMATCHED:
         wrong = [pod["ordinal"] for pod in state["pods"] if _mismatched(found, pod) and pod is not found.leader]
         # A replica that a run which died had begun with is no longer mismatched, but its pod may not be gone yet.
-        begun = [int(ordinal) for ordinal in (memo.get("claims") or {})]
+        begun = [int(ordinal) for ordinal in (checkpoint.get("claims") or {})]
         return sorted({*wrong, *begun}), None
     listed = targets if isinstance(targets, list) else None
     numbers = [values.whole(item) for item in listed or []]
@@ -175,7 +175,7 @@ def _unread(
     name, volume = _volume(state, ordinal), sit.volume_of(state, sit.claim_of(state, ordinal))
     if not _is_held(state, ordinal) or name is None or name in given_up:
         return None
-    word = f'give it up with -e \'{{"replica_reset_without": ["{name}"]}}\' (it is kept all the same)'
+    word = f'give it up with -e \'{{"replica_reset_lost_volumes": ["{name}"]}}\' (it is kept all the same)'
     if volume is not None and volume["node"] and sit.away(state, volume["node"]):
         return (
             f"{sit.pod_name(state, ordinal)} is held back, and what only it has is on volume {name}, whose node "
@@ -240,10 +240,10 @@ def _unsafe(state: sit.State, found: sit.Situation, ordinal: int) -> str | None:
     return None
 
 
-def _steps(state: sit.State, found: sit.Situation, ordinal: int, memo: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
     claim, pod = sit.claim_of(state, ordinal), sit.pod_of(state, ordinal)
     name = sit.pod_name(state, ordinal)
-    begun: dict[str, str] = dict(memo.get("claims") or {})
+    begun: dict[str, str] = dict(checkpoint.get("claims") or {})
     old = begun.get(str(ordinal))
     arrive = sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
     # Last of all: a guard that no longer sees the hold would let LiteFS start on the old volume.

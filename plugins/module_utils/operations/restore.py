@@ -24,19 +24,19 @@ def decide(
     exports: Iterable[Mapping[str, Any]] = (),
     volumes: sit.Seen | None = None,
     now: str | None = None,
-    memo: Mapping[str, Any] | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is left to do until the site serves the file.
 
     ``file`` describes it: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum,
-    cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``parameters``: into (the cluster id whose data
-    is overwritten, as shown), without (names of volumes that are given up). ``exports``: manifests made for this run.
-    ``volumes``: what a look into each volume found. ``memo``: what progress.py keeps of a restore that is not finished
-    (because the application may write at once, nothing else shows that a file was imported), and ``imported`` of those
-    that are: one file is not imported twice into one cluster unless ``parameters`` has another ``again`` than then.
-    The plan also says ``export`` (pods to export first), ``look`` (volumes to look into first), ``way``
-    (running | lost) and ``without`` (ordinals that do not get the data, which nobody waits for).
-    """
+    cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``parameters``: overwrite_cluster_id (the
+    cluster id whose data is overwritten, as shown), lost_volumes (names of volumes that are given up). ``exports``:
+    manifests made for this run. ``volumes``: what a look into each volume found. ``checkpoint``: what progress.py
+    keeps of a restore that is not finished (because the application may write at once, nothing else shows that a file
+    was imported), and ``imported`` of those that are: one file is not imported twice into one cluster unless
+    ``parameters`` has another ``reimport`` than then. The plan also says ``export`` (pods to export first), ``look``
+    (volumes to look into first), ``way`` (running | lost) and ``without`` (ordinals that do not get the data, which
+    nobody waits for)."""
     parameters = parameters or {}
     now = now or str(state["gathered_at"])
 
@@ -52,7 +52,7 @@ def decide(
         return _lost(state, file, raw, parameters, exports, now)
     found = sit.look(state)
     if isinstance(found, sit.Situation):
-        return _running(state, found, file, parameters, list(exports), now, refuse, memo or {})
+        return _running(state, found, file, parameters, list(exports), now, refuse, checkpoint or {})
     if litefs.primaries(state):
         return refuse(found.sentence, found.cause)
     try:
@@ -85,7 +85,7 @@ def decide(
         )
     silent = [one for one in state["pods"] if not one["litefs"]["reachable"] and one is not pod]
     # A pod that does not answer is known by its volume.
-    given_up = [str(item) for item in parameters.get("without") or []]
+    given_up = [str(item) for item in parameters.get("lost_volumes") or []]
     seen = volumes or {}
     look = sit.unseen((item["name"] for item in state["volumes"] if item["name"] not in given_up), seen)
     if look:
@@ -143,23 +143,23 @@ def _running(
     exports: list[Mapping[str, Any]],
     now: str,
     refuse: Any,
-    memo: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
 ) -> dict[str, Any]:
     leader = found.leader
     there = found.position.checksum == file.get("imported_checksum")
-    mine, over = _earlier(found, file, memo)
-    again = str(parameters.get("again") or "")
-    if mine is not None and not there and again in ("", str(mine.get("again") or "")):
+    mine, over = _earlier(found, file, checkpoint)
+    reimport = str(parameters.get("reimport") or "")
+    if mine is not None and not there and reimport in ("", str(mine.get("reimport") or "")):
         if over:
             return refuse(  # type: ignore[no-any-return]
                 f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: to import it "
                 "once more, over everything that was written since then (it is exported first), give -e "
-                f"restore_again={mine.get('txid') or 'yes'}."
+                f"restore_reimport={mine.get('txid') or 'yes'}."
             )
         if mine.get("state") == "imported":
             note = (
                 f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: it is not "
-                f"imported again, unless you give -e restore_again={mine.get('txid')}."
+                f"imported again, unless you give -e restore_reimport={mine.get('txid')}."
             )
             return _follow_up(state, found, mine, note)
         if str(mine.get("before")) != f"{found.position.txid:016x}":
@@ -167,7 +167,7 @@ def _running(
                 f"A run that began at {mine.get('time')} ended in the middle of the import of {file.get('path')}, and "
                 f"{leader['name']}, then at TXID {mine.get('before')}, is at {found.position.txid:016x} since, so "
                 "nobody knows whether the file came: look at the site, and if it shows the file's data give -e "
-                f"{progress.CALL_OFF}=restore, else -e restore_again={mine.get('before')}."
+                f"{progress.CALL_OFF}=restore, else -e restore_reimport={mine.get('before')}."
             )
     elif there:
         return _follow_up(state, found, mine or {}, f"The primary {leader['name']} has this file's content.")
@@ -198,10 +198,10 @@ def _running(
     followers = [pod["ordinal"] for pod in state["pods"] if pod is not leader and sit.in_sync(state, found, pod)]
     left = _left_out(state, found, followers)
     notes = [f"{said} It will not get the restored data from this run." for said in left.values()]
-    if memo.get("sha256") not in (None, file.get("sha256")):
+    if checkpoint.get("sha256") not in (None, file.get("sha256")):
         notes.append(
-            f"The restore of another file (sha256 {memo['sha256']}), begun {memo.get('time')}, is not finished; this "
-            "one takes its place."
+            f"The restore of another file (sha256 {checkpoint['sha256']}), begun {checkpoint.get('time')}, is not "
+            "finished; this one takes its place."
         )
     schema = present is not None and _other_schema(file, present)
     steps = [
@@ -225,11 +225,11 @@ def _running(
 
 
 def _earlier(
-    found: sit.Situation, file: Mapping[str, Any], memo: Mapping[str, Any]
+    found: sit.Situation, file: Mapping[str, Any], checkpoint: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any] | None, bool]:
     """What is remembered of an import of this file that the primary still has, and whether that restore is over."""
-    ended = list(memo.get(progress.IMPORTED) or [])
-    for one, over in [(memo, False), *((one, True) for one in reversed(ended))]:
+    ended = list(checkpoint.get(progress.IMPORTED) or [])
+    for one, over in [(checkpoint, False), *((one, True) for one in reversed(ended))]:
         if not one.get("sha256") or one["sha256"] != file.get("sha256") or one.get("cluster_id") != found.cluster_id:
             continue
         if int(str(one.get("txid") or "0"), 16) <= found.position.txid:
@@ -446,7 +446,7 @@ def _unreadable(state: sit.State, cluster_id: str, seen: sit.Seen) -> str | None
     """Why some volume may hold the recorded cluster though nothing says so."""
     nodes = {volume["name"]: volume["node"] for volume in state["volumes"]}
     for name, held in seen.items():
-        end = f'or give it up with -e \'{{"restore_without": ["{name}"]}}\''
+        end = f'or give it up with -e \'{{"restore_lost_volumes": ["{name}"]}}\''
         if held["problem"]:
             off = "make sure that its node is off and " if nodes.get(name) and sit.away(state, nodes[name]) else ""
             return (
@@ -482,7 +482,7 @@ def _unconfirmed(
     """Why the overwriting of this cluster's data is not confirmed; a backup of this very cluster needs no word."""
     if file.get("cluster_id") == cluster_id:
         return None
-    if str(parameters.get("into") or "") == cluster_id:
+    if str(parameters.get("overwrite_cluster_id") or "") == cluster_id:
         return None
     ours = {
         "namespace": state["namespace"],
@@ -502,8 +502,12 @@ def _unconfirmed(
         if file.get("cluster_id")
         else "has no manifest that says whose it is"
     )
-    given = f" (restore_into is {parameters['into']})" if parameters.get("into") else ""
+    given = (
+        f" (restore_overwrite_cluster_id is {parameters['overwrite_cluster_id']})"
+        if parameters.get("overwrite_cluster_id")
+        else ""
+    )
     return (
         f"{file.get('path')} {source}, and would overwrite the data of the cluster {cluster_id}: to confirm that, give "
-        f"-e restore_into={cluster_id}{given}."
+        f"-e restore_overwrite_cluster_id={cluster_id}{given}."
     )

@@ -34,40 +34,40 @@ def decide(
     exports: list[dict[str, Any]],
     volumes: sit.Seen | None,
     file: Mapping[str, Any],
-    memo: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
     now: str,
 ) -> dict[str, Any]:
-    """The plan of any operation. ``memo``: what it remembers, see recall(); ``now``: the API server's time."""
+    """The plan of any operation. ``checkpoint``: see load_checkpoint(); ``now``: the API server's time."""
     if operation == "scale":
         remove = bool(parameters.get("remove_volumes"))
-        without = parameters.get("without") or []
-        return scale.decide(document, parameters["replicas"], remove, exports, memo, now, volumes, without)
+        lost = parameters.get("lost_replicas") or []
+        return scale.decide(document, parameters["replicas"], remove, exports, checkpoint, now, volumes, lost)
     if operation == "replica_reset":
-        without, off = parameters.get("without") or [], str(parameters.get("node_off") or "")
-        return replica_reset.decide(document, parameters["targets"], exports, memo, now, without, off)
+        lost, off = parameters.get("lost_volumes") or [], str(parameters.get("node_off") or "")
+        return replica_reset.decide(document, parameters["targets"], exports, checkpoint, now, lost, off)
     if operation == "promote":
         return promote.decide(document, parameters, exports, now, volumes)
-    return restore.decide(document, file, parameters, exports, volumes, now, memo)
+    return restore.decide(document, file, parameters, exports, volumes, now, checkpoint)
 
 
-def recall(
+def load_checkpoint(
     operation: str, known: Mapping[str, Any], document: Mapping[str, Any], parameters: Mapping[str, Any], now: str
 ) -> dict[str, Any]:
     """What an operation has to know of its beginning: what it kept, and what only shows before the next act."""
     kept = {key: value for key, value in (known.get(operation) or {}).items() if key not in ("begun", "holder")}
     if operation == "scale" and (desired := values.whole(parameters["replicas"])):
         # A pod that runs (again) is proven anew; of one that is gone only what was proven then is known.
-        seen = scale.remember(document, desired, bool(parameters.get("remove_volumes")))
+        seen = scale.new_checkpoint(document, desired, bool(parameters.get("remove_volumes")))
         return {"volumes": {**(kept.get("volumes") or {}), **seen["volumes"]}}
     if operation == "replica_reset":
-        without, off = parameters.get("without") or [], str(parameters.get("node_off") or "")
-        plan = replica_reset.decide(document, parameters["targets"], [], {}, now, without, off)
+        lost, off = parameters.get("lost_volumes") or [], str(parameters.get("node_off") or "")
+        plan = replica_reset.decide(document, parameters["targets"], [], {}, now, lost, off)
         touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
         # The claim that is there now may be the new one of a run that died. One that it did not come to counts only
         # where something is still wrong with its pod: it may be well again since.
         untouched = {claim["uid"] for claim in document["claims"] if not claim["deleting"]}
         begun = {number: uid for number, uid in (kept.get("claims") or {}).items() if uid not in untouched}
-        return {"claims": {**replica_reset.remember(document, touched)["claims"], **begun}}
+        return {"claims": {**replica_reset.new_checkpoint(document, touched)["claims"], **begun}}
     if operation == "restore":
         return {**kept, progress.IMPORTED: known.get(progress.IMPORTED) or []}
     return kept
@@ -85,8 +85,8 @@ def plan(
     document = site.look()
     known = _known(document)
     now = site.api.server_time()
-    memo = recall(operation, known, document, parameters, now)
-    found = decide(operation, document, parameters, exports, volumes, file, memo, now)
+    checkpoint = load_checkpoint(operation, known, document, parameters, now)
+    found = decide(operation, document, parameters, exports, volumes, file, checkpoint, now)
     if found["refusal"]:
         raise Refused(found)
     found["notes"] += progress.others(known, operation)
@@ -147,8 +147,8 @@ def _step(
         known = _known(document)
         held.renew()
         now = site.api.server_time()
-        memo = recall(operation, known, document, parameters, now)
-        found = decide(operation, document, parameters, exports, volumes, file, memo, now)
+        checkpoint = load_checkpoint(operation, known, document, parameters, now)
+        found = decide(operation, document, parameters, exports, volumes, file, checkpoint, now)
         if found["refusal"]:
             # A rolling update, also one that only now gets to the primary, restarts it within seconds.
             if operation != "promote" and _restarts(document) and time.monotonic() < patience:
@@ -175,7 +175,7 @@ def _step(
         site.raise_low_water()
         if operation in known:
             targets = found["targets"] if operation == "replica_reset" else None
-            mine = progress.begun(known, operation, {} if operation == "restore" else memo, now, holder)
+            mine = progress.begun(known, operation, {} if operation == "restore" else checkpoint, now, holder)
             site.write_record({progress.KEY: progress.text(progress.ended(mine, operation, targets))})
         return {**answer, "done": True, "did": site.left}
     acted = False
@@ -187,7 +187,7 @@ def _step(
         if acted:
             break
         if operation != "restore":
-            known = progress.begun(known, operation, memo, now, holder)
+            known = progress.begun(known, operation, checkpoint, now, holder)
         if operation == "promote" and found.get("loss"):
             known = progress.rolled_back(known, int(found["loss"]["after_txid"], 16))
         if progress.text(known) != ((document["record"] or {}).get("raw") or {}).get(progress.KEY):
@@ -367,7 +367,7 @@ def _import(
     if one["cluster_id"] is not None and cluster != one["cluster_id"]:
         raise act.NotDone(f"{one['pod']} holds another cluster than when this was decided: run again.")
     before = litefs.position(leaders[0], site.database)
-    memo: dict[str, Any] = {
+    checkpoint: dict[str, Any] = {
         "state": "importing",
         "sha256": facts["sha256"],
         "cluster_id": cluster,
@@ -375,13 +375,15 @@ def _import(
         "before": f"{before.txid if before else 0:016x}",
         "followers": one.get("followers"),
         "restart": bool(one.get("restart")),
-        "again": str(parameters.get("again") or ""),
+        "reimport": str(parameters.get("reimport") or ""),
     }
     rest = progress.ended(known, "restore")
 
     def keep(**more: Any) -> None:
         now = site.api.server_time()
-        site.write_record({progress.KEY: progress.text(progress.begun(rest, "restore", memo | more, now, holder))})
+        site.write_record(
+            {progress.KEY: progress.text(progress.begun(rest, "restore", checkpoint | more, now, holder))}
+        )
 
     keep()
     expected = str(file["imported_checksum"])

@@ -16,21 +16,21 @@ def decide(
     replicas: object,
     remove_volumes: bool = False,
     exports: Iterable[Mapping[str, Any]] = (),
-    memo: Mapping[str, Any] | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
     now: str | None = None,
     volumes: sit.Seen | None = None,
-    without: Iterable[object] = (),
+    lost_replicas: Iterable[object] = (),
 ) -> dict[str, Any]:
     """What is left to do until the StatefulSet has so many replicas.
 
-    Pods go by their number: scaling down stops the highest. ``without``: ordinals that stay and are no copies, so that
-    a copy that runs may go all the same. Pods whose node is away are left out of every wait.
+    Pods go by their number: scaling down stops the highest. ``lost_replicas``: ordinals that stay and are no copies,
+    so that a copy that runs may go all the same. Pods whose node is away are left out of every wait.
 
     With ``remove_volumes`` the volumes of the ordinals that go are removed too, each only if its data was proven to be
     elsewhere while its pod ran: of the primary's cluster, not ahead of it, and in a fresh export. That proof is in
-    ``memo`` (made by remember() before the first step), because afterwards nobody can be asked any more. The plan also
-    says ``export``: the pods that have to be exported before the first step, and ``look``: the kept volumes that pods
-    would start on, to be looked into first; ``volumes`` is what such a look found.
+    ``checkpoint`` (made by new_checkpoint() before the first step), because afterwards nobody can be asked any more.
+    The plan also says ``export``: the pods that have to be exported before the first step, and ``look``: the kept
+    volumes that pods would start on, to be looked into first; ``volumes`` is what such a look found.
     """
     now = now or str(state["gathered_at"])
     desired = values.whole(replicas)
@@ -77,7 +77,7 @@ def decide(
             "(or heal the pod that it waits for) and run again."
         )
     if desired < current:
-        problem = _living(state, found, desired, {values.whole(item) for item in without})
+        problem = _living(state, found, desired, {values.whole(item) for item in lost_replicas})
         if problem:
             return refuse(problem, "replica-away")
     steps: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ def decide(
         )
         steps.append(sit.step("wait_gone", f"wait until no pod from ordinal {desired} on is left", ordinal=desired))
     if remove_volumes:
-        steps += _removals(state, desired, memo or {}, notes)
+        steps += _removals(state, desired, checkpoint or {}, notes)
     elif desired < current:
         notes += [
             f"Volume {claim['volume']} of {claim['name']} is kept; the next scale up uses it again."
@@ -128,7 +128,7 @@ def decide(
     return sit.plan(None, steps, notes, export=export, look=look)
 
 
-def remember(state: sit.State, replicas: int, remove_volumes: bool) -> dict[str, Any]:
+def new_checkpoint(state: sit.State, replicas: int, remove_volumes: bool) -> dict[str, Any]:
     """What the lock keeps: claims and volumes of the pods that go and are proven now, by uid."""
     found = sit.look(state)
     if not remove_volumes or isinstance(found, sit.Problem):
@@ -150,13 +150,13 @@ def _old(state: sit.State, gone: Mapping[int, str]) -> bool:
     return any(pod["revision"] != newest for pod in state["pods"] if pod["ordinal"] not in gone)
 
 
-def _living(state: sit.State, found: sit.Situation, desired: int, without: set[int | None]) -> str | None:
+def _living(state: sit.State, found: sit.Situation, desired: int, lost_replicas: set[int | None]) -> str | None:
     """Why a copy that runs would be stopped while a pod that is none stays."""
     gone = sit.absent(state)
     going = [pod for pod in state["pods"] if pod["ordinal"] >= desired and _is_copy(state, found, pod)]
     for ordinal in range(desired):
         pod, name = sit.pod_of(state, ordinal), sit.pod_name(state, ordinal)
-        if not going or ordinal in without or pod is found.leader or (pod and _is_copy(state, found, pod)):
+        if not going or ordinal in lost_replicas or pod is found.leader or (pod and _is_copy(state, found, pod)):
             continue
         why, heal = "is no copy that follows the primary", "playbooks/replica_reset.yml"
         variables: dict[str, Any] = {"replica_reset_targets": [ordinal]}
@@ -167,8 +167,8 @@ def _living(state: sit.State, found: sit.Situation, desired: int, without: set[i
         first = f"{heal} -e '{json.dumps(variables)}'"
         return (
             f"{name} {why}, and pods go by their number: scaling to {desired} would stop {litefs.names(going)}, which "
-            f"runs, and leave {name}. Give {name} a new volume first ({first}), or say that you do without it: "
-            f"-e '{{\"scale_without\": [{ordinal}]}}'."
+            f"runs, and leave {name}. Give {name} a new volume first ({first}), or give it up: "
+            f"-e '{{\"scale_lost_replicas\": [{ordinal}]}}'."
         )
     return None
 
@@ -245,9 +245,9 @@ def _unproven(state: sit.State, found: sit.Situation, leaving: list[sit.Pod]) ->
     return None
 
 
-def _removals(state: sit.State, desired: int, memo: Mapping[str, Any], notes: list[str]) -> list[dict[str, Any]]:
+def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any], notes: list[str]) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
-    proven: Mapping[str, Mapping[str, Any]] = memo.get("volumes") or {}
+    proven: Mapping[str, Mapping[str, Any]] = checkpoint.get("volumes") or {}
     for claim in state["claims"]:
         if claim["ordinal"] < desired:
             continue

@@ -49,7 +49,7 @@ room() {
 without() {
     rm -f "$partial"
     say "WARNING: none was made, since $left kB are free on the volume and $need are needed; newest: ${newest:-none}. Make room, or give the volumes more."
-    remember_first
+    note_the_first
     exit 0
 }
 
@@ -61,7 +61,7 @@ find_newest() {
     done
 }
 
-remember_first() {
+note_the_first() {
     [ -z "$first" ] && [ -n "$newest" ] || return 0
     first=${newest##*/}
     printf '%s\n' "$first" >"$unfinished" || fail "$unfinished cannot be written."
@@ -81,7 +81,7 @@ first=$(cat "$unfinished" 2>/dev/null) || first=
 [ -n "$first" ] && [ -e "$folder/$first" ] || first=
 position=$(cat "$mount/$database-pos" 2>/dev/null) || position=
 if [ -n "$position" ] && [ -n "$newest" ] && [ "$(cat "$position_file" 2>/dev/null)" = "$position ${newest##*/}" ]; then
-    remember_first
+    note_the_first
     say "nothing was written since $newest"
     exit 0
 fi
@@ -128,7 +128,7 @@ else
     mv "$partial" "$newest" || fail 'the copy cannot be kept.'
 fi
 [ -z "$position" ] || printf '%s %s\n' "$position" "${newest##*/}" >"$position_file" || true
-remember_first
+note_the_first
 
 # The newest stay, and the first of those whose migration did not succeed.
 set -- "$folder/$database".*.before-migration.sqlite

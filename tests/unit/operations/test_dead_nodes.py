@@ -28,7 +28,7 @@ def test_hazard_a_copy_that_runs_is_not_stopped_while_a_dead_one_stays() -> None
         "abaci-app-1 is on node node-1, which is away",
         "would stop abaci-app-2, which runs",
         """-e '{"replica_reset_targets": [1], "replica_reset_node_off": "node-1"}'""",
-        """-e '{"scale_without": [1]}'""",
+        """-e '{"scale_lost_replicas": [1]}'""",
     ):
         assert words in plan["refusal"], plan["refusal"]
     foreign = scale.decide(site({1: make.node(B)}), 2, now=NOW)
@@ -96,8 +96,8 @@ def test_a_pod_whose_node_answers_is_never_deleted_by_force() -> None:
 
 def test_a_foreign_copy_that_cannot_be_exported_is_given_up_by_its_volumes_name() -> None:
     plan = replica_reset.decide(SEED, [1], [export()], now=NOW)
-    assert plan["export"] == ["abaci-app-1"] and """{"replica_reset_without": ["pvc-1"]}""" in plan["notes"][-1]
-    assert replica_reset.decide(SEED, [1], [export()], now=NOW, without=["pvc-1"])["export"] == []
+    assert plan["export"] == ["abaci-app-1"] and """{"replica_reset_lost_volumes": ["pvc-1"]}""" in plan["notes"][-1]
+    assert replica_reset.decide(SEED, [1], [export()], now=NOW, lost_volumes=["pvc-1"])["export"] == []
 
 
 def test_hazard_an_export_whose_position_is_not_proven_does_not_end_a_hold() -> None:
@@ -105,9 +105,9 @@ def test_hazard_an_export_whose_position_is_not_proven_does_not_end_a_hold() -> 
     pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
     state = site({0: gone(), 1: make.node(primary=True)}, record=record, held="0", pods=pods, rendered_ordinal=1)
 
-    def decide(*without: str, **manifest: Any) -> dict[str, Any]:
+    def decide(*lost: str, **manifest: Any) -> dict[str, Any]:
         made = export(volume_of=0, path="/b/one.sqlite", **manifest)
-        plan: dict[str, Any] = replica_reset.decide(state, [0], [export(), made], now=NOW, without=without)
+        plan: dict[str, Any] = replica_reset.decide(state, [0], [export(), made], now=NOW, lost_volumes=lost)
         return plan
 
     assert "/b/one.sqlite of volume pvc-0 is sound, but nothing proves" in decide(position_proven=False)["refusal"]
@@ -122,7 +122,7 @@ def test_hazard_an_old_primary_on_a_dead_node_is_given_up_by_name_only() -> None
     state = site({0: gone(), 1: make.node(primary=True)}, record=record, held="0", nodes=nodes, rendered_ordinal=1)
     plan = replica_reset.decide(state, [0], [export()], now=NOW, node_off="node-0")
     assert "what only it has is on volume pvc-0, whose node node-0 is away" in plan["refusal"]
-    plan = replica_reset.decide(state, [0], [export()], now=NOW, node_off="node-0", without=["pvc-0"])
+    plan = replica_reset.decide(state, [0], [export()], now=NOW, node_off="node-0", lost_volumes=["pvc-0"])
     assert plan["refusal"] is None and plan["volume_export"] == []
 
 

@@ -241,7 +241,7 @@ def test_hazard_while_clients_write_an_export_never_has_the_last_transaction(txi
 
 
 def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again() -> None:
-    begun = replica_reset.remember(SEED, [1, 2])
+    begun = replica_reset.new_checkpoint(SEED, [1, 2])
     assert begun == {"claims": {"1": "claim-1", "2": "claim-2"}}
     claims = [make.claim(0), make.claim(1, uid="new"), make.claim(2)]
     arriving = site(
@@ -267,24 +267,24 @@ def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_mo
     state = site(leads, record=record, held="0", pods=pods, rendered_ordinal=1)
     saved = [export(), export(verified=True, volume_of=0, position_proven=True)]
 
-    def kinds(state: dict[str, Any], memo: dict[str, Any]) -> list[str]:
-        plan = replica_reset.decide(state, [0], saved, memo, NOW)
+    def kinds(state: dict[str, Any], checkpoint: dict[str, Any]) -> list[str]:
+        plan = replica_reset.decide(state, [0], saved, checkpoint, NOW)
         assert plan["refusal"] is None and plan["volume_export"] == []
         return [step["do"] for step in plan["steps"]]
 
-    memo = replica_reset.remember(state, [0])
+    checkpoint = replica_reset.new_checkpoint(state, [0])
     act = ["delete_pod", "wait_claim", "release", "wait_pod", "wait_replicated"]
-    assert kinds(state, memo) == ["delete_claim", *act]
+    assert kinds(state, checkpoint) == ["delete_claim", *act]
     going = [make.claim(0, deletionTimestamp="x"), make.claim(1), make.claim(2)]
-    assert kinds(site(leads, record=record, held="0", pods=pods, claims=going), memo) == act
+    assert kinds(site(leads, record=record, held="0", pods=pods, claims=going), checkpoint) == act
     renewed = {
         "claims": [make.claim(0, uid="new"), make.claim(1), make.claim(2)],
         "volumes": [make.volume(0, claim_uid="new"), make.volume(1), make.volume(2)],
     }
-    assert kinds(site(leads, record=record, held="0", pods=pods, **renewed), memo) == act[2:]
+    assert kinds(site(leads, record=record, held="0", pods=pods, **renewed), checkpoint) == act[2:]
     follows = {**leads, 0: make.node()}
-    assert kinds(site(follows, record=record, held="0", **renewed), memo) == act[2:]
-    assert kinds(site(follows, record=record, **renewed), memo) == []
+    assert kinds(site(follows, record=record, held="0", **renewed), checkpoint) == act[2:]
+    assert kinds(site(follows, record=record, **renewed), checkpoint) == []
 
 
 AHEAD = (
@@ -297,10 +297,10 @@ AHEAD = (
 def test_a_replica_that_its_guard_holds_for_what_only_it_has_is_exported_before_it_is_re_seeded() -> None:
     pods = [make.pod(0), make.pod(1), make.held(2, AHEAD)]
     state = site({2: gone()}, pods=pods)
-    plan = replica_reset.decide(state, [2], [export()], replica_reset.remember(state, [2]), NOW)
+    plan = replica_reset.decide(state, [2], [export()], replica_reset.new_checkpoint(state, [2]), NOW)
     assert plan["refusal"] is None and plan["volume_export"] == [2]
     saved = [export(), export(verified=True, volume_of=2, position_proven=True)]
-    plan = replica_reset.decide(state, [2], saved, replica_reset.remember(state, [2]), NOW)
+    plan = replica_reset.decide(state, [2], saved, replica_reset.new_checkpoint(state, [2]), NOW)
     assert plan["volume_export"] == []
     assert [one["do"] for one in plan["steps"]][:2] == ["delete_claim", "delete_pod"]
 
@@ -384,8 +384,8 @@ def test_scale(
     name: str, state: dict[str, Any], replicas: Any, remove: bool, refusal: str | None, steps: list[str]
 ) -> None:
     number = int(replicas) if str(replicas).isdigit() else 0
-    memo = scale.remember(state, number, remove)
-    plan = scale.decide(state, replicas, remove, [export()], memo, NOW)
+    checkpoint = scale.new_checkpoint(state, number, remove)
+    plan = scale.decide(state, replicas, remove, [export()], checkpoint, NOW)
     check(plan, refusal, steps)
 
 
@@ -424,9 +424,9 @@ def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() 
     )
     without = scale.decide(scaled, 2, True, [export()], {}, NOW)
     assert destructive(without) == [] and "nothing proves" in without["notes"][0]
-    memo = scale.remember(site(), 2, True)
-    assert memo == {"volumes": {"2": {"claim": "litefs-data-abaci-app-2", "uid": "claim-2", "volume": "pvc-2"}}}
-    assert destructive(scale.decide(scaled, 2, True, [export()], memo, NOW)) == [
+    checkpoint = scale.new_checkpoint(site(), 2, True)
+    assert checkpoint == {"volumes": {"2": {"claim": "litefs-data-abaci-app-2", "uid": "claim-2", "volume": "pvc-2"}}}
+    assert destructive(scale.decide(scaled, 2, True, [export()], checkpoint, NOW)) == [
         ("delete_claim", 2),
         ("remove_volume", "pvc-2"),
     ]
@@ -436,8 +436,8 @@ def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() 
         volumes=[make.volume(0), make.volume(1), make.volume(2, claim_uid="other")],
         statefulset=make.statefulset(replicas=2),
     )
-    assert destructive(scale.decide(other, 2, True, [export()], memo, NOW)) == [], "a claim that came since stays"
-    assert scale.decide(site(), 2, True, [], memo, NOW)["export"] == ["abaci-app-2"]
+    assert destructive(scale.decide(other, 2, True, [export()], checkpoint, NOW)) == [], "a claim that came since stays"
+    assert scale.decide(site(), 2, True, [], checkpoint, NOW)["export"] == ["abaci-app-2"]
 
 
 FIGURE = f"{5:016x}"
@@ -557,7 +557,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
     (
         "it is given up",
         guarded(answers={2: gone()}),
-        {**ACCEPT, "without": [2]},
+        {**ACCEPT, "lost_replicas": [2]},
         None,
         ["record", "stop 0", "stop 2", "render 1", "restart 1"],
     ),
@@ -700,19 +700,35 @@ NEW_CLAIM["pods"][0]["node"] = "node-1"
 RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, str | None, list[str]]] = [
     ("a backup of this cluster", site(), file(), {}, None, None, ["import"]),
     ("its content is there already", site(), file(imported_checksum=f"c0ffee{5:010x}"), {}, None, None, []),
-    ("another cluster's backup is not confirmed", site(), file(cluster_id=B), {}, None, f"restore_into={A}", []),
+    (
+        "another cluster's backup is not confirmed",
+        site(),
+        file(cluster_id=B),
+        {},
+        None,
+        f"restore_overwrite_cluster_id={A}",
+        [],
+    ),
     (
         "another cluster's backup, the wrong word",
         site(),
         file(cluster_id=B),
-        {"into": B},
+        {"overwrite_cluster_id": B},
         None,
-        f"restore_into={A}",
+        f"restore_overwrite_cluster_id={A}",
         [],
     ),
-    ("another cluster's backup, confirmed", site(), file(cluster_id=B), {"into": A}, None, None, ["import"]),
+    (
+        "another cluster's backup, confirmed",
+        site(),
+        file(cluster_id=B),
+        {"overwrite_cluster_id": A},
+        None,
+        None,
+        ["import"],
+    ),
     ("a plain file is not confirmed", site(), file(cluster_id=None), {}, None, "has no manifest", []),
-    ("a plain file, confirmed", site(), file(cluster_id=None), {"into": A}, None, None, ["import"]),
+    ("a plain file, confirmed", site(), file(cluster_id=None), {"overwrite_cluster_id": A}, None, None, ["import"]),
     ("another page size", site(), file(page_size=1024), {}, None, "file-does-not-fit page size 1024", []),
     (
         "another journal mode",
@@ -808,7 +824,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         "it is given up",
         ALL_FOREIGN,
         file(),
-        {"without": ["pvc-2"]},
+        {"lost_volumes": ["pvc-2"]},
         {**NEWER, "pvc-2": BLIND},
         None,
         ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
@@ -822,7 +838,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         None,
         ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
     ),
-    ("no copy left, foreign file", ALL_FOREIGN, file(cluster_id=B), {}, NEWER, f"restore_into={A}", []),
+    ("no copy left, foreign file", ALL_FOREIGN, file(cluster_id=B), {}, NEWER, f"restore_overwrite_cluster_id={A}", []),
     (
         "the primary is not held, only away",
         dead_node(answers={1: gone(), 2: gone()}),
@@ -845,7 +861,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         "the last copy's node is gone for good, and its volume is given up",
         LAST_NODE_GONE,
         file(),
-        {"without": ["pvc-0"]},
+        {"lost_volumes": ["pvc-0"]},
         {},
         None,
         ["delete_claim 0", "delete_pod 0", *LOST_STEPS],
@@ -854,7 +870,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         "its claim is new, and its guard has not looked yet",
         NEW_CLAIM,
         file(),
-        {"without": ["pvc-0"]},
+        {"lost_volumes": ["pvc-0"]},
         {"pvc-new": held(None)},
         None,
         LOST_STEPS,
@@ -965,8 +981,8 @@ def test_restore_does_not_import_twice_where_the_application_wrote_since() -> No
         ({"sha256": "cd" * 32}, {}),
         ({"cluster_id": B}, {}),
         ({"txid": f"{6:016x}"}, {}),  # the primary does not have that transaction: it went with the one before it
-        ({}, {"again": "yes"}),
-        ({"again": "yes"}, {"again": f"{4:016x}"}),
+        ({}, {"reimport": "yes"}),
+        ({"reimport": "yes"}, {"reimport": f"{4:016x}"}),
         ({"state": "importing", "txid": None, "before": f"{5:016x}"}, {}),
     ],
     ids=["another file", "another cluster", "rolled back", "the word", "another word", "it never came"],
@@ -1085,8 +1101,8 @@ def test_hazard_replica_reset_never_takes_the_primarys_or_the_best_copy(name: st
 def test_hazard_scale_never_stops_the_primary_or_removes_the_best_copy(name: str, replicas: int, remove: bool) -> None:
     state = HOSTILE[name]
     recorded = (state["record"] or {}).get("cluster_id")
-    memo = scale.remember(state, replicas, remove)
-    plan = scale.decide(state, replicas, remove, [export(A, txid=2000), export(B, txid=2000)], memo, NOW)
+    checkpoint = scale.new_checkpoint(state, replicas, remove)
+    plan = scale.decide(state, replicas, remove, [export(A, txid=2000), export(B, txid=2000)], checkpoint, NOW)
     leaders = [pod["ordinal"] for pod in make.litefs.primaries(state)]
     for step in plan["steps"]:
         if step["do"] == "scale":

@@ -83,7 +83,7 @@ def test_a_lock_ends_by_itself() -> None:
 
 def test_what_is_given_back_is_free_and_says_nothing_of_what_it_was_taken_for() -> None:
     given = taken(OTHER)
-    given["metadata"]["annotations"]["abaci.infra/memo"] = "of an older version"
+    given["metadata"]["annotations"]["abaci.infra/checkpoint"] = "of an older version"
     back = lock.free(given)
     assert lock.holder_of(back) == "" and back["metadata"]["annotations"] == {}
     lease, note, _problem = attempt(back, operation="scale")

@@ -229,7 +229,7 @@ def test_a_failed_wait_after_the_import_leaves_it_remembered(api: Cluster, tmp_p
             api.node(1).follows, api.node(1).txid = None, 4
 
     api.after.append(stuck)
-    parameters = {"into": "", "without": [], "again": ""}
+    parameters = {"overwrite_cluster_id": "", "lost_volumes": [], "reimport": ""}
     first = operate(api, "restore", parameters, tmp_path, file=file)
     assert first.rc != 0 and "abaci-app-1" in first.msg
     assert "holderIdentity" not in lease(api)["spec"], "the lock is given back"
@@ -308,6 +308,8 @@ def test_the_newest_of_its_own_is_taken_though_this_machines_clock_is_behind(tmp
 def test_a_strangers_backup_is_refused_without_the_word_that_would_import_it(api: Cluster, tmp_path: Path) -> None:
     stored(tmp_path / "f", "shop", statefulset="shop", cluster_id=make.B)
     file = described(tmp_path / "f/shop.sqlite")
-    ended = operate(api, "restore", {"into": "", "without": [], "again": ""}, tmp_path, file=file)
+    ended = operate(
+        api, "restore", {"overwrite_cluster_id": "", "lost_volumes": [], "reimport": ""}, tmp_path, file=file
+    )
     assert ended.rc != 0 and "another application (statefulset shop)" in ended.msg
-    assert "restore_into" not in ended.msg
+    assert "restore_overwrite_cluster_id" not in ended.msg

@@ -145,7 +145,7 @@ def test_the_silence_of_a_node_is_told_by_the_api_servers_clock() -> None:
 
 def test_a_copy_that_was_given_up_is_neither_exported_nor_promoted() -> None:
     state = guarded(answers={2: alone(9)})
-    plan = promote.decide(state, {**ACCEPT, "without": [2]}, [], NOW, {"pvc-0": volume()})
+    plan = promote.decide(state, {**ACCEPT, "lost_replicas": [2]}, [], NOW, {"pvc-0": volume()})
     assert plan["export"] == ["abaci-app-1"] and plan["successor"] == 1 and plan["steps"][0]["held"] == [0, 2]
 
 
@@ -158,19 +158,19 @@ def test_a_copy_that_cannot_be_exported_is_named_with_the_word_that_goes_past_it
     )
     made = [{"pod": "abaci-app-2", "problem": "it is corrupt."}]
     refusal = promote.decide(state, ACCEPT, made, NOW, {"pvc-0": volume()})["refusal"]
-    assert "abaci-app-2 could not be exported (it is corrupt)" in refusal and '"promote_without": [2]' in refusal
-    without = promote.decide(state, {**ACCEPT, "without": [2]}, made, NOW, {"pvc-0": volume()})
-    assert without["refusal"] is None and without["export"] == ["abaci-app-1"]
+    assert "abaci-app-2 could not be exported (it is corrupt)" in refusal and '"promote_lost_replicas": [2]' in refusal
+    lost = promote.decide(state, {**ACCEPT, "lost_replicas": [2]}, made, NOW, {"pvc-0": volume()})
+    assert lost["refusal"] is None and lost["export"] == ["abaci-app-1"]
 
 
 def test_hazard_only_a_pod_whose_node_was_named_off_is_ended_by_force() -> None:
-    """promote_without names replicas: it is no word that the old primary's node is off."""
+    """promote_lost_replicas names replicas: it is no word that the old primary's node is off."""
     nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2", ready=False)]
     pods = [make.pod(0), make.pod(1), make.pod(2)]
     state = begun(EMERGENCY, {2: gone()}, pods=pods, nodes=nodes)
     state["record"]["held_ordinals"] = "0,2"
-    assert "promote_node_off=node-0" in decide(state, **{"without": [0, 2]})["refusal"]
-    plan = decide(state, **{"without": [2], "node_off": "node-0"})
+    assert "promote_node_off=node-0" in decide(state, **{"lost_replicas": [0, 2]})["refusal"]
+    plan = decide(state, **{"lost_replicas": [2], "node_off": "node-0"})
     stops = {one["ordinal"]: (one["force"], one["wait"]) for one in plan["steps"] if one["do"] == "stop"}
     assert stops == {0: (True, True), 2: (False, False)}
 

@@ -19,7 +19,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import (
 )
 from cases import B, export, file, gone, site
 
-PARAMETERS = {"targets": [1, 2], "without": []}
+PARAMETERS = {"targets": [1, 2], "lost_volumes": []}
 ME = "me@here/1"
 ARRIVED = {
     "claims": [make.claim(0), make.claim(1, uid="new"), make.claim(2)],
@@ -42,7 +42,7 @@ class Site(act.Site):  # type: ignore[misc]
         self.lease, _note, _refusal = lock.take(
             lock.render("abaci", "abaci-app"), ME, "replica_reset", 900, self.server_time(), alive=True
         )
-        begun = replica_reset.remember(site({1: make.node(B), 2: make.node(B)}), [1, 2])
+        begun = replica_reset.new_checkpoint(site({1: make.node(B), 2: make.node(B)}), [1, 2])
         for document in self.documents:
             document["record"]["raw"] = {"progress": json.dumps({"replica_reset": begun})}
 

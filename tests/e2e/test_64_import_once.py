@@ -50,7 +50,7 @@ def test_rows_written_between_a_restore_the_reset_that_it_advises_and_the_same_r
     reset = operate(bed, "replica_reset", "-e", "replica_reset_targets=[2]", backups=backups)
     assert reset.rc == 0, reset.output[-4000:]
     again = operate(bed, "restore", "-e", f"restore_from={file}", backups=backups)
-    refused(again, "was imported at", "restore_again=")
+    refused(again, "was imported at", "restore_reimport=")
     op.agree(bed)
     assert there(bed, "one", "two", "three") == ["3"] * 3
     assert there(bed, "goes with the restore") == ["0"] * 3

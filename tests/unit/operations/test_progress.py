@@ -13,7 +13,7 @@ from fake_api import Cluster, database
 from playing import ME, described, lease, operate
 
 BACKUP = database("as it was backed up")
-AGAIN = {"into": "", "without": [], "again": ""}
+AGAIN = {"overwrite_cluster_id": "", "lost_volumes": [], "reimport": ""}
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_what_clients_wrote_after_an_import_is_there_after_the_same_restore_agai
     acknowledged = written_since(api)
     me = ME
     if between == "replica_reset":
-        ended = operate(api, "replica_reset", {"targets": [2], "without": []}, folder)
+        ended = operate(api, "replica_reset", {"targets": [2], "lost_volumes": []}, folder)
         assert ended.rc == 0, ended.msg
         assert any("restore is not finished" in line for line in ended.said), "it says what another had begun"
         assert "replica_reset" not in progress(api) and "restore" in progress(api)
@@ -98,9 +98,9 @@ def test_a_restore_that_ended_is_not_done_again_by_the_same_command(file: dict[s
     assert operate(api, "restore", AGAIN, folder, file=file).rc == 0
     acknowledged = written_since(api)
     ended = operate(api, "restore", AGAIN, folder, file=file)
-    assert ended.rc != 0 and "restore_again=0000000000000006" in ended.msg
+    assert ended.rc != 0 and "restore_reimport=0000000000000006" in ended.msg
     assert api.node(0).content == acknowledged
-    word = AGAIN | {"again": f"{6:016x}"}
+    word = AGAIN | {"reimport": f"{6:016x}"}
     assert operate(api, "restore", word, folder, file=file).rc == 0
     assert len(api.node(0).imported) == 2 and api.node(0).content == BACKUP
     acknowledged = written_since(api)
@@ -212,7 +212,7 @@ def test_the_proof_of_a_scale_down_outlives_another_operation_and_a_day(folder: 
     claim = (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-2") or {})["metadata"]["uid"]
     operate(api, "scale", parameters, folder, killed=lambda answer: "scale down" in str(answer.get("did")))
     assert progress(api)["scale"]["volumes"]["2"]["uid"] == claim
-    operate(api, "replica_reset", {"targets": "mismatched", "without": []}, folder)
+    operate(api, "replica_reset", {"targets": "mismatched", "lost_volumes": []}, folder)
     api.clock_ahead += 86400
     ended = operate(api, "scale", parameters, folder)
     assert ended.rc == 0, ended.msg
@@ -228,13 +228,13 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_by_one
     api = site()
     mismatch(api, 1)
     mismatch(api, 2)
-    died = {"targets": "mismatched", "without": []}
+    died = {"targets": "mismatched", "lost_volumes": []}
     operate(
         api, "replica_reset", died, folder, killed=lambda answer: "delete pod abaci-app-1" in str(answer.get("did"))
     )
     claim = (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-1") or {})["metadata"]["uid"]
     api.clock_ahead += 7 * 3600
-    assert operate(api, "replica_reset", {"targets": [1, 2], "without": []}, folder).rc == 0
+    assert operate(api, "replica_reset", {"targets": [1, 2], "lost_volumes": []}, folder).rc == 0
     assert (api.have("PersistentVolumeClaim", "litefs-data-abaci-app-1") or {})["metadata"]["uid"] == claim
     assert api.node(2).cluster == make.A and "replica_reset" not in progress(api)
 
@@ -243,11 +243,11 @@ def test_a_reset_of_one_replica_does_not_forget_what_another_run_had_done_to_ano
     api = site()
     mismatch(api, 1)
     mismatch(api, 2)
-    one = {"targets": [1], "without": []}
+    one = {"targets": [1], "lost_volumes": []}
     operate(api, "replica_reset", one, folder, killed=lambda answer: "delete pod abaci-app-1" in str(answer.get("did")))
     replaced = progress(api)["replica_reset"]["claims"]
     assert set(replaced) == {"1"}
-    assert operate(api, "replica_reset", {"targets": [2], "without": []}, folder).rc == 0
+    assert operate(api, "replica_reset", {"targets": [2], "lost_volumes": []}, folder).rc == 0
     assert progress(api)["replica_reset"]["claims"] == replaced
     assert operate(api, "replica_reset", one, folder).rc == 0 and "replica_reset" not in progress(api)
 
@@ -256,7 +256,7 @@ def test_a_replica_that_an_unfinished_run_did_not_come_to_and_that_is_well_again
     api = site()
     mismatch(api, 1)
     mismatch(api, 2)
-    died = {"targets": "mismatched", "without": []}
+    died = {"targets": "mismatched", "lost_volumes": []}
     operate(
         api, "replica_reset", died, folder, killed=lambda answer: "delete pod abaci-app-1" in str(answer.get("did"))
     )

@@ -73,7 +73,7 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
         by_hand: bool                the controller's rolling update would wait for ever, or begin with the primary:
                                      pods with an old template are replaced by us
         behind: bool                 a pod that can run has not the newest template
-        held: [int]                  ordinals that the record holds back: nobody waits for their pods
+        fenced: [int]                ordinals that the record fences: nobody waits for their pods
         first_start: bool            no trace of the application's data exists
         record: {action: none|create|update, data: {str: str}}    the ConfigMap's whole data
         retain: {admission_policy: bool (the API has what makes volumes Retain at creation),
@@ -119,7 +119,7 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
     notes += [image.note] if image.note else []
     notes += (
         litefs.left_out(state)
-        + held_back(state)
+        + fenced_notes(state)
         + order_of_rollouts(state, decision.ordinal, replicas)
         + kept_volumes(state)
     )
@@ -131,7 +131,7 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
         "replicas": replicas,
         "desired_replicas": desired_replicas,
         "primary_ordinal": decision.ordinal,
-        "held": litefs.held(state),
+        "fenced": litefs.fenced(state),
         "away": sorted(litefs.absent(state)),
         "by_hand": by_hand(state, decision.ordinal),
         "behind": behind(state),
@@ -325,29 +325,29 @@ def allows(allowed: Iterable[str], name: str) -> bool:
 def by_hand(state: Mapping[str, Any], primary: int) -> bool:
     """Whether the controller's own rolling update, from the highest ordinal down, would not do.
 
-    It waits for ever for a pod that is held back or whose node is away, and for a replica where the primary is not up;
+    It waits for ever for a pod that is fenced or whose node is away, and for a replica where the primary is not up;
     and it restarts a primary of a higher ordinal before replicas.
     """
     if not state["statefulset"]["exists"]:
         return False
     up = any(pod["ordinal"] == primary for pod in litefs.primaries(state))
-    return bool(not up or primary or litefs.absent(state) or litefs.held(state))
+    return bool(not up or primary or litefs.absent(state) or litefs.fenced(state))
 
 
 def behind(state: Mapping[str, Any]) -> bool:
     """Whether a pod that can run has not the newest template."""
-    newest, gone = state["statefulset"]["update_revision"], {*litefs.absent(state), *litefs.held(state)}
+    newest, gone = state["statefulset"]["update_revision"], {*litefs.absent(state), *litefs.fenced(state)}
     return any(pod["revision"] != newest for pod in state["pods"] if pod["ordinal"] not in gone)
 
 
-def held_back(state: Mapping[str, Any]) -> list[str]:
-    """A sentence for each ordinal that the record holds back."""
+def fenced_notes(state: Mapping[str, Any]) -> list[str]:
+    """A sentence for each ordinal that the record fences."""
     name = state["statefulset"]["name"]
     return [
-        f"{name}-{ordinal} is held back since the primary's role was moved away, so nobody waits for it: "
+        f"{name}-{ordinal} is fenced since the primary's role was moved away, so nobody waits for it: "
         f"playbooks/replica_reset.yml -e '{{\"replica_reset_targets\": [{ordinal}]}}' exports its database and "
         "makes it a replica."
-        for ordinal in litefs.held(state)
+        for ordinal in litefs.fenced(state)
     ]
 
 

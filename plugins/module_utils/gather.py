@@ -202,8 +202,10 @@ def _no_position(document: Mapping[str, Any], database: str) -> str:
         return f"Pods {litefs.names(leaders)} each say that they are primary."
     if leaders:
         return f"The primary {leaders[0]['name']} has no transaction of the database {database} yet."
-    held = [f"{pod['name']} is held: {pod['init']['message']}" for pod in document["pods"] if pod["init"]["message"]]
-    return "No pod says that it is primary" + (f" ({'; '.join(held)})" if held else "") + "."
+    stopped = [
+        f"{pod['name']} does not start: {pod['init']['message']}" for pod in document["pods"] if pod["init"]["message"]
+    ]
+    return "No pod says that it is primary" + (f" ({'; '.join(stopped)})" if stopped else "") + "."
 
 
 def _version(api: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ DECIDED = frozenset({"state", "clusterID", "primaryOrdinal", "desiredPrimaryOrdi
 class Record:
     """The record, read. ``desired_ordinal`` is app_primary_ordinal of the last apply, None where it was not kept.
 
-    ``carried`` are the keys that site.yml does not decide, as they stand there: who holds which pod back, what an
+    ``carried`` are the keys that site.yml does not decide, as they stand there: which pods are fenced, what an
     operation remembers, the low-water mark.
     """
 
@@ -205,12 +205,12 @@ def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any
     notes: list[str] = []
     if leader is None and state["statefulset"]["exists"]:
         name = f"{state['statefulset']['name']}-{record.primary_ordinal}"
-        held = next((pod["init"]["message"] for pod in state["pods"] if pod["name"] == name), None)
-        notes.append(f"No pod says that it is primary{f'; {name} is held: {held}' if held else ''}.")
+        why = next((pod["init"]["message"] for pod in state["pods"] if pod["name"] == name), None)
+        notes.append(f"No pod says that it is primary{f'; {name} does not start: {why}' if why else ''}.")
     if nothing_exists(state):
         notes.append(
             f"{name_of(state)} records the cluster {cluster_id}, but none of its volumes exists: the primary will be "
-            f"held until its data is brought back ({RUNBOOK})."
+            f"stopped by its guard until its data is brought back ({RUNBOOK})."
         )
     notes += [
         f"Pod {pod['name']} holds the LiteFS cluster {pod['litefs']['cluster_id']}, not the recorded {cluster_id}: it "
@@ -308,7 +308,7 @@ def _write(
             *notes,
             f"The primary has ordinal {ordinal}, as recorded; app_primary_ordinal ({desired}) is not used.",
         ]
-    # An apply that left heldOrdinals out would let the old primary start; what an operation keeps there is as dear.
+    # An apply that left fencedOrdinals out would let the old primary start; what an operation keeps there is as dear.
     carried = dict(record.carried) if record else {}
     if record is None or record.cluster_id != cluster_id:
         # TXIDs are those of a cluster.

@@ -231,9 +231,9 @@ def primary_position(state: Mapping[str, Any], database: str) -> dict[str, str] 
     }
 
 
-def held(state: Mapping[str, Any]) -> list[int]:
-    """Ordinals that the record holds back: old primaries, and copies given up, that nobody has exported yet."""
-    return sorted({int(word) for word in re.findall(r"\d+", str((state["record"] or {}).get("held_ordinals") or ""))})
+def fenced(state: Mapping[str, Any]) -> list[int]:
+    """Ordinals that the record fences: old primaries, and copies given up, that nobody has exported yet."""
+    return sorted({int(word) for word in re.findall(r"\d+", str((state["record"] or {}).get("fenced_ordinals") or ""))})
 
 
 def away(state: Mapping[str, Any], name: str) -> bool:
@@ -300,7 +300,7 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     """Whether every replica has reached the position that the primary had when it was asked.
 
     ``at_position`` is from primary_position(). Returns {"done": bool, "problems": [one sentence per pod that is not
-    there]}. Every ordinal below the StatefulSet's replica count that the record does not hold back, and whose node is
+    there]}. Every ordinal below the StatefulSet's replica count that the record does not fence, and whose node is
     not away, has to be there, of the same cluster, at or past the TXID; checksums must agree with the position asked
     for and between any two pods at one TXID.
     """
@@ -308,7 +308,7 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     cluster = at_position["cluster_id"]
     pods = {pod["name"]: pod for pod in state["pods"]}
     name = state["statefulset"]["name"]
-    out = {*held(state), *absent(state)}
+    out = {*fenced(state), *absent(state)}
     expected = [f"{name}-{ordinal}" for ordinal in range(state["statefulset"]["replicas"] or 0) if ordinal not in out]
     problems: list[str] = []
     if not expected:
@@ -335,8 +335,8 @@ def not_there(name: str, pod: Mapping[str, Any] | None, database: str, target: P
         return f"Pod {name} does not exist yet."
     litefs = pod["litefs"]
     if not litefs["reachable"]:
-        held = f"held in its init container: {pod['init']['message']}" if pod["init"]["message"] else litefs["error"]
-        return f"LiteFS on pod {name} does not answer ({held})."
+        why = f"stopped in its init container: {pod['init']['message']}" if pod["init"]["message"] else litefs["error"]
+        return f"LiteFS on pod {name} does not answer ({why})."
     if not litefs["cluster_id"]:
         return f"Pod {name} has not joined the cluster {cluster} yet."
     if litefs["cluster_id"] != cluster and litefs["is_primary"]:

@@ -28,7 +28,7 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       ports: {str: int}               the ports of the container "app" by name
     record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
       state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, desired_primary_ordinal: str
-      held_ordinals: str              old primaries that are held back, comma separated; see operations/promote.py
+      fenced_ordinals: str            old primaries that are fenced, comma separated; see operations/promote.py
       raw: {str: str}                 the ConfigMap's whole data
       uid: str
     backup_job: null, or              the CronJob <name>-backup
@@ -255,7 +255,7 @@ def _record(item: Object | None) -> dict[str, Any] | None:
         "cluster_id": data.get("clusterID", ""),
         "primary_ordinal": data.get("primaryOrdinal", ""),
         "desired_primary_ordinal": data.get("desiredPrimaryOrdinal", ""),
-        "held_ordinals": data.get("heldOrdinals", ""),
+        "fenced_ordinals": data.get("fencedOrdinals", ""),
         "raw": dict(data),
         "uid": item["metadata"].get("uid"),
     }

@@ -193,7 +193,7 @@ def _look(
         if primary in out:
             return rollout.Status(
                 "failed",
-                f"{name}-{primary} is the primary, and its node is not Ready or it is held back: no pod is restarted "
+                f"{name}-{primary} is the primary, and its node is not Ready or it is fenced: no pod is restarted "
                 f"without it. Bring the node back, or move the role with {identity.PROMOTE}.",
             )
         old = rollout.next_to_replace(workload, pods, primary, out)

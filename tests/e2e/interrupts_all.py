@@ -126,8 +126,8 @@ def test_promote(bed: Bed, tmp_path: Path) -> None:
         return ("-e", f"promote_accept_loss_after={place[1]}")
 
     def check() -> None:
-        held = op.record(bed)["heldOrdinals"]
-        run = operate(bed, "replica_reset", "-e", f"replica_reset_targets=[{held}]", backups=tmp_path)
+        fenced = op.record(bed)["fencedOrdinals"]
+        run = operate(bed, "replica_reset", "-e", f"replica_reset_targets=[{fenced}]", backups=tmp_path)
         assert run.rc == 0, run.output[-4000:]
         same_rows(bed, rows)
 
@@ -224,9 +224,9 @@ def test_pair(bed: Bed, tmp_path: Path, first: str, other: str) -> None:
     else:
         raise AssertionError(f"{first} does not end")
     assert acknowledged or first == "promote"
-    held = op.record(bed).get("heldOrdinals", "")
-    if held:
-        reset = operate(bed, "replica_reset", "-e", f"replica_reset_targets=[{held}]", backups=tmp_path)
+    fenced = op.record(bed).get("fencedOrdinals", "")
+    if fenced:
+        reset = operate(bed, "replica_reset", "-e", f"replica_reset_targets=[{fenced}]", backups=tmp_path)
         assert reset.rc == 0, reset.output[-4000:]
     back = operate(bed, "scale", "-e", "scale_replicas=3", "-e", "scale_remove_volumes=true", backups=tmp_path)
     assert back.rc == 0, back.output[-4000:]

@@ -1,4 +1,4 @@
-"""A volume that LiteFS would not take as it is: it is held, no row is lost, and the runbook brings the site back."""
+"""A volume that LiteFS would not take as it is: it is stopped, no row is lost, and the runbook brings the site back."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def test_below_the_low_water_mark_no_primary_starts_and_the_runbook_takes_it_awa
 
 
 @pytest.mark.long
-def test_hazard_a_kept_claim_that_is_newer_than_the_primary_is_held_whoever_scales_up(bed: Bed, tmp_path: Path) -> None:
+def test_hazard_a_kept_claim_that_is_newer_than_the_primary_is_fenced_whoever_scales_up(
+    bed: Bed, tmp_path: Path
+) -> None:
     """kubectl scale looks into no volume: LiteFS would give the pod the primary's older data without a word."""
     agree(bed)
     node, path = folder(bed, CLAIM)
@@ -147,8 +149,8 @@ def test_hazard_a_kept_claim_that_is_newer_than_the_primary_is_held_whoever_scal
 
     bed.kubectl("scale", "sts", "abaci-app", "-n", "abaci", "--replicas=3")
     for ordinal in (1, 2):
-        message = until(lambda number=ordinal: guard_says(bed, number), 120, f"pod-{ordinal} is held")
-        assert "is held back: its volume ends at TXID" in message, message
+        message = until(lambda number=ordinal: guard_says(bed, number), 120, f"pod-{ordinal} is stopped")
+        assert "is fenced: its volume ends at TXID" in message, message
     # What only they have is in the exports, and the pods are re-seeded.
     run = operate(bed, "replica_reset", "-e", '{"replica_reset_targets": [1, 2]}', backups=tmp_path)
     assert run.rc == 0, run.output[-4000:]

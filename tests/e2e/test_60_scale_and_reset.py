@@ -108,7 +108,7 @@ def test_refused_while_the_guard_holds_pod_0_and_while_it_has_a_new_identity(bed
     before = (op.claims(bed), set(op.volumes(bed)))
     for targets in ("mismatched", "[1,2]", "[0]"):
         run = operate(bed, "replica_reset", "-e", f"replica_reset_targets={targets}", backups=backups)
-        refused(run, "No running primary holds the recorded cluster", "held by the guard", "promote.yml")
+        refused(run, "No running primary holds the recorded cluster", "stopped by the guard", "promote.yml")
     refused(operate(bed, "scale", "-e", "scale_replicas=1", backups=backups), "No running primary holds")
     # A new identity: pod-0 is let start empty, as without a guard. It founds a cluster and serves an empty database.
     data = op.record(bed)

@@ -60,7 +60,7 @@ def test_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_th
     # The old primary's volume is kept, readable and ahead: promote says so and does not go past it without a word.
     shown = operate(bed, "promote", "-e", f"promote_accept_loss_after={place[1]}", backups=backups)
     refused(shown, f"Volume {lost} is readable", f"{more} transactions more than", "bring it back first")
-    assert op.record(bed)["primaryOrdinal"] == "0" and "heldOrdinals" not in op.record(bed)
+    assert op.record(bed)["primaryOrdinal"] == "0" and "fencedOrdinals" not in op.record(bed)
     left = ("-e", json.dumps({"promote_give_up_volume": [lost]}))
     shown = operate(bed, "promote", *left, backups=backups)
     refused(shown, f"at TXID {place[1]}", "is lost")
@@ -84,7 +84,7 @@ def test_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_th
     acts = op.until_done(bed, "promote", *arguments, backups=backups)
     print(acts)
     data = op.record(bed)
-    assert data["primaryOrdinal"] != "0" and data["heldOrdinals"] == "0" and data["clusterID"] == place[0]
+    assert data["primaryOrdinal"] != "0" and data["fencedOrdinals"] == "0" and data["clusterID"] == place[0]
     new = int(data["primaryOrdinal"])
     assert op.agree(bed, (1, 2), 120)[0] == place[0]
     assert op.rows(bed, new) == rows, "everything up to the stated transaction is there"
@@ -95,11 +95,11 @@ def test_the_volume_is_destroyed_with_an_unreplicated_tail_and_promote_brings_th
 
     site = bed.playbook("--tags", "app")
     assert site.rc == 0, site.output[-3000:]
-    assert "abaci-app-0 is held back" in site.output and "promote_to=0" in site.output
-    assert op.record(bed)["primaryOrdinal"] == str(new) and op.record(bed)["heldOrdinals"] == "0"
+    assert "abaci-app-0 is fenced" in site.output and "promote_to=0" in site.output
+    assert op.record(bed)["primaryOrdinal"] == str(new) and op.record(bed)["fencedOrdinals"] == "0"
 
 
-def test_an_old_primary_that_returns_is_held_until_its_database_is_exported(
+def test_an_old_primary_that_returns_is_fenced_until_its_database_is_exported(
     bed: Bed, backups: Path, lost_volumes: list[str]
 ) -> None:
     """As a replica, its unreplicated tail would be thrown away by a snapshot without a word."""
@@ -107,7 +107,7 @@ def test_an_old_primary_that_returns_is_held_until_its_database_is_exported(
 
     lost = lost_volumes[-1]
     give_back(bed, lost)
-    until(lambda: "is held back" in op.guard_says(bed, 0), 180, "the old primary is held back")
+    until(lambda: "is fenced" in op.guard_says(bed, 0), 180, "the old primary is fenced")
     op.agree(bed, (1, 2), 120)
     run = operate(bed, "replica_reset", "-e", "replica_reset_targets=[0]", backups=backups)
     assert run.rc == 0, run.output[-4000:]
@@ -117,7 +117,7 @@ def test_an_old_primary_that_returns_is_held_until_its_database_is_exported(
         tail = db.execute("SELECT count(*) FROM records WHERE body LIKE 'the tail-%'").fetchone()[0]
     assert tail == 3, "what only the old primary had is in the export"
     op.agree(bed, seconds=120)
-    assert "heldOrdinals" not in op.record(bed)
+    assert "fencedOrdinals" not in op.record(bed)
     assert lost in op.volumes(bed), "its volume is kept, too"
 
 
@@ -141,14 +141,14 @@ def test_a_promote_that_only_began_is_called_off_when_the_node_comes_back(bed: B
         until(lambda: not bed.ready(node), 120, "the API knows that the node is away")
         run = operate(bed, "promote", *arguments, backups=backups, interrupt="act")
         assert "INTERRUPTED after ['record ordinal" in run.output, run.output[-3000:]
-        assert op.record(bed)["heldOrdinals"] == str(primary)
+        assert op.record(bed)["fencedOrdinals"] == str(primary)
     finally:
         bed.power_on(node)
-    until(lambda: "is held back" in op.guard_says(bed, primary), 300, "the old primary is held back")
+    until(lambda: "is fenced" in op.guard_says(bed, primary), 300, "the old primary is fenced")
     run = operate(bed, "promote", "-e", "promote_call_off=true", backups=backups)
     assert run.rc == 0, run.output[-4000:]
     data = op.record(bed)
-    assert data["primaryOrdinal"] == str(primary) and not {"heldOrdinals", "promote"} & set(data)
+    assert data["primaryOrdinal"] == str(primary) and not {"fencedOrdinals", "promote"} & set(data)
     assert op.agree(bed, seconds=120) == place and op.rows(bed, primary) == rows
     again = operate(bed, "promote", "-e", "promote_call_off=true", backups=backups)
     assert again.rc == 0 and again.total("changed") == 0, again.output[-3000:]
@@ -184,11 +184,11 @@ def test_the_primarys_node_loses_its_power_and_comes_back(bed: Bed, backups: Pat
         op.post(bed, 1, "without the node")
     finally:
         bed.power_on(node)
-    until(lambda: "is held back" in op.guard_says(bed, primary), 300, "the old primary is held back")
+    until(lambda: "is fenced" in op.guard_says(bed, primary), 300, "the old primary is fenced")
     run = operate(bed, "replica_reset", "-e", f"replica_reset_targets=[{primary}]", backups=backups)
     assert run.rc == 0, run.output[-4000:]
     assert op.agree(bed, seconds=120)[0] == place[0]
-    assert op.record(bed)["primaryOrdinal"] == "0" and "heldOrdinals" not in op.record(bed)
+    assert op.record(bed)["primaryOrdinal"] == "0" and "fencedOrdinals" not in op.record(bed)
     # With the node back, the rolling update that it had held up goes on.
     bed.kubectl("rollout", "status", "sts/abaci-app", "-n", "abaci", "--timeout=240s", timeout=260)
     op.agree(bed, seconds=120)
@@ -211,7 +211,7 @@ def test_the_role_moves_as_planned_and_back_under_a_writer_and_nothing_is_lost(
         run = operate(bed, "promote", "-e", f"promote_to={target}", backups=backups)
         assert run.rc == 0, run.output[-4000:]
         data = op.record(bed)
-        assert data["primaryOrdinal"] == target and not {"heldOrdinals", "promote"} & set(data)
+        assert data["primaryOrdinal"] == target and not {"fencedOrdinals", "promote"} & set(data)
     goes_on()
     report = writer.stop()
     print(f"planned move there and back: longest gap in acknowledged writes {report.longest_gap} s, {report}")

@@ -433,7 +433,7 @@ def test_on_the_primarys_volume(
     ("volumes", "name"), [(mode, name) for mode, name in CASES if KINDS[name].replica], indirect=["volumes"]
 )
 def test_on_a_replicas_volume(volumes: Volumes, name: str, record_property: Callable[[str, object], None]) -> None:
-    """Whatever it holds, the primary has it: held back is only what nothing tells the position of, or the content."""
+    """Whatever it holds, the primary has it: fenced is only what nothing tells the position of, or the content."""
     kind, primary, replica = KINDS[name], volumes.primary, volumes.replica
     volumes.fresh()
     kind.damage(replica)

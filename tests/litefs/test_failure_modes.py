@@ -37,13 +37,13 @@ GROW = (
 EVERY_FILE = {"path": "/b", "verified": True, "page_size": 4096, "journal_mode": "delete", "sha256": "ab" * 32}
 
 
-def document(cluster: Cluster, recorded: str, held: str | None = None, ordinal: int = 0) -> dict[str, Any]:
-    """The state document of the nodes as they are now; ``held`` is what the guard says of ordinal 0."""
+def document(cluster: Cluster, recorded: str, said: str | None = None, ordinal: int = 0) -> dict[str, Any]:
+    """The state document of the nodes as they are now; ``said`` is what the guard says of ordinal 0."""
     answers = {number: direct.node(cluster, number) for number in range(len(cluster.nodes))}
     pods = []
     for number, node in enumerate(cluster.nodes):
-        if number == 0 and held is not None:
-            pods.append(make.held(0, held))
+        if number == 0 and said is not None:
+            pods.append(make.stopped(0, said))
         elif answers[number]["reachable"]:
             pods.append(make.pod(number))
         else:
@@ -122,12 +122,12 @@ def promoted(cluster: Cluster, state: dict[str, Any], parameters: dict[str, Any]
     return promote.decide(state, parameters, volumes=seen) if seen else first
 
 
-def nobody_hears(cluster: Cluster, recorded: str, held: str | None = None) -> dict[str, Any]:
+def nobody_hears(cluster: Cluster, recorded: str, said: str | None = None) -> dict[str, Any]:
     """The state once the last word of the primary is so old that it cannot run any more."""
     until(
-        lambda: "heard from" not in (promote.decide(document(cluster, recorded, held))["refusal"] or ""), 15, "silence"
+        lambda: "heard from" not in (promote.decide(document(cluster, recorded, said))["refusal"] or ""), 15, "silence"
     )
-    return document(cluster, recorded, held)
+    return document(cluster, recorded, said)
 
 
 def settle(cluster: Cluster) -> None:

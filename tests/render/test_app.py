@@ -1027,4 +1027,4 @@ def test_volumes_are_kept_before_anything_is_applied_and_the_record_is_written_b
         "{{ range(__app_plan.replicas) | difference([__app_plan.primary_ordinal]) }}"
     )
     assert identity["ansible.builtin.include_tasks"] == "identity.yml"
-    assert last["abaci.infra.rollout_wait"]["without"] == "{{ __app_plan.held + __app_plan.away }}"
+    assert last["abaci.infra.rollout_wait"]["without"] == "{{ __app_plan.fenced + __app_plan.away }}"

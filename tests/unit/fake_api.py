@@ -451,7 +451,7 @@ class Cluster(FakeApi):
     """A site of pods on one node each: pod 0 is the primary of cluster A with ``content``, the others follow.
 
     A pod that is deleted comes back at once with another uid, on the volume of its claim; where the claim was deleted
-    (it goes with its pod) it has a new one, empty, that takes what the primary has. A held ordinal comes back held.
+    (it goes with its pod) it has a new one, empty, that takes what the primary has. A fenced ordinal comes back fenced.
     """
 
     def __init__(self, replicas: int = 3, content: bytes = b"", **options: Any) -> None:
@@ -497,8 +497,8 @@ class Cluster(FakeApi):
 
     def _start(self, ordinal: int) -> None:
         name = f"{make.NAME}-{ordinal}"
-        held = ordinal in {int(one) for one in self.record().get("heldOrdinals", "").split(",") if one}
-        pod = make.held(ordinal, f"{name} is held back: it was primary before.") if held else make.pod(ordinal)
+        fenced = ordinal in {int(one) for one in self.record().get("fencedOrdinals", "").split(",") if one}
+        pod = make.stopped(ordinal, f"{name} is fenced: it was primary before.") if fenced else make.pod(ordinal)
         self._ids += 1
         pod["metadata"] |= {
             "uid": f"pod-{ordinal}-{self._ids}",
@@ -508,8 +508,8 @@ class Cluster(FakeApi):
         claim = self.have("PersistentVolumeClaim", f"litefs-data-{name}")
         assert claim is not None
         disk = self.disks[claim["spec"]["volumeName"]]
-        disk.running = not held
-        disk.primary = ordinal == int(self.record()["primaryOrdinal"]) and not held
+        disk.running = not fenced
+        disk.primary = ordinal == int(self.record()["primaryOrdinal"]) and not fenced
         disk.host = f"{make.NAME}-{self.record()['primaryOrdinal']}"
         self.litefs[name] = disk
         for other in self.litefs.values():

@@ -148,11 +148,11 @@ def seen(cluster: str | None = None, txid: int | None = None, problem: str | Non
 
 def begun(**parts: Any) -> dict[str, Any]:
     """0 was primary; the record names 1."""
-    raw = make.record("recorded", A, ordinal=1, held="0")
-    raw["data"][promote.KEY] = json.dumps({"from": 0, "held": [], "planned": False, "equal": False})
-    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
+    raw = make.record("recorded", A, ordinal=1, fenced="0")
+    raw["data"][promote.KEY] = json.dumps({"from": 0, "fenced": [], "planned": False, "equal": False})
+    pods = [make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)]
     lonely = {0: gone(), 1: alone(5), 2: alone(5)} | parts.pop("answers", {})
-    return site(lonely, **{"record": raw, "pods": pods, "held": "0", "rendered_ordinal": 1, **parts})
+    return site(lonely, **{"record": raw, "pods": pods, "fenced": "0", "rendered_ordinal": 1, **parts})
 
 
 def last_node_gone() -> dict[str, Any]:
@@ -178,14 +178,14 @@ STATES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         {f"pvc-{n}": AWAY for n in range(3)},
         False,
     ),
-    "the primary is held, empty": (guarded(), {"pvc-0": seen()}, True),
-    "the primary is held, empty, and no replica has the data": (
+    "the primary is stopped, empty": (guarded(), {"pvc-0": seen()}, True),
+    "the primary is stopped, empty, and no replica has the data": (
         guarded(answers={1: alone(5, B), 2: alone(5, B)}),
         {f"pvc-{n}": seen(B, 5) for n in range(3)},
         True,
     ),
-    "the primary is held on an older copy": (guarded(cases.OLDER), {"pvc-0": seen(A, 3)}, True),
-    "the primary is held, without its id, and ahead": (guarded(cases.NO_ID), {"pvc-0": seen(None, 9)}, False),
+    "the primary is stopped on an older copy": (guarded(cases.OLDER), {"pvc-0": seen(A, 3)}, True),
+    "the primary is stopped, without its id, and ahead": (guarded(cases.NO_ID), {"pvc-0": seen(None, 9)}, False),
     "the primary's node does not answer": (dead_node(), {"pvc-0": AWAY}, True),
     "an empty primary runs": (site({0: make.node(B, txid=1, primary=True), 1: alone(5), 2: alone(5)}), {}, True),
     "the primary lost its id only": (

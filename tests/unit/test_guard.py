@@ -297,7 +297,7 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
     "the highest of many LTX files counts": lambda pod: (
         pod.record().holds(OURS, 3, 255, 254).peer(LISTENER, Peer(OURS, txid=txid(255)))
     ),
-    "not among those held back": lambda pod: hold(rename(pod.record(ordinal="1"), 2), "0,12,22"),
+    "not among those fenced": lambda pod: hold(rename(pod.record(ordinal="1"), 2), "0,12,22"),
     "a restore, on an empty volume": lambda pod: pod.record("restore"),
     "a restore, on a foreign volume that a peer is ahead of": lambda pod: (
         pod.record("restore").holds(OTHER, 3).peer(LISTENER, Peer(OTHER, txid=txid(9)))
@@ -390,7 +390,7 @@ def closed(pod: Pod, path: str) -> Pod:
 
 
 def hold(pod: Pod, ordinals: str) -> Pod:
-    (pod.identity / "heldOrdinals").write_text(ordinals)
+    (pod.identity / "fencedOrdinals").write_text(ordinals)
     return pod
 
 
@@ -460,13 +460,13 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
         lambda pod: pod.record("bootstrap").holds(OURS, 7).peer(LISTENER, Peer(OURS, txid=txid(8))),
         "would roll every replica back",
     ),
-    "held back: an old primary that returns after a promote (its tail is only here)": (
+    "fenced: an old primary that returns after a promote (its tail is only here)": (
         lambda pod: hold(pod.record(ordinal="1").holds(OURS, 9), "0"),
-        "is held back: ordinal 1 is the primary now",
+        "is fenced: ordinal 1 is the primary now",
     ),
-    "held back among others": (
+    "fenced among others": (
         lambda pod: hold(rename(pod.record(ordinal="1").holds(OURS, 9), 12), "0,12"),
-        "abaci-app-12 is held back",
+        "abaci-app-12 is fenced",
     ),
     "the header is zeroed: LiteFS would delete the database and empty the replicas": (
         lambda pod: pod.record().holds(OURS, 7, database=bytes(8192)).peer(LISTENER, Peer(OURS, txid=txid(7))),
@@ -557,7 +557,7 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
 }
 
 
-HELD: dict[str, tuple[Callable[[Pod], Pod], str]] = {
+FENCED: dict[str, tuple[Callable[[Pod], Pod], str]] = {
     "ahead of the running primary": (
         lambda pod: follower(pod, 9, Peer(OURS, primary=True, txid=txid(7))),
         f"its volume ends at TXID {txid(9)} of sqlite.db, and the primary at {LISTENER} has TXID {txid(7)}",
@@ -597,16 +597,16 @@ HELD: dict[str, tuple[Callable[[Pod], Pod], str]] = {
 }
 
 
-@pytest.mark.parametrize(("arrange", "reason"), HELD.values(), ids=HELD.keys())
-def test_a_replica_that_may_hold_more_is_held_back(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
+@pytest.mark.parametrize(("arrange", "reason"), FENCED.values(), ids=FENCED.keys())
+def test_a_replica_that_may_hold_more_is_fenced(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
     outcome = arrange(pod).run()
     assert outcome.code == 1, outcome.log
     assert reason in outcome.termination
-    assert outcome.termination.startswith(f"{pod.name} is held back: ")
+    assert outcome.termination.startswith(f"{pod.name} is fenced: ")
     assert "playbooks/replica_reset.yml" in outcome.termination and RUNBOOK in outcome.termination
 
 
-def test_a_replica_that_was_ahead_stays_held_when_the_primary_has_gone_on(pod: Pod) -> None:
+def test_a_replica_that_was_ahead_stays_fenced_when_the_primary_has_gone_on(pod: Pod) -> None:
     leader = Peer(OURS, primary=True, txid=txid(7))
     assert follower(pod, 9, leader).run().code == 1
     leader.txid = txid(30)
@@ -687,7 +687,7 @@ def test_refuses(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
     assert outcome.code == 1, outcome.log
     assert reason in outcome.termination
     assert RUNBOOK in outcome.termination
-    assert outcome.termination.startswith(("abaci-app-0 refuses to start as primary: ", f"{pod.name} is held back: "))
+    assert outcome.termination.startswith(("abaci-app-0 refuses to start as primary: ", f"{pod.name} is fenced: "))
     assert outcome.termination.strip() in outcome.log
     assert len(outcome.termination.encode()) < 4096, "the kubelet cuts termination messages at 4096 bytes"
 
@@ -817,7 +817,7 @@ def test_the_default_patience_is_twenty_seconds() -> None:
 
 
 def test_many_ltx_files_are_read_at_once(pod: Pod) -> None:
-    """Ten minutes of writes are tens of thousands of files; a loop over them would hold the primary back."""
+    """Ten minutes of writes are tens of thousands of files; a loop over them would keep the primary waiting."""
     pod.record().holds(OURS, *range(1, 20001))
     outcome = pod.run()
     assert outcome.code == 0

@@ -16,7 +16,7 @@ from .. import applying, gather, identity, kube, litefs
 from . import retarget
 from . import situation as sit
 
-HELD_KEY = "heldOrdinals"
+FENCED_KEY = "fencedOrdinals"
 
 
 class NotDone(Exception):
@@ -233,15 +233,15 @@ class Site:
         return self.wait(seconds, missing, f"make {self.name}-{ordinal} primary")
 
     def wait_stopped(self, ordinal: int, uid: str | None, seconds: float) -> dict[str, Any]:
-        """Wait until LiteFS does not run in this ordinal's pod: it is held back, cannot be placed, or is not there."""
+        """Wait until LiteFS does not run in this ordinal's pod: it is fenced, cannot be placed, or is not there."""
 
         def missing(document: dict[str, Any]) -> list[str]:
             pod = sit.pod_of(document, ordinal)
             if pod is None or pod["unschedulable"]:
                 return []
-            if pod["uid"] != uid and sit.held_back(pod):
+            if pod["uid"] != uid and sit.is_fenced(pod):
                 return []
-            return [f"{pod['name']} is not held back yet ({pod['init']['state']}, LiteFS: {pod['litefs']['error']})."]
+            return [f"{pod['name']} is not fenced yet ({pod['init']['state']}, LiteFS: {pod['litefs']['error']})."]
 
         return self.wait(seconds, missing, f"stop {self.name}-{ordinal}")
 
@@ -313,7 +313,7 @@ class Site:
                 if pod is not None and pod["deleting"]:
                     problems.append(f"{name} is still stopping.")
                     continue
-                if pod is not None and sit.held_ahead(pod):
+                if pod is not None and sit.fenced_ahead(pod):
                     raise NotDone(str(pod["init"]["message"]))
                 if pod is not None and pod["litefs"]["cluster_id"] not in (None, target["cluster_id"]):
                     raise NotDone(

@@ -1,6 +1,6 @@
 """Moving the primary's role: because the primary's node or volume is gone, or planned, while it runs. Pure.
 
-The order of the steps is the safety: the record names the successor and holds the old primary back, then the old
+The order of the steps is the safety: the record names the successor and fences the old primary, then the old
 primary is stopped, then the configuration is rendered from the record, then the successor restarts as primary, and only
 then the others. A run that died anywhere is continued: what is done shows in the document.
 
@@ -19,7 +19,7 @@ from .. import identity, litefs, values
 from . import backup
 from . import situation as sit
 
-KEY = "promote"  # of the record: what was there before, as JSON {from: int, held: [int], planned: bool, equal: bool}
+KEY = "promote"  # of the record: what was there before, as JSON {from: int, fenced: [int], planned: bool, equal: bool}
 RESET = "playbooks/replica_reset.yml"
 
 
@@ -91,7 +91,7 @@ def _begin(
     seen: sit.Seen,
 ) -> dict[str, Any]:
     """No primary of the recorded cluster runs, and nothing has begun."""
-    held = sit.held(state)
+    fenced = sit.fenced(state)
     given_up = _numbers(parameters.get("lost_replicas"))
     old = sit.pod_of(state, record.primary_ordinal)
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
@@ -187,19 +187,19 @@ def _begin(
                 f"damaged, give it up with -e '{{\"promote_lost_replicas\": [{ordinal}]}}'; its volume is kept.",
                 **best,
             )
-    hold = sorted({record.primary_ordinal, *held, *given_up} - {successor["ordinal"]})
-    before = {"from": record.primary_ordinal, "held": held, "planned": False, "equal": False}
+    fence = sorted({record.primary_ordinal, *fenced, *given_up} - {successor["ordinal"]})
+    before = {"from": record.primary_ordinal, "fenced": fenced, "planned": False, "equal": False}
     steps = [
         sit.step(
             "record",
-            f"record ordinal {successor['ordinal']} as primary and hold back "
-            f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in hold])}",
+            f"record ordinal {successor['ordinal']} as primary and fence "
+            f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in fence])}",
             primary_ordinal=successor["ordinal"],
-            held=hold,
+            fenced=fence,
             promote=json.dumps(before),
         )
     ]
-    rest = _rest(state, record, successor["ordinal"], hold, parameters, fresh=True)
+    rest = _rest(state, record, successor["ordinal"], fence, parameters, fresh=True)
     problem = next((one["refusal"] for one in rest if "refusal" in one), None)
     if problem:
         return _refuse(problem, "primary-node-gone", **best)
@@ -211,34 +211,34 @@ def _before(state: sit.State) -> dict[str, Any] | None:
     """What was there before the promote that the record tells of; None where there is none, or it was ended."""
     try:
         said = json.loads(((state["record"] or {}).get("raw") or {}).get(KEY) or "null")
-        held = [int(ordinal) for ordinal in said["held"]]
-        before = {"from": int(said["from"]), "held": held, "planned": bool(said["planned"])}
+        fenced = [int(ordinal) for ordinal in said["fenced"]]
+        before = {"from": int(said["from"]), "fenced": fenced, "planned": bool(said["planned"])}
         before["equal"] = bool(said["equal"])
     except (ValueError, TypeError, KeyError):
-        held = sit.held(state)
-        return {"from": held[0], "held": [], "planned": False, "equal": False} if len(held) == 1 else None
-    return before if before["from"] in sit.held(state) else None
+        fenced = sit.fenced(state)
+        return {"from": fenced[0], "fenced": [], "planned": False, "equal": False} if len(fenced) == 1 else None
+    return before if before["from"] in sit.fenced(state) else None
 
 
 def _begun(state: sit.State, record: identity.Record) -> bool:
-    """Whether a promote has begun: an old primary is held back, and the recorded one is there with its data."""
-    held = sit.held(state)
+    """Whether a promote has begun: an old primary is fenced, and the recorded one is there with its data."""
+    fenced = sit.fenced(state)
     pod = sit.pod_of(state, record.primary_ordinal)
-    return bool(held) and record.primary_ordinal not in held and pod in sit.holders(state, record.cluster_id or "")
+    return bool(fenced) and record.primary_ordinal not in fenced and pod in sit.holders(state, record.cluster_id or "")
 
 
 def _continue(
     state: sit.State, record: identity.Record, parameters: Mapping[str, Any], seen: sit.Seen
 ) -> dict[str, Any]:
     """The record names the successor already: what is left."""
-    held = sit.held(state)
+    fenced = sit.fenced(state)
     successor = record.primary_ordinal
     steps: list[dict[str, Any]] = []
     notes: list[str] = []
     present = sit.pod_of(state, successor)
     if present is not None and not present["litefs"]["is_primary"]:
         # Until the old primary stopped, another replica may have received more.
-        others = [pod for pod in sit.holders(state, record.cluster_id or "") if pod["ordinal"] not in held]
+        others = [pod for pod in sit.holders(state, record.cluster_id or "") if pod["ordinal"] not in fenced]
         top = sit.best(state, others)
         if sit.txid(state, top[0]) > sit.txid(state, present):
             successor = int(top[0]["ordinal"])
@@ -247,21 +247,19 @@ def _continue(
                     "record",
                     f"record ordinal {successor} as primary, which received more meanwhile",
                     primary_ordinal=successor,
-                    held=held,
+                    fenced=fenced,
                     promote=((state["record"] or {}).get("raw") or {}).get(KEY),
                 )
             )
         # The old primary may have come back meanwhile, with all that it acknowledged.
-        names = [name for name in _back(state, held) if name not in _names(parameters.get("give_up_volume"))]
+        names = [name for name in _back(state, fenced) if name not in _names(parameters.get("give_up_volume"))]
         look = sit.unseen(names, seen)
         if look:
-            return _plan(
-                None, successor=successor, look=look, notes=["A pod that is held back came back with a volume."]
-            )
+            return _plan(None, successor=successor, look=look, notes=["A pod that is fenced came back with a volume."])
         problem, notes = _weigh(state, record, {name: seen[name] for name in names}, top[0], back=True)
         if problem:
             return _refuse(problem, "primary-node-gone", successor=successor)
-    steps += _rest(state, record, successor, held, parameters, fresh=bool(steps))
+    steps += _rest(state, record, successor, fenced, parameters, fresh=bool(steps))
     refusal = next((step["refusal"] for step in steps if "refusal" in step), None)
     return _plan(refusal, steps, successor=successor, notes=[*notes, *_order(state, successor)])
 
@@ -278,15 +276,15 @@ def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod])
         old = before["from"]
     name, pod = sit.pod_name(state, old), sit.pod_of(state, old)
     if {state.get("rendered_ordinal"), state.get("routed_ordinal", old)} != {old}:
-        # Before the record: it still holds the old primary back, and whoever restarts meanwhile is a replica.
+        # Before the record: it still fences the old primary, and whoever restarts meanwhile is a replica.
         steps.append(sit.step("render", f"render the configuration for primary {name} again", ordinal=old, quiet=False))
     if before is not None:
         steps.append(
             sit.step(
                 "record",
-                f"record ordinal {old} as primary again, and hold it back no more",
+                f"record ordinal {old} as primary again, and lift its fence",
                 primary_ordinal=old,
-                held=before["held"],
+                fenced=before["fenced"],
                 promote=None,
             )
         )
@@ -295,7 +293,7 @@ def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod])
         note = f"{name} starts as primary by itself when node {node} is back; until then there is none."
         return _plan(None, steps, notes=[note], successor=old, unproven=True)
     leads = [one["ordinal"] for one in leaders] == [old]
-    if not leads and not steps and (pod is None or not sit.held_back(pod)):
+    if not leads and not steps and (pod is None or not sit.is_fenced(pod)):
         return _plan(None, notes=["No promote is under way."], successor=old, unproven=True)
     if not leads:
         steps.append(sit.restart(state, old, f"restart {name}, whose guard lets it start", primary=True))
@@ -338,14 +336,16 @@ def _planned(state: sit.State, record: identity.Record, desired: object) -> dict
         return _refuse(f"{found.sentence} promote_to moves the role of a primary that runs.", found.cause)
     leader = found.leader
     pod = sit.pod_of(state, target) if target is not None else None
-    if target is None or pod is None or target in sit.held(state):
+    if target is None or pod is None or target in sit.fenced(state):
         return _refuse(
             f"promote_to is {desired!r}, which is not the ordinal of a pod that may be primary: it is one of "
-            f"{', '.join(str(one['ordinal']) for one in state['pods'] if one['ordinal'] not in sit.held(state))}."
+            f"{', '.join(str(one['ordinal']) for one in state['pods'] if one['ordinal'] not in sit.fenced(state))}."
         )
     name = pod["name"]
     if pod is leader:
-        free = [one["ordinal"] for one in state["pods"] if sit.held_back(one) and one["ordinal"] not in sit.held(state)]
+        free = [
+            one["ordinal"] for one in state["pods"] if sit.is_fenced(one) and one["ordinal"] not in sit.fenced(state)
+        ]
         steps = _let_go(state, name, free)
         return _plan(
             None, [*steps, _all_follow(name)] if steps else [], notes=[f"{name} is the primary."], successor=target
@@ -367,15 +367,15 @@ def _planned(state: sit.State, record: identity.Record, desired: object) -> dict
             "is back, or without promote_to.",
             "primary-node-gone",
         )
-    held = sit.held(state)
-    before = {"from": leader["ordinal"], "held": held, "planned": True, "equal": False}
-    hold = sorted({*held, leader["ordinal"]})
+    fenced = sit.fenced(state)
+    before = {"from": leader["ordinal"], "fenced": fenced, "planned": True, "equal": False}
+    fence = sorted({*fenced, leader["ordinal"]})
     steps = [
         sit.step(
             "record",
-            f"record ordinal {target} as primary, and {leader['name']} as the one that is to be held back",
+            f"record ordinal {target} as primary, and {leader['name']} as the one that is to be fenced",
             primary_ordinal=target,
-            held=hold,
+            fenced=fence,
             promote=json.dumps(before),
         ),
         *_quiesce(state, leader, target),
@@ -396,7 +396,7 @@ def _quiesce(state: sit.State, old: sit.Pod, target: int) -> list[dict[str, Any]
         steps.append(sit.step("divert", say, ordinal=target))
     if old["litefs"]["is_primary"]:
         steps.append(sit.step("wait_pod", f"wait until {name} has what {old['name']} has", ordinal=target, pod=name))
-    return [*steps, _stop(old, "; the guard holds it back")]
+    return [*steps, _stop(old, "; the guard then fences it")]
 
 
 def _hand_over(
@@ -404,7 +404,7 @@ def _hand_over(
 ) -> list[dict[str, Any]]:
     """What comes after the old primary was stopped in a planned move."""
     old, name = before["from"], sit.pod_name(state, target)
-    held = sorted({*sit.held(state), old})
+    fenced = sorted({*sit.fenced(state), old})
     steps: list[dict[str, Any]] = []
     if not before["equal"]:
         steps.append(
@@ -412,18 +412,18 @@ def _hand_over(
                 "record",
                 f"record that {name} has the last transaction of {sit.pod_name(state, old)}",
                 primary_ordinal=target,
-                held=held,
+                fenced=fenced,
                 promote=json.dumps({**before, "equal": True}),
             )
         )
-    rest = _rest(state, record, target, held, {}, fresh=not before["equal"])
+    rest = _rest(state, record, target, fenced, {}, fresh=not before["equal"])
     steps += [one for one in rest if one.get("do") in ("render", "restart")]
     steps.append(
         sit.step(
             "record",
-            f"hold {sit.pod_name(state, old)} back no more: it has nothing that {name} does not have",
+            f"lift the fence of {sit.pod_name(state, old)}: it has nothing that {name} does not have",
             primary_ordinal=target,
-            held=before["held"],
+            fenced=before["fenced"],
             promote=None,
         )
     )
@@ -431,7 +431,7 @@ def _hand_over(
 
 
 def _let_go(state: sit.State, leader: str, ordinals: Iterable[int]) -> list[dict[str, Any]]:
-    """Restart pods that are held back no more: their guard would try again by itself only after minutes."""
+    """Restart pods that are fenced no longer: their guard would try again by itself only after minutes."""
     pods = [pod for ordinal in ordinals if (pod := sit.pod_of(state, ordinal)) is not None]
     return [
         sit.restart(state, pod["ordinal"], f"restart {pod['name']} as a replica of {leader}", primary=False)
@@ -464,7 +464,7 @@ def _continue_planned(
             f"promote_call_off=true and run {identity.PROMOTE} without promote_to.",
             "primary-node-gone",
         )
-    if pod is None or not sit.held_back(pod):
+    if pod is None or not sit.is_fenced(pod):
         stop = _quiesce(state, pod, target) if pod is not None else []
         wait = sit.step("wait_guard", f"wait until the guard holds {name}", ordinal=old, pod=name)
         return _plan(
@@ -507,7 +507,7 @@ def _rest(
     state: sit.State,
     record: identity.Record,
     successor: int,
-    held: list[int],
+    fenced: list[int],
     parameters: Mapping[str, Any],
     *,
     fresh: bool,
@@ -520,13 +520,13 @@ def _rest(
         record.primary_ordinal,
         (_before(state) or {}).get("from"),
     }
-    for ordinal in held:
+    for ordinal in fenced:
         pod = sit.pod_of(state, ordinal)
-        if pod is None or sit.held_back(pod) or pod["unschedulable"]:
+        if pod is None or sit.is_fenced(pod) or pod["unschedulable"]:
             continue
         off = bool(pod["node"]) and sit.unheard(state, pod["node"])
         if not off:
-            steps.append(_stop(pod, "; the guard holds it back"))
+            steps.append(_stop(pod, "; the guard then fences it"))
         elif parameters.get("node_off") == pod["node"]:
             steps.append(_stop(pod, f", whose node {pod['node']} is off", force=True))
         elif ordinal not in given_up:
@@ -543,7 +543,7 @@ def _rest(
         steps.append(sit.restart(state, successor, f"restart {name} as primary", primary=True))
     living = state["statefulset"]
     for pod in state["pods"]:
-        if pod["ordinal"] in (successor, *held) or (pod["node"] and sit.away(state, pod["node"])):
+        if pod["ordinal"] in (successor, *fenced) or (pod["node"] and sit.away(state, pod["node"])):
             continue
         foreign = pod["litefs"]["cluster_id"] not in (None, record.cluster_id)
         if foreign and done:
@@ -585,12 +585,12 @@ def _left_behind(state: sit.State, record: identity.Record, parameters: Mapping[
     ]
 
 
-def _back(state: sit.State, held: Iterable[int]) -> list[str]:
-    """The volumes of pods that are held back on a node that answers."""
+def _back(state: sit.State, fenced: Iterable[int]) -> list[str]:
+    """The volumes of pods that are fenced on a node that answers."""
     found = []
-    for ordinal in held:
+    for ordinal in fenced:
         pod, claim = sit.pod_of(state, ordinal), sit.claim_of(state, ordinal)
-        if pod is None or claim is None or not claim["volume"] or not sit.held_back(pod):
+        if pod is None or claim is None or not claim["volume"] or not sit.is_fenced(pod):
             continue
         if pod["node"] and not sit.unheard(state, pod["node"]):
             found.append(str(claim["volume"]))
@@ -646,7 +646,7 @@ def _order(state: sit.State, successor: int) -> list[str]:
 
 
 def _least(state: sit.State, pod: sit.Pod) -> int:
-    """What an export of the pod has to hold. A wrong primary is written to meanwhile; it is held back afterwards."""
+    """What an export of the pod has to hold. A wrong primary is written to meanwhile; it is fenced afterwards."""
     return sit.ANY_TXID if pod["litefs"]["is_primary"] else sit.txid(state, pod)
 
 
@@ -654,14 +654,14 @@ def _silent(state: sit.State, record: identity.Record, parameters: Mapping[str, 
     given_up = _numbers(parameters.get("lost_replicas"))
     for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
         pod = sit.pod_of(state, ordinal)
-        if ordinal in (record.primary_ordinal, *given_up, *sit.held(state)) or (pod and pod["litefs"]["reachable"]):
+        if ordinal in (record.primary_ordinal, *given_up, *sit.fenced(state)) or (pod and pod["litefs"]["reachable"]):
             continue
         if pod is None and sit.claim_of(state, ordinal) is None:
             continue  # it never had data
         why = f"does not answer ({pod['litefs']['error']})" if pod else "is not there while its claim is"
         return (
             f"{sit.pod_name(state, ordinal)} {why}, and it may have more than the others: bring it back, or give it up "
-            f"with -e '{{\"promote_lost_replicas\": [{ordinal}]}}' (it is then held back until its database is "
+            f"with -e '{{\"promote_lost_replicas\": [{ordinal}]}}' (it is then fenced until its database is "
             "exported)."
         )
     return None

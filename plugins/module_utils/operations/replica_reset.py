@@ -29,7 +29,7 @@ def decide(
 
     ``exports``: manifests of exports made for this run. ``checkpoint``: what the lock remembers of a run that died,
     made by new_checkpoint(); it keeps a replica from being re-seeded twice. ``lost_volumes``: names of volumes whose
-    data is given up, of held old primaries that cannot be read any more and of copies of another cluster that cannot
+    data is given up, of fenced old primaries that cannot be read any more and of copies of another cluster that cannot
     be exported; they are kept. ``node_off``: a node of which a person says that it is off; one that is no part of the
     cluster any more counts as that. The plan also says ``targets`` (ordinals) and ``export``:
     the pods that have to be exported before the first step, the primary's cluster first, then each copy of another
@@ -99,7 +99,7 @@ def decide(
     volume_export = [
         ordinal
         for ordinal in sorted(touched)
-        if _is_held(state, ordinal)
+        if _is_fenced(state, ordinal)
         and not _exported(exports, ordinal, now)
         and _volume(state, ordinal) not in (None, *given_up)
     ]
@@ -171,21 +171,21 @@ def _not_off(state: sit.State, ordinal: int, node_off: str) -> str | None:
 def _unread(
     state: sit.State, ordinal: int, exports: Iterable[Mapping[str, Any]], now: str, given_up: set[str]
 ) -> str | None:
-    """Why an old primary that is held back must be held further: what only its volume has may be in no export."""
+    """Why an old primary that is fenced must stay fenced: what only its volume has may be in no export."""
     name, volume = _volume(state, ordinal), sit.volume_of(state, sit.claim_of(state, ordinal))
-    if not _is_held(state, ordinal) or name is None or name in given_up:
+    if not _is_fenced(state, ordinal) or name is None or name in given_up:
         return None
     word = f'give it up with -e \'{{"replica_reset_lost_volumes": ["{name}"]}}\' (it is kept all the same)'
     if volume is not None and volume["node"] and sit.away(state, volume["node"]):
         return (
-            f"{sit.pod_name(state, ordinal)} is held back, and what only it has is on volume {name}, whose node "
+            f"{sit.pod_name(state, ordinal)} is fenced, and what only it has is on volume {name}, whose node "
             f"{volume['node']} is away: bring that node back, or {word}."
         )
     made = [manifest for manifest in exports if manifest.get("volume_of") == ordinal]
     if made and _exported(exports, ordinal, now) and not any(_proven(manifest) for manifest in made):
         return (
             f"The export {made[-1].get('path')} of volume {name} is sound, but nothing proves that it has the newest "
-            f"transactions of {sit.pod_name(state, ordinal)}, which is held back: look into it, and then {word}."
+            f"transactions of {sit.pod_name(state, ordinal)}, which is fenced: look into it, and then {word}."
         )
     return None
 
@@ -194,10 +194,10 @@ def _proven(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("position_proven") is True or manifest.get("empty") is True
 
 
-def _is_held(state: sit.State, ordinal: int) -> bool:
-    """Whether the pod is held back for what only its volume may have: by the record, or by what its guard saw."""
+def _is_fenced(state: sit.State, ordinal: int) -> bool:
+    """Whether the pod is fenced for what only its volume may have: by the record, or by what its guard saw."""
     pod = sit.pod_of(state, ordinal)
-    return ordinal in sit.held(state) or (pod is not None and sit.held_back(pod))
+    return ordinal in sit.fenced(state) or (pod is not None and sit.is_fenced(pod))
 
 
 def _exported(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:
@@ -246,12 +246,14 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Map
     begun: dict[str, str] = dict(checkpoint.get("claims") or {})
     old = begun.get(str(ordinal))
     arrive = sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
-    # Last of all: a guard that no longer sees the hold would let LiteFS start on the old volume.
-    release = [sit.step("release", f"stop holding {name} back", ordinal=ordinal)] if ordinal in sit.held(state) else []
+    # Last of all: a guard that no longer sees the fence would let LiteFS start on the old volume.
+    release = (
+        [sit.step("release", f"lift the fence of {name}", ordinal=ordinal)] if ordinal in sit.fenced(state) else []
+    )
     if old is not None and (claim is None or claim["uid"] != old):
         # It has its new volume, or is about to: what is left is the wait.
         return [] if pod is not None and sit.in_sync(state, found, pod) and not release else [*release, arrive]
-    if old is None and pod is not None and sit.in_sync(state, found, pod) and ordinal not in sit.held(state):
+    if old is None and pod is not None and sit.in_sync(state, found, pod) and ordinal not in sit.fenced(state):
         return []  # nothing is wrong with it
     steps = sit.put_aside(state, ordinal)
     if pod is not None:

@@ -79,8 +79,8 @@ def decide(
             else ""
         )
         return refuse(
-            f"No primary runs, and {name} is not held by the guard either, so nothing proves that its volume is lost: "
-            f"{found.sentence}{gone}",
+            f"No primary runs, and {name} is not stopped by the guard either, so nothing proves that its volume is "
+            f"lost: {found.sentence}{gone}",
             found.cause,
         )
     silent = [one for one in state["pods"] if not one["litefs"]["reachable"] and one is not pod]
@@ -271,8 +271,8 @@ def _left_out(state: sit.State, found: sit.Situation, followers: object) -> dict
                 f"{name} holds the cluster {pod['litefs']['cluster_id']} and cannot follow the primary: re-seed it "
                 f"afterwards (playbooks/replica_reset.yml -e 'replica_reset_targets=[{ordinal}]')."
             )
-        elif ordinal in sit.held(state):
-            left[ordinal] = f"{name} is held back as an old primary."
+        elif ordinal in sit.fenced(state):
+            left[ordinal] = f"{name} is fenced as an old primary."
         elif pod["node"] and sit.away(state, pod["node"]):
             left[ordinal] = f"{name} is on node {pod['node']}, which does not answer."
         elif pod["unschedulable"]:

@@ -245,7 +245,7 @@ def _prove(site: act.Site, operation: str, found: Mapping[str, Any], document: M
         return
     without = found.get("without")
     if without is None:
-        without = sit.held(document)
+        without = sit.fenced(document)
     if operation in ("promote", "restore"):
         without = [*without, *_strangers(document)]
     site.wait_replicated(seconds, without)
@@ -269,9 +269,9 @@ def _wait(site: act.Site, one: Mapping[str, Any], document: Mapping[str, Any], s
         site.wait_gone(one["ordinal"], seconds)
     elif one["do"] == "wait_followers":
         known = one.get("without")
-        site.wait_replicated(seconds, [*sit.held(site.look()), *_strangers(document)] if known is None else known)
+        site.wait_replicated(seconds, [*sit.fenced(site.look()), *_strangers(document)] if known is None else known)
     else:
-        site.wait_replicated(seconds, sit.held(document))
+        site.wait_replicated(seconds, sit.fenced(document))
 
 
 def _do(
@@ -295,14 +295,14 @@ def _do(
     elif kind == "delete_pod":
         site.delete_pod(one["pod"], one["uid"], 0 if one.get("force") else None)
     elif kind == "release":
-        left = [ordinal for ordinal in sit.held(document) if ordinal != one["ordinal"]]
-        site.write_record({act.HELD_KEY: ",".join(map(str, left)) or None, **({} if left else {promote.KEY: None})})
+        left = [ordinal for ordinal in sit.fenced(document) if ordinal != one["ordinal"]]
+        site.write_record({act.FENCED_KEY: ",".join(map(str, left)) or None, **({} if left else {promote.KEY: None})})
     elif kind == "record":
         raw, successor = (document["record"] or {}).get("raw") or {}, sit.pod_of(document, one["primary_ordinal"])
         mark = identity.lowered(raw, sit.txid(document, successor), site.api.server_time()) if successor else {}
         changes = {
             "primaryOrdinal": str(one["primary_ordinal"]),
-            act.HELD_KEY: ",".join(map(str, one["held"])) or None,
+            act.FENCED_KEY: ",".join(map(str, one["fenced"])) or None,
             promote.KEY: one["promote"],
         }
         site.write_record(changes | mark)

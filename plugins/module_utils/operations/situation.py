@@ -24,7 +24,7 @@ Pod = Mapping[str, Any]
 Seen = Mapping[str, Mapping[str, Any]]
 
 RUNBOOK = identity.RUNBOOK
-away, absent, held, last_node, unheard = litefs.away, litefs.absent, litefs.held, litefs.last_node, litefs.unheard
+away, absent, fenced, last_node, unheard = litefs.away, litefs.absent, litefs.fenced, litefs.last_node, litefs.unheard
 IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
 FRESH_SECONDS = 900  # how old an export may be that stands for the data before a destructive step
 # Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.
@@ -272,19 +272,19 @@ def unseen(volumes: Iterable[str], seen: Seen | None) -> list[str]:
     return [name for name in volumes if name not in (seen or {})]
 
 
-def held_back(pod: Pod) -> bool:
-    """Whether the guard holds it back, an old primary or one with more than the primary has: LiteFS does not run."""
+def is_fenced(pod: Pod) -> bool:
+    """Whether the guard fences it, an old primary or one with more than the primary has: LiteFS does not run."""
     return (
         not pod["litefs"]["reachable"]
         and not pod["deleting"]
         and pod["init"]["state"] == "failed"
-        and "held back" in (pod["init"]["message"] or "")
+        and "fenced" in (pod["init"]["message"] or "")
     )
 
 
-def held_ahead(pod: Pod) -> bool:
-    """Whether the guard holds a replica back for what only its volume has: no wait ends that, and nobody lets it go."""
-    return held_back(pod) and "is held back: its volume" in (pod["init"]["message"] or "")
+def fenced_ahead(pod: Pod) -> bool:
+    """Whether the guard fences a replica for what only its volume has: no wait ends that, and nobody lets it go."""
+    return is_fenced(pod) and "is fenced: its volume" in (pod["init"]["message"] or "")
 
 
 def rolling(state: State) -> bool:
@@ -335,7 +335,7 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
     if pod["init"]["state"] in ("failed", "waiting", "running") and said:
         cause = _cause_of_refusal(said)
         if cause is None:
-            return Problem(f"{start}; {name} is held by the guard: {said.rstrip('.')}.", None)
+            return Problem(f"{start}; {name} is stopped by the guard: {said.rstrip('.')}.", None)
         hint = {
             "cluster-id-missing": "its database is there and only its cluster id is missing, so write "
             f"{cluster_id} back into the file clusterid of its volume as {RUNBOOK} shows",
@@ -343,7 +343,7 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
             "primary-volume-empty": "its volume is new, empty, foreign or damaged, and the replicas are what is left: "
             f"delete nothing, and use its kept volume ({RUNBOOK}) or {identity.PROMOTE}",
         }[cause]
-        return Problem(f"{start}; {name} is held by the guard ({said.rstrip('.')}): {hint}.", cause)
+        return Problem(f"{start}; {name} is stopped by the guard ({said.rstrip('.')}): {hint}.", cause)
     cause_seen = sign(pod)
     why = pod["waiting"]["message"] or pod["waiting"]["reason"] or pod["unschedulable"] or pod["litefs"]["error"]
     return Problem(

@@ -1,7 +1,8 @@
 """Looking into a volume whose LiteFS does not run: a small pod on its node serves the files, read-only. I/O.
 
-Used where a pod is held by its guard, and for kept volumes that no claim has. A volume that is a directory of a node is
-mounted by its path, so no claim, no volume and no StatefulSet is touched; any other is mounted through its claim.
+Used where a pod is stopped by its guard, and for kept volumes that no claim has. A volume that is a directory of a
+node is mounted by its path, so no claim, no volume and no StatefulSet is touched; any other is mounted through its
+claim.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
 # Under a static lease LiteFS starts as primary on whatever volume it finds: on an empty one it founds a new, empty
 # cluster; one whose database is no SQLite file it empties; with an old one it rolls every replica back. So the primary
 # has to prove that its volume holds the data that the record (a ConfigMap outside the volumes, mounted at
-# $GUARD_IDENTITY_DIR) speaks of. A replica gets the primary's data whatever its own volume holds: it is held back where
+# $GUARD_IDENTITY_DIR) speaks of. A replica gets the primary's data whatever its own volume holds: it is fenced where
 # that would throw away what the running primary does not have. An empty volume adopts the cluster's id, and LiteFS itself
 # refuses a foreign one. What LiteFS does with each kind of damage stands in docs/runbooks/primary-refused.md.
 #
 # Plain sh for busybox. It reads; besides the log and the termination message of a refusal it writes one file, `ahead`, on
-# the volume of a replica that is held back for what only it has: the primary's TXID goes on, the volume's does not.
+# the volume of a replica that is fenced for what only it has: the primary's TXID goes on, the volume's does not.
 #
 # Environment: POD_NAME, POD_IP, GUARD_SERVICE (the headless Service's full name), GUARD_PORT (LiteFS's HTTP API),
 # GUARD_DATABASE (the database's name), GUARD_DATA_DIR, GUARD_IDENTITY_DIR, GUARD_RECORD (the record's name, for messages),
@@ -351,8 +351,8 @@ $positions
 END
 }
 
-hold_back() {
-    end "is held back: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
+fence() {
+    end "is fenced: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
 }
 
 # A replica of the recorded cluster: it may start unless the running primary lacks what its volume holds.
@@ -371,7 +371,7 @@ guard_replica() {
     fi
     # As it was seen once: the primary's TXID goes on, and would soon hide it.
     if [ "$(content "$GUARD_DATA_DIR/ahead")" = "$txid" ]; then
-        hold_back "its volume ends at TXID $txid of $GUARD_DATABASE, which the running primary did not have"
+        fence "its volume ends at TXID $txid of $GUARD_DATABASE, which the running primary did not have"
     fi
     # Less than a primary's: that one waits for this pod's answer.
     patience=$(((patience + 1) / 2))
@@ -387,11 +387,11 @@ END
         start "it is a replica; the primary at $peer holds cluster $id"
     fi
     if [ -z "$ltx" ]; then
-        hold_back "its volume holds a database $GUARD_DATABASE without a transaction file, so nothing tells whether it is ahead of the primary at $peer"
+        fence "its volume holds a database $GUARD_DATABASE without a transaction file, so nothing tells whether it is ahead of the primary at $peer"
     fi
     if below "$number" "$txid" || { [ "$number" = "$txid" ] && [ "$(own_checksum)" != "$checksum" ]; }; then
         printf '%s\n' "$txid" >"$GUARD_DATA_DIR/ahead" || log 'the file ahead could not be written to the volume'
-        hold_back "its volume ends at TXID $txid of $GUARD_DATABASE, and the primary at $peer has TXID $number with other content"
+        fence "its volume ends at TXID $txid of $GUARD_DATABASE, and the primary at $peer has TXID $number with other content"
     fi
     start "it is a replica at TXID $txid; the primary at $peer has $number"
 }
@@ -422,9 +422,9 @@ read_record() {
         role=primary
     fi
     # An old primary whose role was moved away. As a replica its unreplicated tail would be thrown away without a word.
-    case ",$(content "$GUARD_IDENTITY_DIR/heldOrdinals")," in
+    case ",$(content "$GUARD_IDENTITY_DIR/fencedOrdinals")," in
         *",$ordinal,"*)
-            end "is held back: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
+            end "is fenced: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
             ;;
     esac
 }
@@ -454,7 +454,7 @@ if [ "$role" = replica ]; then
     guard_replica
 fi
 
-# site.yml holds the first start back until the volumes are safe, where the cluster cannot do that at their creation.
+# site.yml keeps the first start waiting until the volumes are safe, where the cluster cannot do that at their creation.
 while [ "$(content "$GUARD_IDENTITY_DIR/hold")" = true ]; do
     log "waits: the record ConfigMap $GUARD_RECORD says hold"
     sleep 5

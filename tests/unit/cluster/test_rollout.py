@@ -300,9 +300,9 @@ REFUSED: Object = {"initContainerStatuses": [GUARD]}
         ([pod("x-0", containerStatuses=[PULL]), pod("x-1", **REFUSED), pod("x-2", **UP)], [1], "failed", "x-0"),
         ([pod("x-0", **UP), pod("x-1", containerStatuses=[PULL]), pod("x-2")], [1, 2], "done", ""),
     ],
-    ids=["held", "not held", "old", "not ready", "no pod", "held above", "another's trouble", "the first only"],
+    ids=["fenced", "not fenced", "old", "not ready", "no pod", "fenced above", "another's trouble", "the first only"],
 )
-def test_pods_that_are_held_back_are_not_waited_for(
+def test_pods_that_are_fenced_are_not_waited_for(
     pods: list[Object], without: list[int], state: str, words: str
 ) -> None:
     ready = sum(pod["status"] == UP for pod in pods)

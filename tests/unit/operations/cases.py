@@ -12,20 +12,20 @@ NO_ID = f"abaci-app-0 refuses to start as primary: its volume holds no cluster i
 OLDER = (
     "abaci-app-0 refuses to start as primary: its volume ends at TXID 3 of sqlite.db, and the pod at 10.42.0.6 has 5."
 )
-HELD_BACK = "abaci-app-0 is held back: it was primary before ordinal 1."
+FENCED = "abaci-app-0 is fenced: it was primary before ordinal 1."
 NOW = "2026-01-01T12:00:00Z"
 
 
 def site(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict[str, Any]:
     """A healthy site of three (pod 0 is primary of cluster A at TXID 5), with what is different given."""
     extra = {
-        key: parts.pop(key) for key in ("held", "rendered_ordinal", "rendered_quiet", "rendered_at") if key in parts
+        key: parts.pop(key) for key in ("fenced", "rendered_ordinal", "rendered_quiet", "rendered_at") if key in parts
     }
     parts.setdefault("gathered_at", NOW)
     document: dict[str, Any] = make.living(answers, **parts)
     if document["record"] is not None:
-        document["record"]["held_ordinals"] = extra.get("held", "")
-        document["record"]["raw"] |= {"heldOrdinals": extra["held"]} if extra.get("held") else {}
+        document["record"]["fenced_ordinals"] = extra.get("fenced", "")
+        document["record"]["raw"] |= {"fencedOrdinals": extra["fenced"]} if extra.get("fenced") else {}
     document["rendered_ordinal"] = extra.get("rendered_ordinal", 0)
     document["routed_ordinal"] = document["rendered_ordinal"]
     document["rendered_quiet"] = extra.get("rendered_quiet", False)
@@ -35,7 +35,7 @@ def site(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict
 
 def guarded(message: str = LOST, answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict[str, Any]:
     """The guard holds pod 0; the replicas run and see no primary."""
-    pods = [make.held(0, message), make.pod(1), make.pod(2)]
+    pods = [make.stopped(0, message), make.pod(1), make.pod(2)]
     lonely = {n: alone(5) for n in (1, 2)} | (answers or {})
     return site({0: gone(), **lonely}, **{"pods": pods, **parts})
 

@@ -102,8 +102,8 @@ def test_a_foreign_copy_that_cannot_be_exported_is_given_up_by_its_volumes_name(
 
 def test_hazard_an_export_whose_position_is_not_proven_does_not_end_a_hold() -> None:
     record = make.record("recorded", A, ordinal=1)
-    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
-    state = site({0: gone(), 1: make.node(primary=True)}, record=record, held="0", pods=pods, rendered_ordinal=1)
+    pods = [make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)]
+    state = site({0: gone(), 1: make.node(primary=True)}, record=record, fenced="0", pods=pods, rendered_ordinal=1)
 
     def decide(*lost: str, **manifest: Any) -> dict[str, Any]:
         made = export(volume_of=0, path="/b/one.sqlite", **manifest)
@@ -119,7 +119,7 @@ def test_hazard_an_export_whose_position_is_not_proven_does_not_end_a_hold() -> 
 def test_hazard_an_old_primary_on_a_dead_node_is_given_up_by_name_only() -> None:
     record = make.record("recorded", A, ordinal=1)
     nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2")]
-    state = site({0: gone(), 1: make.node(primary=True)}, record=record, held="0", nodes=nodes, rendered_ordinal=1)
+    state = site({0: gone(), 1: make.node(primary=True)}, record=record, fenced="0", nodes=nodes, rendered_ordinal=1)
     plan = replica_reset.decide(state, [0], [export()], now=NOW, node_off="node-0")
     assert "what only it has is on volume pvc-0, whose node node-0 is away" in plan["refusal"]
     plan = replica_reset.decide(state, [0], [export()], now=NOW, node_off="node-0", lost_volumes=["pvc-0"])

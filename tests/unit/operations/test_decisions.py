@@ -71,28 +71,28 @@ RESET: list[Case] = [
         ["delete_pod 1"],
     ),
     (
-        "pod-0 is held by the guard",
+        "pod-0 is stopped by the guard",
         guarded(),
         "mismatched",
         r"primary-volume-empty No running primary holds .* volume is new",
         [],
     ),
-    ("pod-0 is held, nothing is mismatched", guarded(), [1], "primary-volume-empty No running primary holds", []),
+    ("pod-0 is stopped, nothing is mismatched", guarded(), [1], "primary-volume-empty No running primary holds", []),
     (
-        "pod-0 is held and the replicas are named",
+        "pod-0 is stopped and the replicas are named",
         guarded(answers={1: alone(5, B), 2: alone(5, B)}),
         [1, 2],
         "primary-volume-empty No running primary holds",
         [],
     ),
     (
-        "only the id is missing on the held volume",
+        "only the id is missing on the volume of the stopped pod",
         guarded(cases.NO_ID),
         [1],
         "cluster-id-missing .*only its cluster id",
         [],
     ),
-    ("the held volume is older", guarded(cases.OLDER), [1], "older-volume .*older copy", []),
+    ("the volume of the stopped pod is older", guarded(cases.OLDER), [1], "older-volume .*older copy", []),
     (
         "an empty primary runs under a new id",
         FOREIGN_PRIMARY,
@@ -259,12 +259,12 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again(
     ]
 
 
-def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_more() -> None:
+def test_hazard_an_old_primary_is_fenced_until_its_old_volume_can_not_start_any_more() -> None:
     """Let go before its pod was gone, the guard's next try would start LiteFS on it, and its tail were lost."""
     record = make.record("recorded", A, ordinal=1)
     leads = {0: gone(), 1: make.node(primary=True)}
-    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
-    state = site(leads, record=record, held="0", pods=pods, rendered_ordinal=1)
+    pods = [make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)]
+    state = site(leads, record=record, fenced="0", pods=pods, rendered_ordinal=1)
     saved = [export(), export(verified=True, volume_of=0, position_proven=True)]
 
     def kinds(state: dict[str, Any], checkpoint: dict[str, Any]) -> list[str]:
@@ -276,26 +276,26 @@ def test_hazard_an_old_primary_is_held_until_its_old_volume_can_not_start_any_mo
     act = ["delete_pod", "wait_claim", "release", "wait_pod", "wait_replicated"]
     assert kinds(state, checkpoint) == ["delete_claim", *act]
     going = [make.claim(0, deletionTimestamp="x"), make.claim(1), make.claim(2)]
-    assert kinds(site(leads, record=record, held="0", pods=pods, claims=going), checkpoint) == act
+    assert kinds(site(leads, record=record, fenced="0", pods=pods, claims=going), checkpoint) == act
     renewed = {
         "claims": [make.claim(0, uid="new"), make.claim(1), make.claim(2)],
         "volumes": [make.volume(0, claim_uid="new"), make.volume(1), make.volume(2)],
     }
-    assert kinds(site(leads, record=record, held="0", pods=pods, **renewed), checkpoint) == act[2:]
+    assert kinds(site(leads, record=record, fenced="0", pods=pods, **renewed), checkpoint) == act[2:]
     follows = {**leads, 0: make.node()}
-    assert kinds(site(follows, record=record, held="0", **renewed), checkpoint) == act[2:]
+    assert kinds(site(follows, record=record, fenced="0", **renewed), checkpoint) == act[2:]
     assert kinds(site(follows, record=record, **renewed), checkpoint) == []
 
 
 AHEAD = (
-    f"abaci-app-2 is held back: its volume ends at TXID {9:016x} of sqlite.db, and the primary at 10.0.0.1 has TXID "
+    f"abaci-app-2 is fenced: its volume ends at TXID {9:016x} of sqlite.db, and the primary at 10.0.0.1 has TXID "
     f"{5:016x} with other content; playbooks/replica_reset.yml -e replica_reset_targets=[2] exports it and "
     "re-seeds it. Nothing was changed."
 )
 
 
 def test_a_replica_that_its_guard_holds_for_what_only_it_has_is_exported_before_it_is_re_seeded() -> None:
-    pods = [make.pod(0), make.pod(1), make.held(2, AHEAD)]
+    pods = [make.pod(0), make.pod(1), make.stopped(2, AHEAD)]
     state = site({2: gone()}, pods=pods)
     plan = replica_reset.decide(state, [2], [export()], replica_reset.new_checkpoint(state, [2]), NOW)
     assert plan["refusal"] is None and plan["volume_export"] == [2]
@@ -520,7 +520,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
     ),
     (
         "a replica has no pod, and its volume may have more",
-        guarded(pods=[make.held(0, cases.LOST), make.pod(1)]),
+        guarded(pods=[make.stopped(0, cases.LOST), make.pod(1)]),
         ACCEPT,
         "replica-away abaci-app-2 is not there while its claim is",
         [],
@@ -605,8 +605,8 @@ def nothing_in(state: dict[str, Any]) -> dict[str, Any]:
 
 def test_promote_goes_on_where_a_run_died() -> None:
     record = make.record("recorded", A, ordinal=1)
-    held = make.held(0, cases.HELD_BACK)
-    pods = [held, make.pod(1), make.pod(2)]
+    fenced = make.stopped(0, cases.FENCED)
+    pods = [fenced, make.pod(1), make.pod(2)]
     lonely = {0: gone(), 1: alone(5), 2: alone(5)}
 
     def steps(state: dict[str, Any]) -> list[str]:
@@ -614,39 +614,39 @@ def test_promote_goes_on_where_a_run_died() -> None:
         assert plan["refusal"] is None
         return [f"{step['do']} {step.get('ordinal', '')}".strip() for step in plan["steps"]]
 
-    recorded = site(lonely, record=record, held="0", pods=[make.pod(0), make.pod(1), make.pod(2)])
+    recorded = site(lonely, record=record, fenced="0", pods=[make.pod(0), make.pod(1), make.pod(2)])
     assert steps(recorded)[:2] == ["stop 0", "render 1"]
-    stopped = site(lonely, record=record, held="0", pods=pods)
+    stopped = site(lonely, record=record, fenced="0", pods=pods)
     assert steps(stopped) == ["render 1", "restart 1", "restart 2", "wait_followers"]
-    rendered = site(lonely, record=record, held="0", pods=pods, rendered_ordinal=1)
+    rendered = site(lonely, record=record, fenced="0", pods=pods, rendered_ordinal=1)
     assert steps(rendered) == ["restart 1", "restart 2", "wait_followers"]
     leads = make.node(primary=True)
-    restarted = site(lonely | {1: leads}, record=record, held="0", pods=pods, rendered_ordinal=1)
+    restarted = site(lonely | {1: leads}, record=record, fenced="0", pods=pods, rendered_ordinal=1)
     assert steps(restarted) == ["restart 2", "wait_followers"]
     follows = make.node() | {"primary_hostname": "abaci-app-1"}
-    done = site(lonely | {1: leads, 2: follows}, record=record, held="0", pods=pods, rendered_ordinal=1)
+    done = site(lonely | {1: leads, 2: follows}, record=record, fenced="0", pods=pods, rendered_ordinal=1)
     assert steps(done) == []
 
 
 def test_promote_takes_the_replica_that_received_more_until_the_old_primary_stopped() -> None:
     record = make.record("recorded", A, ordinal=1)
-    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
-    state = site({0: gone(), 1: alone(5), 2: alone(6)}, record=record, held="0", pods=pods)
+    pods = [make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)]
+    state = site({0: gone(), 1: alone(5), 2: alone(6)}, record=record, fenced="0", pods=pods)
     plan = promote.decide(state, {}, [], NOW, nothing_in(state))
-    assert plan["successor"] == 2 and plan["steps"][0]["do"] == "record" and plan["steps"][0]["held"] == [0]
+    assert plan["successor"] == 2 and plan["steps"][0]["do"] == "record" and plan["steps"][0]["fenced"] == [0]
 
 
-def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_still_held() -> None:
+def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_still_fenced() -> None:
     record = make.record("recorded", A, ordinal=1)
-    pods = [make.held(0, cases.HELD_BACK), make.held(1, cases.LOST.replace("-0", "-1")), make.pod(2)]
-    state = site({0: gone(), 1: gone(), 2: alone(5)}, record=record, held="0", pods=pods, rendered_ordinal=1)
+    pods = [make.stopped(0, cases.FENCED), make.stopped(1, cases.LOST.replace("-0", "-1")), make.pod(2)]
+    state = site({0: gone(), 1: gone(), 2: alone(5)}, record=record, fenced="0", pods=pods, rendered_ordinal=1)
     assert promote.decide(state, {}, [export()], NOW, nothing_in(state))["loss"]["pod"] == "abaci-app-2"
     plan = promote.decide(state, ACCEPT, [export()], NOW, nothing_in(state))
     assert plan["refusal"] is None and plan["steps"][0] | {"say": "", "promote": ""} == {
         "do": "record",
         "say": "",
         "primary_ordinal": 2,
-        "held": [0, 1],
+        "fenced": [0, 1],
         "promote": "",
     }
 
@@ -840,12 +840,12 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
     ),
     ("no copy left, foreign file", ALL_FOREIGN, file(cluster_id=B), {}, NEWER, f"restore_overwrite_cluster_id={A}", []),
     (
-        "the primary is not held, only away",
+        "the primary is not stopped, only away",
         dead_node(answers={1: gone(), 2: gone()}),
         file(),
         {},
         NEWER,
-        "primary-node-gone not held.*kubectl delete node node-0",
+        "primary-node-gone not stopped.*kubectl delete node node-0",
         [],
     ),
     (
@@ -1028,7 +1028,7 @@ LOST = {
 HOSTILE: dict[str, dict[str, Any]] = {
     **LOST,
     "pod-0 was deleted by force": FORCED,
-    "a replica has no pod": guarded(pods=[make.held(0, cases.LOST), make.pod(1)]),
+    "a replica has no pod": guarded(pods=[make.stopped(0, cases.LOST), make.pod(1)]),
     "pod-0 answers with the most and is no primary": site({0: alone(9), 1: alone(5), 2: alone(5)}),
     "healthy": site(),
     "the guard holds pod-0": guarded(),

@@ -119,15 +119,15 @@ def test_the_module_raises_it_and_never_reports_a_change() -> None:
 
 
 def test_promote_lowers_it_to_the_copy_that_it_takes() -> None:
-    """What the operator gave up: the guard would hold the successor back for ever."""
+    """What the operator gave up: the guard would fence the successor for ever."""
     cluster = Cluster()
     there = site(cluster)
     there.write_record(mark(10**6))
     document = there.look()
-    step = {"do": "record", "primary_ordinal": 1, "held": [0], "promote": "{}"}
+    step = {"do": "record", "primary_ordinal": 1, "fenced": [0], "promote": "{}"}
     runner._do(there, "promote", step, document, {}, 5)
     record = cluster.record()
-    assert record["primaryOrdinal"] == "1" and record["heldOrdinals"] == "0"
+    assert record["primaryOrdinal"] == "1" and record["fencedOrdinals"] == "0"
     assert int(record["lowWaterTXID"], 16) == int(
         next(pod for pod in document["pods"] if pod["ordinal"] == 1)["litefs"]["databases"][make.DATABASE]["txid"], 16
     )

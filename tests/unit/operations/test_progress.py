@@ -273,7 +273,7 @@ def test_a_promote_that_gives_an_import_up_forgets_it(after: int, left: set[str]
     api = site()
     imported = {"sha256": "ab" * 32, "cluster_id": make.A, "txid": f"{6:016x}"}
     api.record()["progress"] = json.dumps({"restore": imported, "imported": [imported]})
-    step = {"do": "record", "say": "record", "primary_ordinal": 1, "held": [0], "promote": None}
+    step = {"do": "record", "say": "record", "primary_ordinal": 1, "fenced": [0], "promote": None}
     plan = {"refusal": None, "steps": [step], "notes": [], "export": [], "loss": {"after_txid": f"{after:016x}"}}
     monkeypatch.setattr(runner, "decide", lambda *_arguments: plan)
     here = act.Site(api, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)

@@ -17,7 +17,7 @@ from fake_api import Cluster
 
 ACCEPT = {"accept": f"{5:016x}"}
 NOW = cases.NOW
-EMERGENCY = {"from": 0, "held": [], "planned": False, "equal": False}
+EMERGENCY = {"from": 0, "fenced": [], "planned": False, "equal": False}
 
 
 def volume(cluster: str | None = None, txid: int | None = None, **more: Any) -> dict[str, Any]:
@@ -39,13 +39,13 @@ def kinds(plan: dict[str, Any]) -> list[str]:
 
 
 def begun(before: dict[str, Any] | None = None, answers: dict[int, Any] | None = None, **parts: Any) -> dict[str, Any]:
-    """The record names 1 and holds 0 back."""
-    raw = make.record("recorded", A, ordinal=1, held="0")
+    """The record names 1 and fences 0."""
+    raw = make.record("recorded", A, ordinal=1, fenced="0")
     if before is not None:
         raw["data"][promote.KEY] = json.dumps(before)
-    pods = [make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)]
+    pods = [make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)]
     lonely = {0: gone(), 1: alone(5), 2: alone(5)}
-    return site(lonely | (answers or {}), **{"record": raw, "pods": pods, "held": "0", **parts})
+    return site(lonely | (answers or {}), **{"record": raw, "pods": pods, "fenced": "0", **parts})
 
 
 # --- it looks first -------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_the_silence_of_a_node_is_told_by_the_api_servers_clock() -> None:
 def test_a_copy_that_was_given_up_is_neither_exported_nor_promoted() -> None:
     state = guarded(answers={2: alone(9)})
     plan = promote.decide(state, {**ACCEPT, "lost_replicas": [2]}, [], NOW, {"pvc-0": volume()})
-    assert plan["export"] == ["abaci-app-1"] and plan["successor"] == 1 and plan["steps"][0]["held"] == [0, 2]
+    assert plan["export"] == ["abaci-app-1"] and plan["successor"] == 1 and plan["steps"][0]["fenced"] == [0, 2]
 
 
 def test_a_copy_that_cannot_be_exported_is_named_with_the_word_that_goes_past_it() -> None:
@@ -168,7 +168,7 @@ def test_hazard_only_a_pod_whose_node_was_named_off_is_ended_by_force() -> None:
     nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2", ready=False)]
     pods = [make.pod(0), make.pod(1), make.pod(2)]
     state = begun(EMERGENCY, {2: gone()}, pods=pods, nodes=nodes)
-    state["record"]["held_ordinals"] = "0,2"
+    state["record"]["fenced_ordinals"] = "0,2"
     assert "promote_node_off=node-0" in decide(state, **{"lost_replicas": [0, 2]})["refusal"]
     plan = decide(state, **{"lost_replicas": [2], "node_off": "node-0"})
     stops = {one["ordinal"]: (one["force"], one["wait"]) for one in plan["steps"] if one["do"] == "stop"}
@@ -179,16 +179,16 @@ def test_hazard_only_a_pod_whose_node_was_named_off_is_ended_by_force() -> None:
 
 
 def test_a_promote_whose_successor_was_never_primary_is_called_off() -> None:
-    """litefs.yml first: as long as the record holds the old primary back, nobody is primary, and never two are."""
+    """litefs.yml first: as long as the record fences the old primary, nobody is primary, and never two are."""
     plan = decide(begun(EMERGENCY, rendered_ordinal=1), call_off=True)
     assert kinds(plan) == ["render 0", "record 0", "restart 0", "wait_followers"]
     back = plan["steps"][1]
-    assert (back["held"], back["promote"]) == ([], None)
+    assert (back["fenced"], back["promote"]) == ([], None)
     assert kinds(decide(begun(EMERGENCY, rendered_ordinal=0), call_off=True))[0] == "record 0"
     older = begun(None, rendered_ordinal=1)
     assert kinds(decide(older, call_off=True))[:2] == ["render 0", "record 0"], "of a version that kept no key"
-    held = site({0: gone(), 1: alone(5), 2: alone(5)}, pods=[make.held(0, cases.HELD_BACK), make.pod(1), make.pod(2)])
-    assert kinds(decide(held, call_off=True)) == ["restart 0", "wait_followers"], "killed after the record"
+    before = site({0: gone(), 1: alone(5), 2: alone(5)}, pods=[make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)])
+    assert kinds(decide(before, call_off=True)) == ["restart 0", "wait_followers"], "killed after the record"
     assert kinds(decide(site(), call_off=True)) == [], "and again"
 
 
@@ -243,13 +243,13 @@ def test_a_planned_move_stops_the_writes_proves_the_last_transaction_and_ends_wi
         "wait_followers",
     ]
     first, proof, last = (one for one in plan["steps"] if one["do"] == "record")
-    assert first["held"] == [0] and json.loads(first["promote"])["planned"]
-    assert json.loads(proof["promote"])["equal"] and (last["held"], last["promote"]) == ([], None)
+    assert first["fenced"] == [0] and json.loads(first["promote"])["planned"]
+    assert json.loads(proof["promote"])["equal"] and (last["fenced"], last["promote"]) == ([], None)
     assert plan["steps"][3]["force"] is False and plan["loss"] is None
     assert kinds(decide(site(), to="0")) == []
 
 
-PLANNED = {"from": 0, "held": [], "planned": True, "equal": False}
+PLANNED = {"from": 0, "fenced": [], "planned": True, "equal": False}
 
 
 def test_hazard_the_successor_of_a_planned_move_starts_only_with_the_very_last_transaction() -> None:
@@ -319,5 +319,5 @@ def test_the_role_goes_to_another_ordinal_and_back_and_every_pod_follows() -> No
         assert [cluster.node(ordinal).primary for ordinal in range(3)] == [n == target for n in range(3)]
         assert all(cluster.node(ordinal).running for ordinal in range(3))
         data = cluster.record()
-        assert data["primaryOrdinal"] == str(target) and not {"heldOrdinals", promote.KEY} & set(data)
+        assert data["primaryOrdinal"] == str(target) and not {"fencedOrdinals", promote.KEY} & set(data)
     assert moved(cluster, to=0) == []

@@ -96,7 +96,7 @@ def test_a_volume_that_is_no_directory_of_a_node_is_read_through_its_claim() -> 
     assert api.have("Pod", api.made[0]["metadata"]["name"]) is None, "the pod is gone afterwards"
 
 
-def test_it_is_read_on_the_node_of_the_pod_that_is_held() -> None:
+def test_it_is_read_on_the_node_of_the_pod_that_is_fenced() -> None:
     """ReadWriteOnce is one node's at a time."""
     api = Storage(claim(), user(WAITING), files={"/data/clusterid": make.A.encode()})
     assert look(api, elsewhere())["problem"] is None

@@ -72,13 +72,13 @@ def test_a_pod_of_a_dead_node_goes_by_force_only() -> None:
     assert uid(api, "Pod", POD) != old and api.changes()[-1].body["gracePeriodSeconds"] == 0
 
 
-def test_hazard_an_old_primary_is_stopped_only_when_another_pod_of_it_is_held_back(
+def test_hazard_an_old_primary_is_stopped_only_when_another_pod_of_it_is_fenced(
     quick: list[Callable[[], None]],
 ) -> None:
     api = Cluster()
     old = uid(api, "Pod", "abaci-app-0")
-    (api.have("ConfigMap", "abaci-app-litefs-identity") or {})["data"] |= {"primaryOrdinal": "1", "heldOrdinals": "0"}
-    with pytest.raises(act.NotDone, match="abaci-app-0 is not held back yet"):
+    (api.have("ConfigMap", "abaci-app-litefs-identity") or {})["data"] |= {"primaryOrdinal": "1", "fencedOrdinals": "0"}
+    with pytest.raises(act.NotDone, match="abaci-app-0 is not fenced yet"):
         site(api).wait_stopped(0, old, 0)
     quick.append(lambda: site(api).delete_pod("abaci-app-0", old))
     site(api).wait_stopped(0, old, 60)
@@ -138,21 +138,21 @@ def test_hazard_a_replica_of_another_cluster_is_not_waited_for_in_vain() -> None
     site(api).wait_replicated(60, [2])
 
 
-def test_hazard_a_replica_that_is_held_for_what_only_it_has_ends_the_wait_with_the_guards_words(
+def test_hazard_a_replica_that_is_fenced_for_what_only_it_has_ends_the_wait_with_the_guards_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     api = Cluster()
     monkeypatch.setattr(act.time, "sleep", lambda _seconds: pytest.fail("it waits"))
-    words = "abaci-app-2 is held back: its volume ends at TXID 9 of sqlite.db, and the primary at x has TXID 5"
-    api.put(make.held(2, words) | {"kind": "Pod"})
+    words = "abaci-app-2 is fenced: its volume ends at TXID 9 of sqlite.db, and the primary at x has TXID 5"
+    api.put(make.stopped(2, words) | {"kind": "Pod"})
     api.node(2).running = False
-    with pytest.raises(act.NotDone, match="abaci-app-2 is held back: its volume ends at TXID 9"):
+    with pytest.raises(act.NotDone, match="abaci-app-2 is fenced: its volume ends at TXID 9"):
         site(api).wait_replicated(60)
 
 
 def test_the_words_by_which_it_is_known_are_the_guards() -> None:
     guard = (Path(__file__).resolve().parents[3] / "roles/app/files/guard.sh").read_text()
-    assert 'end "is held back: $1' in guard and guard.count('hold_back "its volume') == 3
+    assert 'end "is fenced: $1' in guard and guard.count('fence "its volume') == 3
 
 
 def test_a_replica_whose_node_dies_meanwhile_is_left_out_and_named(quick: list[Callable[[], None]]) -> None:

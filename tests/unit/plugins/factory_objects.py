@@ -157,7 +157,7 @@ def pod(
     }
 
 
-def held(ordinal: int, message: str) -> dict[str, Any]:
+def stopped(ordinal: int, message: str) -> dict[str, Any]:
     """A pod between two tries of its guard."""
     guard = {
         "name": "guard",
@@ -252,13 +252,13 @@ def kube_node(
 
 
 def record(
-    where: str, cluster: str = "", ordinal: int | str = 0, desired: int | str = 0, held: str = ""
+    where: str, cluster: str = "", ordinal: int | str = 0, desired: int | str = 0, fenced: str = ""
 ) -> dict[str, Any]:
     data = {"state": where, "primaryOrdinal": str(ordinal), "desiredPrimaryOrdinal": str(desired)}
     if cluster:
         data["clusterID"] = cluster
-    if held:
-        data["heldOrdinals"] = held
+    if fenced:
+        data["fencedOrdinals"] = fenced
     return {"metadata": {"name": f"{NAME}-litefs-identity", "uid": "r", "resourceVersion": "7"}, "data": data}
 
 

@@ -119,5 +119,5 @@ def test_the_plan_says_it_and_where_the_pull_hangs_it_is_the_applications_troubl
     found = document(pods=[hangs, crashes])["pods"]
     assert found[0]["waiting"] == {"reason": "ErrImagePull", "message": "denied"}
     assert found[1]["waiting"]["message"] == "no litefs"
-    # Never "held by the guard", which has not looked yet.
+    # Never "stopped by the guard", which has not looked yet.
     assert [one["init"]["state"] for one in found] == ["waiting", "waiting"]

@@ -14,13 +14,13 @@ from factory_objects import (
     claim,
     desired,
     document,
-    held,
     kube_node,
     living,
     node,
     pod,
     record,
     statefulset,
+    stopped,
     volume,
 )
 
@@ -100,7 +100,7 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
         data("recorded", A),
     ),
     "a record with an id stays": (living(), {}, "none", data("recorded", A)),
-    "a record with an id stays while its primary is held": (living({0: GONE}), {}, "none", data("recorded", A)),
+    "a record with an id stays while its primary is stopped": (living({0: GONE}), {}, "none", data("recorded", A)),
     "a record with an id stays where all else is gone": (
         document(record=record("recorded", A)),
         {},
@@ -126,17 +126,17 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
         "update",
         data("recorded", A, 1, 1),
     ),
-    "an old primary stays held": (
+    "an old primary stays fenced": (
         living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0, "0")),
         {},
         "none",
-        data("recorded", A, 1, 0) | {"heldOrdinals": "0"},
+        data("recorded", A, 1, 0) | {"fencedOrdinals": "0"},
     ),
-    "an old primary stays held while the setting follows": (
+    "an old primary stays fenced while the setting follows": (
         living({0: node(), 1: node(primary=True)}, record=record("recorded", A, 1, 0, "0,2")),
         {"primary_ordinal": 1},
         "update",
-        data("recorded", A, 1, 1) | {"heldOrdinals": "0,2"},
+        data("recorded", A, 1, 1) | {"fencedOrdinals": "0,2"},
     ),
     "a record made by hand gets the setting": (
         living(record=record("recorded", A, 0, "")),
@@ -148,7 +148,7 @@ ACT: dict[str, tuple[dict[str, Any], dict[str, Any], str, dict[str, str]]] = {
 
 
 KEPT = {
-    "heldOrdinals": "2",
+    "fencedOrdinals": "2",
     "lowWaterTXID": "000000000000002a",
     "lowWaterTime": "2026-01-01T00:00:00Z",
     "journalMode": "wal",
@@ -327,8 +327,8 @@ def test_bootstrap_is_written_only_where_nothing_exists() -> None:
 
 
 def test_what_the_guard_says_is_in_the_notes() -> None:
-    state = living({0: GONE}, pods=[held(0, "the volume is empty"), pod(1), pod(2)])
-    assert "No pod says that it is primary; abaci-app-0 is held: the volume is empty." in decided(state)["notes"]
+    state = living({0: GONE}, pods=[stopped(0, "the volume is empty"), pod(1), pod(2)])
+    assert "No pod says that it is primary; abaci-app-0 does not start: the volume is empty." in decided(state)["notes"]
 
 
 def test_pods_that_were_not_asked_are_named() -> None:
@@ -541,10 +541,10 @@ def test_a_node_that_cannot_be_asked_is_a_note_and_no_refusal() -> None:
 # --- volumes and the rest ----------------------------------------------------------------------------------------
 
 
-def test_an_ordinal_that_is_held_back_is_named_with_the_way_out() -> None:
-    plan = decided(living({0: GONE, 1: node(primary=True)}, record=record("recorded", A, ordinal=1, held="0")))
-    assert plan["refusal"] is None and plan["held"] == [0]
-    assert any("abaci-app-0 is held back" in note and '"replica_reset_targets": [0]' in note for note in plan["notes"])
+def test_an_ordinal_that_is_fenced_is_named_with_the_way_out() -> None:
+    plan = decided(living({0: GONE, 1: node(primary=True)}, record=record("recorded", A, ordinal=1, fenced="0")))
+    assert plan["refusal"] is None and plan["fenced"] == [0]
+    assert any("abaci-app-0 is fenced" in note and '"replica_reset_targets": [0]' in note for note in plan["notes"])
 
 
 @pytest.mark.parametrize(

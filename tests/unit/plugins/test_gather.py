@@ -19,7 +19,6 @@ from factory_objects import (
     A,
     B,
     claim,
-    held,
     info_body,
     kube_node,
     living,
@@ -28,6 +27,7 @@ from factory_objects import (
     pod,
     record,
     statefulset,
+    stopped,
     vars_body,
     volume,
 )
@@ -137,8 +137,8 @@ def test_a_half_answer_is_no_answer() -> None:
     assert state["pods"][2]["litefs"]["databases"] == {}
 
 
-def test_a_pod_held_by_its_guard_is_not_dialled() -> None:
-    api = site(Pod=[held(0, "see docs/runbooks/primary-refused.md"), pod(1)])
+def test_a_pod_stopped_by_its_guard_is_not_dialled() -> None:
+    api = site(Pod=[stopped(0, "see docs/runbooks/primary-refused.md"), pod(1)])
     state = look(api)
     assert {name for name, _path in api.asked} == {"abaci-app-1"}
     assert state["pods"][0]["init"]["message"] == "see docs/runbooks/primary-refused.md"
@@ -227,8 +227,8 @@ def test_the_wait_goes_on_while_no_pod_is_primary_yet() -> None:
         (living({2: node(B)}), "Pod abaci-app-2 holds the LiteFS cluster"),
         (living({0: node()}), "No pod says that it is primary."),
         (
-            living({0: {**node(), "reachable": False}}, pods=[held(0, "refused"), pod(1), pod(2)]),
-            r"No pod says that it is primary (abaci-app-0 is held: refused).",
+            living({0: {**node(), "reachable": False}}, pods=[stopped(0, "refused"), pod(1), pod(2)]),
+            r"No pod says that it is primary (abaci-app-0 does not start: refused).",
         ),
         (living({1: node(primary=True)}), "abaci-app-0 and abaci-app-1 each say"),
         (living({0: node(primary=True, database=None)}), "The primary abaci-app-0 has no transaction"),

@@ -203,12 +203,12 @@ def test_replicated_names_the_pod_that_is_not_there(state: dict[str, Any], words
         assert re.search(words, answer["problems"][0])
 
 
-def test_what_the_record_holds_back_need_not_be_replicated() -> None:
+def test_what_the_record_fences_need_not_be_replicated() -> None:
     state = living({2: GONE})
     assert not litefs.replicated(state, TARGET, DATABASE)["done"]
-    held = living({2: GONE}, record=record("recorded", A, held="2"))
-    assert litefs.replicated(held, TARGET, DATABASE) == {"done": True, "problems": []}
-    assert not litefs.replicated(living({1: GONE}, record=record("recorded", A, held="2")), TARGET, DATABASE)["done"]
+    fenced = living({2: GONE}, record=record("recorded", A, fenced="2"))
+    assert litefs.replicated(fenced, TARGET, DATABASE) == {"done": True, "problems": []}
+    assert not litefs.replicated(living({1: GONE}, record=record("recorded", A, fenced="2")), TARGET, DATABASE)["done"]
 
 
 def test_nothing_is_replicated_where_no_replica_is_wanted() -> None:

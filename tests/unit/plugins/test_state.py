@@ -12,12 +12,12 @@ from factory_objects import (
     A,
     claim,
     document,
-    held,
     kube_node,
     living,
     pod,
     record,
     statefulset,
+    stopped,
     volume,
 )
 
@@ -92,9 +92,9 @@ def test_a_running_pod_is_described() -> None:
     assert found["litefs"]["cluster_id"] == A
 
 
-def test_a_pod_held_by_its_guard_is_described_from_the_termination_message() -> None:
+def test_a_pod_stopped_by_its_guard_is_described_from_the_termination_message() -> None:
     message = "The volume is empty but the record names a cluster:\nsee docs/runbooks/primary-refused.md"
-    found = document(pods=[held(0, message)])["pods"][0]
+    found = document(pods=[stopped(0, message)])["pods"][0]
     assert found["init"] == {
         "name": "guard",
         "state": "failed",
@@ -196,7 +196,7 @@ def test_a_record_is_carried_as_it_stands() -> None:
         "cluster_id": A,
         "primary_ordinal": "2",
         "desired_primary_ordinal": "0",
-        "held_ordinals": "",
+        "fenced_ordinals": "",
         "raw": {"state": "recorded", "clusterID": A, "primaryOrdinal": "2", "desiredPrimaryOrdinal": "0"},
         "uid": "r",
     }

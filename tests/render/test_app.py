@@ -849,7 +849,7 @@ def test_the_cluster_is_recorded_after_pods_that_change_and_after_a_first_start(
     main = up()
     (identity,) = (task for task in main if task.get("ansible.builtin.include_tasks") == "identity.yml")
     names = [task["name"] for task in main]
-    assert names.index("StatefulSet") < names.index("Identity") < names.index("Verify")
+    assert names.index("Ensure the StatefulSet runs") < names.index(identity["name"]) < names.index("Check the result")
     state = {"api": {"error": None}, "statefulset": {"exists": True, "template_hash": "same"}}
     plans = {
         "bootstrap": plan()["__app_plan"],
@@ -871,8 +871,8 @@ def test_the_cluster_is_recorded_after_pods_that_change_and_after_a_first_start(
 
 def up() -> list[dict[str, Any]]:
     """The tasks that bring the application up, in their order."""
-    (locked,) = (task["block"] for task in tasks_of("main.yml") if task["name"] == "Under the lock")
-    (found,) = (task["block"] for task in locked if task["name"] == "Bring the application up")
+    (locked,) = (task["block"] for task in tasks_of("main.yml") if task["name"] == "Apply under the lock")
+    (found,) = (task["block"] for task in locked if task["name"] == "Ensure the application runs")
     return list(found)
 
 
@@ -1016,7 +1016,7 @@ def test_volumes_are_kept_before_anything_is_applied_and_the_record_is_written_b
 ):
     """A node that cannot run its pod, and a claim that is deleted meanwhile, cost neither record nor volume."""
     names = [task["name"] for task in up()]
-    assert names.index("Keep the data of volumes whose claim is deleted") < names.index("Objects")
+    assert names.index("Ensure volumes outlive their claims") < names.index("Apply the objects")
     tasks = {task["name"]: task for task in tasks_of("statefulset.yml")}
     order = list(tasks)
     first, last = tasks["statefulset | Record the first data"], tasks["statefulset | Wait for the pods"]

@@ -195,7 +195,7 @@ def test_frozen_from_the_first_start_is_what_was_pulled() -> None:
     (freeze,) = (task for task in tasks if task.get("ansible.builtin.include_tasks") == "freeze.yml")
     assert "__app_plan.image.pin" in freeze["when"]
     pull, apply = (
-        "statefulset | Pull the images before anything that runs is touched",
+        "statefulset | Check that the images can be pulled",
         "statefulset | Apply the StatefulSet",
     )
     assert names.index(pull) < names.index(freeze["name"]) < names.index(apply)

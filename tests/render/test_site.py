@@ -69,9 +69,9 @@ def test_groups_of_other_names_are_refused_before_any_cluster_is_asked(
 def test_the_cluster_is_asked_before_any_host_is_touched_and_again_where_there_was_none() -> None:
     plays = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
     names = [play["name"] for play in plays]
-    asks = names.index("Ask the cluster before anything is changed")
+    asks = names.index("Check the cluster before anything is changed")
     assert asks < names.index("Hosts")
-    assert names.index("Ask all hosts before anything is changed") < asks
+    assert names.index("Check all hosts before anything is changed") < asks
     (early,) = plays[asks]["tasks"]
     assert early["ansible.builtin.import_role"] == {"name": "abaci.infra.site"}
     # Only what would be applied can be a second site, and there may be no cluster yet.
@@ -136,7 +136,7 @@ def test_the_application_alone_asks_before_it_takes_the_lock() -> None:
     check = including_the_check(tasks)
     assert check["vars"] == {"site_apply": True}
     assert check["when"] == "app_state == 'present' and not __site_asked | default(false)"
-    assert tasks.index(check) < [task["name"] for task in tasks].index("Under the lock")
+    assert tasks.index(check) < [task["name"] for task in tasks].index("Apply under the lock")
     said = yaml.safe_load((ROOT / "roles/site/tasks/main.yml").read_text())
     assert said[1]["ansible.builtin.set_fact"]["__site_asked"] == "{{ __site_checked.asked }}"
     given = said[0]["abaci.infra.site_check"]

@@ -24,7 +24,7 @@ def flat(block: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_site_yml_and_absent_hold_the_lock_from_before_they_look_and_give_it_back_whatever_happens() -> None:
-    under = next(task for task in tasks("app/tasks/main.yml") if task.get("name") == "Under the lock")
+    under = next(task for task in tasks("app/tasks/main.yml") if task.get("name") == "Apply under the lock")
     assert "when" not in under
     inside = flat(under["block"])
     assert inside[0][LOCK].get("state", "held") == "held" and "when" not in inside[0]
@@ -58,7 +58,7 @@ def test_an_operation_takes_the_lock_first_and_gives_it_back_also_where_it_faile
 
 
 def test_what_is_done_before_the_lock_is_taken_knows_every_variable_that_it_uses() -> None:
-    (begin,) = [task for task in tasks("operation/tasks/main.yml") if task["name"] == "Begin"]
+    (begin,) = [task for task in tasks("operation/tasks/main.yml") if task["name"] == "Set the facts of the operation"]
     passed = {name for task in tasks("operation/tasks/look.yml") for name in task.get("vars", {})}
     registered = {"__operation_plan", "__operation_seen"}
     used = set(re.findall(r"__operation_\w+", (ROLES / "operation/tasks/need_look.yml").read_text()))

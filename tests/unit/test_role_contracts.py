@@ -45,6 +45,27 @@ KEYWORDS = {
 }
 
 
+# What the name of a task may begin with.
+VERBS = (
+    *("Ensure", "Check", "Wait", "Fail", "Show", "Read", "Set", "Plan", "Render", "Apply", "Create", "Write", "Remove"),
+    *(
+        "Install",
+        "Download",
+        "Copy",
+        "Load",
+        "Start",
+        "Stop",
+        "Restart",
+        "Reload",
+        "Run",
+        "Export",
+        "Restore",
+        "Record",
+    ),
+    *("Acquire", "Release"),
+)
+
+
 def load(path: pathlib.Path) -> Any:
     return yaml.safe_load(path.read_text()) if path.exists() else None
 
@@ -62,6 +83,14 @@ def options(role: str) -> dict[str, dict[str, Any]]:
 
 def defaults(role: str) -> dict[str, Any]:
     return load(ROOT / "roles" / role / "defaults/main.yml") or {}
+
+
+def with_blocks(items: Any) -> Iterator[dict[str, Any]]:
+    """All tasks, and the blocks around them."""
+    for item in items or []:
+        yield item
+        for part in ("block", "rescue", "always"):
+            yield from with_blocks(item.get(part))
 
 
 def tasks_of(items: Any) -> Iterator[dict[str, Any]]:
@@ -195,8 +224,23 @@ def test_task_files_but_the_first_prefix_their_names(role: str) -> None:
     for path in role_files(role, "tasks"):
         if path.parent.name != "tasks" or path.name == "main.yml":
             continue
-        for task in tasks_of(load(path)):
-            assert task["name"].lower().startswith(f"{path.stem} | "), f"{path.name}: {task['name']}"
+        for task in with_blocks(load(path)):
+            assert task["name"].startswith(f"{path.stem} | "), f"{path.name}: {task['name']}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for role in ROLES for path in role_files(role, "tasks", "handlers")] + PLAYBOOKS,
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_name_of_a_task_begins_with_a_plain_verb(path: pathlib.Path) -> None:
+    """What a log says is then a promise (Ensure), a question (Check), or what is done, in words that all logs have."""
+    tasks = load(path)
+    if path in PLAYBOOKS:
+        tasks = [task for play in tasks for task in play.get("tasks", [])]
+    for task in with_blocks(tasks):
+        first = task["name"].rpartition(" | ")[2].split()[0]
+        assert first in VERBS, f"{task['name']}: begin with one of {', '.join(VERBS)}"
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-STEP = "Do the next step"
+STEP = "Run the next step"
 DOCUMENTATION = "name: interrupt\ntype: notification\nshort_description: see the module\ndescription: see the module\n"
 
 

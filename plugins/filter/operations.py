@@ -9,7 +9,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import datastore
 
 
 def backup_line(manifest: Mapping[str, Any]) -> str:
-    """One line about a backup, for the operator."""
+    """One line about a backup, for the user."""
     size = int(manifest["size"]) / 1e6
     return (
         f"{manifest['path']}: {size:.1f} MB, {manifest['pages']} pages, TXID {manifest['txid']} of cluster "
@@ -20,7 +20,7 @@ def backup_line(manifest: Mapping[str, Any]) -> str:
 
 
 def volume_line(copied: Mapping[str, Any]) -> str:
-    """One line about the copy of a volume's database, for the operator."""
+    """One line about the copy of a volume's database, for the user."""
     proven = "" if copied["position_proven"] else ", its position is NOT proven: it was written to meanwhile"
     return (
         f"{copied['volume']}: TXID {copied['txid'] or 'unknown'} of cluster {copied['cluster_id'] or 'unknown'}, "
@@ -29,7 +29,7 @@ def volume_line(copied: Mapping[str, Any]) -> str:
 
 
 def cluster_backup_line(kept: Mapping[str, Any]) -> str:
-    """One line about a copy of the cluster's datastore, for the operator."""
+    """One line about a copy of the cluster's datastore, for the user."""
     copied = kept["copied"]
     removed = f" Removed {', '.join(kept['removed'])}." if kept["removed"] else ""
     return (

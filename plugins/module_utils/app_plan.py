@@ -198,7 +198,7 @@ def _present(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _unfinished(state: Mapping[str, Any]) -> list[str]:
-    """What an operator has to know of operations that died, and of backups that are not made."""
+    """What the user has to know of operations that died, and of backups that are not made."""
     try:
         said = progress.others(progress.read(state))
     except ValueError as exc:

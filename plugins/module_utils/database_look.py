@@ -85,7 +85,7 @@ def is_read_only(mounts: str, mount: str) -> bool | None:
 
 
 def notes(seen: Mapping[str, Any], recorded: str, following: bool, writable: list[str], database: str) -> list[str]:
-    """What an operator has to know of it, in sentences.
+    """What the user has to know of it, in sentences.
 
     ``seen`` is header(); ``recorded`` the record's journalMode; ``following`` whether every replica is at the primary's
     position; ``writable`` the replicas whose mount is not read-only.

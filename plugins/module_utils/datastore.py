@@ -362,7 +362,7 @@ def restore_errors(
         server: {name, ca_hash, units, kind, revision, restored} of the host.
         agents: the same of every agent that answered.
         version_error: why the desired version of k3s may not follow the copy's, as upgrade_error says it.
-        accepted: the revision after which everything may be lost, as the operator gave it.
+        accepted: the revision after which everything may be lost, as the user gave it.
     """
     found = []
     which = f"{copied['path']} (of {copied['time']}, CA {copied['ca_hash'][:12]})"

@@ -145,7 +145,7 @@ def _health(request: Request, answer: Answer, expected: Expected) -> list[str]:
     if not wanted and sent:
         return [
             f"{_name(request)} came with Strict-Transport-Security ({sent[0]}), which browsers keep for years, "
-            "although the certificate is neither the operator's nor a ready one of letsencrypt-prod."
+            "although the certificate is neither a provided one nor a ready one of letsencrypt-prod."
         ]
     return []
 

@@ -26,7 +26,7 @@ class Record:
     """The record, read. ``desired_ordinal`` is app_primary_ordinal of the last apply, None where it was not kept.
 
     ``carried`` are the keys that site.yml does not decide, as they stand there: which pods are fenced, what an
-    operation remembers, the low-water mark.
+    operation has done, the low-water mark.
     """
 
     state: Literal["bootstrap", "recorded"]

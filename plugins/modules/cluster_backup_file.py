@@ -37,7 +37,7 @@ options:
     elements: str
     default: []
   variables:
-    description: How the names of the operator's variables begin, for what is said.
+    description: How the names of the user's variables begin, for what is said.
     type: str
     default: cluster_backup
 author: The abaci.infra authors

@@ -8,7 +8,7 @@ description:
   - Sends each request on a connection of its own, one after the other, and follows no redirect.
   - A request can go to another address than its URL's; the name in SNI, in Host and in the check of the certificate is
     the URL's all the same.
-  - An answer of any status is no failure, nor is none; see RV(answers[].error).
+  - Neither an answer with an error status nor a missing answer fails the task; see RV(answers[].error).
 version_added: 0.1.0
 author: The abaci.infra authors
 options:

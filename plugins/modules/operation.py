@@ -44,7 +44,7 @@ options:
     default: false
   call_off:
     description:
-      - Only forget what the operation had begun and may not do twice, and say what that was. What it did stays done.
+      - Only remove the progress of the operation from the record, and show what that was. What it did stays done.
     type: bool
     default: false
   holder:
@@ -71,7 +71,7 @@ EXAMPLES = r"""
       replicas: 5
   register: __plan
 
-- name: Let a restore that died be forgotten
+- name: Call off a restore that died
   abaci.infra.operation:
     kubeconfig: ~/.kube/k3s-config
     operation: restore

@@ -13,7 +13,7 @@ from sitebed import Bed, until
 
 @pytest.fixture(scope="module")
 def backups(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("remembered") / "backups"
+    return tmp_path_factory.mktemp("once") / "backups"
 
 
 def acknowledged(bed: Bed, *bodies: str) -> None:

@@ -369,7 +369,7 @@ def launched(node: Node, seconds: float = 6) -> bool:
 
 
 def content(node: Node) -> dict[str, bytes]:
-    """What is on the volume, but for the file by which the guard remembers."""
+    """What is on the volume, but for the file in which the guard keeps its finding."""
     files = [path for path in node.data.rglob("*") if path.is_file() and path.name != "ahead"]
     return {str(path): path.read_bytes() for path in files}
 

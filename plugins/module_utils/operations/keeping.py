@@ -43,7 +43,7 @@ def put(
     ``beside`` is a folder of its own that is: with ``encrypt`` nothing plain comes there. The manifest's size and
     sha256 are the content's, stored_size and stored_sha256 those of the file as it lies there. read_back: the stored
     file was seen to hold the content; of an encrypted one only ``decrypt`` can show that. ``variables``: how the names
-    of the operator's variables begin. Nothing that is there is replaced: another of the same name gets a longer one.
+    of the user's variables begin. Nothing that is there is replaced: another of the same name gets a longer one.
 
     Returns the manifest with ``path`` and ``manifest``. Raises Failed and OSError.
     """

@@ -2,7 +2,7 @@
 
 It is a Lease in the application's namespace. A holder is ``<user>@<host>+<machine>/<process>``. Times are the API
 server's (kube.Client.server_time()), so a controller whose clock is wrong neither takes a living lock nor keeps a dead
-one. What an operation has to remember is not here but in the record: see progress.py.
+one. The progress of an operation is not here but in the record: see progress.py.
 """
 
 from __future__ import annotations

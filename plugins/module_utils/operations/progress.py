@@ -25,14 +25,14 @@ from .. import identity
 OPERATIONS = ("scale", "replica_reset", "promote", "restore")
 KEY = "progress"
 IMPORTED = "imported"
-KEPT = 20  # imports that are remembered after their end
+KEPT = 20  # imports that are kept after their end
 CALL_OFF = "operation_call_off"
 
 Progress = dict[str, Any]
 
 
 def read(state: Mapping[str, Any]) -> Progress:
-    """What the record of a state document remembers; ValueError with a sentence where nobody can read it."""
+    """The progress in the record of a state document; ValueError with a sentence where it cannot be read."""
     text = ((state["record"] or {}).get("raw") or {}).get(KEY)
     if not text:
         return {}
@@ -49,14 +49,14 @@ def read(state: Mapping[str, Any]) -> Progress:
 
 
 def text(progress: Mapping[str, Any]) -> str | None:
-    """The key's value; None for nothing to remember."""
+    """The key's value; None where there is no progress to keep."""
     return json.dumps(dict(progress), sort_keys=True, separators=(",", ":")) if progress else None
 
 
 def begun(
     progress: Mapping[str, Any], operation: str, checkpoint: Mapping[str, Any], now: str, holder: str
 ) -> Progress:
-    """The progress with what this operation remembers now."""
+    """The progress with this operation's checkpoint."""
     mine = {"begun": now, "holder": holder, **(progress.get(operation) or {}), **checkpoint}
     return {**progress, operation: mine}
 
@@ -64,7 +64,7 @@ def begun(
 def ended(progress: Mapping[str, Any], operation: str, ordinals: Iterable[int] | None = None) -> Progress:
     """The progress without an operation that came to its end, or was called off.
 
-    ``ordinals``: it ended for these only, and remembers the others. An import stays known afterwards.
+    ``ordinals``: it ended for these only, and keeps the others. An import stays known afterwards.
     """
     left = {key: value for key, value in progress.items() if key != operation}
     mine = dict(progress.get(operation) or {})
@@ -99,7 +99,7 @@ def others(progress: Mapping[str, Any], operation: str = "") -> list[str]:
     """What other operations than this one left unfinished, one sentence each."""
     return [
         f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run playbooks/{name}.yml again "
-        f"afterwards as it was run then, or let it be forgotten with -e {CALL_OFF}={name}."
+        f"afterwards as it was run then, or call it off with -e {CALL_OFF}={name}."
         for name in OPERATIONS
         if name != operation and isinstance(one := progress.get(name), dict)
     ]

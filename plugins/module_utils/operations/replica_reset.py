@@ -27,7 +27,7 @@ def decide(
 ) -> dict[str, Any]:
     """What is left to do to re-seed the targets (``mismatched``, or a list of ordinals).
 
-    ``exports``: manifests of exports made for this run. ``checkpoint``: what the lock remembers of a run that died,
+    ``exports``: manifests of exports made for this run. ``checkpoint``: what the record keeps of a run that died,
     made by new_checkpoint(); it keeps a replica from being re-seeded twice. ``lost_volumes``: names of volumes whose
     data is given up, of fenced old primaries that cannot be read any more and of copies of another cluster that cannot
     be exported; they are kept. ``node_off``: a node of which a person says that it is off; one that is no part of the

@@ -227,7 +227,7 @@ def _running(
 def _earlier(
     found: sit.Situation, file: Mapping[str, Any], checkpoint: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any] | None, bool]:
-    """What is remembered of an import of this file that the primary still has, and whether that restore is over."""
+    """The checkpoint of an import of this file that the primary still has, and whether that restore is over."""
     ended = list(checkpoint.get(progress.IMPORTED) or [])
     for one, over in [(checkpoint, False), *((one, True) for one in reversed(ended))]:
         if not one.get("sha256") or one["sha256"] != file.get("sha256") or one.get("cluster_id") != found.cluster_id:

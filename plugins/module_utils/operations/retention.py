@@ -65,7 +65,7 @@ def expired(manifests: Iterable[Mapping[str, Any]], keep: int, made: Mapping[str
 
 
 def prune(directory: Path, keep: int, made: Mapping[str, Any]) -> list[str]:
-    """Remove what is expired, the manifest first: none is ever without its file. The names of what was removed."""
+    """Remove what is expired, a manifest before its file, so that none is left without it. Returns the names."""
     gone = []
     for one in expired(read(directory), keep, made):
         Path(one["manifest"]).unlink(missing_ok=True)

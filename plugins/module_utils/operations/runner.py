@@ -94,16 +94,17 @@ def plan(
 
 
 def call_off(site: act.Site, operation: str, holder: str) -> tuple[bool, str]:
-    """Forget what an operation had begun: (whether there was something, a sentence). What it did stays done."""
+    """Remove the progress of an operation: (whether there was any, a sentence). What it did stays done."""
     document = site.look()
     holding.Holding(site, holder).renew()
     known = _known(document)
     mine = known.get(operation)
     if not mine:
-        return False, f"No unfinished {operation} is remembered: nothing was forgotten."
+        return False, f"There is no unfinished {operation}: nothing was called off."
     site.write_record({progress.KEY: progress.text(progress.ended(known, operation))})
     rest = ", ".join(f"{key} {value}" for key, value in mine.items() if key not in ("begun", "holder"))
-    said = f"The {operation} begun {mine.get('begun')} by {mine.get('holder')} is forgotten ({rest or 'nothing more'})."
+    begun = f"begun {mine.get('begun')} by {mine.get('holder')}"
+    said = f"The {operation} {begun} is called off ({rest or 'nothing more'})."
     if (document["record"] or {}).get("state") == "restore":
         said += " The record still says that a restore is under way, and only playbooks/restore.yml ends that."
     return True, said
@@ -421,7 +422,7 @@ def _import(
 
 
 def _insist(write: Callable[[], None], seconds: float = 60) -> None:
-    """Write what must not be forgotten, also while the API is away for a moment."""
+    """Write what must not be lost, also while the API is away for a moment."""
     deadline = time.monotonic() + seconds
     while True:
         try:

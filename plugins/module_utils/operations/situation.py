@@ -1,6 +1,6 @@
 """Where the data stands: what every operation asks before it decides. Pure functions over the state document.
 
-A step is plain data: ``do`` (what kind of act), its arguments, and ``say`` (one sentence for the operator). A plan is
+A step is plain data: ``do`` (what kind of act), its arguments, and ``say`` (one sentence for the user). A plan is
 {refusal: str|null, cause: str|null, steps: [step], notes: [str]} with what an operation adds. An operation decides
 again, on a fresh document, before each step: what is done already is not in the steps any more, so a run that died is
 continued by running it again.

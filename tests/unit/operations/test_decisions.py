@@ -964,13 +964,13 @@ IMPORTED = {
 }
 
 
-def remembering(answers: dict[int, Any] | None = None, parameters: Any = None, **changed: Any) -> dict[str, Any]:
+def continued(answers: dict[int, Any] | None = None, parameters: Any = None, **changed: Any) -> dict[str, Any]:
     """The plan of a restore that imported this file in an earlier run."""
     return restore.decide(site(answers), file(), parameters or {}, [export()], None, NOW, IMPORTED | changed)
 
 
 def test_restore_does_not_import_twice_where_the_application_wrote_since() -> None:
-    plan = remembering()
+    plan = continued()
     assert destructive(plan) == []
     assert f"transaction {4:016x}, and abaci-app-0 is at {5:016x} since: it is not imported again" in plan["notes"][0]
 
@@ -988,7 +988,7 @@ def test_restore_does_not_import_twice_where_the_application_wrote_since() -> No
     ids=["another file", "another cluster", "rolled back", "the word", "another word", "it never came"],
 )
 def test_restore_imports_what_is_not_there(changed: dict[str, Any], parameters: dict[str, Any]) -> None:
-    assert destructive(remembering(None, parameters, **changed)) == [("import", "abaci-app-0")]
+    assert destructive(continued(None, parameters, **changed)) == [("import", "abaci-app-0")]
 
 
 @pytest.mark.parametrize(
@@ -1003,7 +1003,7 @@ def test_restore_imports_what_is_not_there(changed: dict[str, Any], parameters: 
     ids=["of another cluster", "did not follow before", "is to come back", "is behind", "nobody knows who followed"],
 )
 def test_a_restore_waits_for_those_that_followed_before_it(answers: Any, followers: Any, left: list[int]) -> None:
-    plan = remembering(answers, followers=followers)
+    plan = continued(answers, followers=followers)
     assert plan["without"] == left
     waits = [step["without"] for step in plan["steps"] if step["do"] == "wait_followers"]
     assert waits == ([left] if any(n not in left for n in answers) else [])

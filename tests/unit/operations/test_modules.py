@@ -219,7 +219,7 @@ def test_only_the_restored_content_is_recorded(api: Cluster, change: dict[str, A
     assert api.changes() == []
 
 
-def test_a_failed_wait_after_the_import_leaves_it_remembered(api: Cluster, tmp_path: Path) -> None:
+def test_a_failed_wait_after_the_import_leaves_it_recorded(api: Cluster, tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     path.write_bytes(database("restored"))
     file = described(path) | {"cluster_id": make.A}

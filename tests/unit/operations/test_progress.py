@@ -1,4 +1,4 @@
-"""What an operation may not do twice is remembered: not time, no clock, no other operation makes it forget."""
+"""What an operation may not do twice is recorded: neither time nor a clock nor another operation removes it."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ def test_a_restore_that_ended_is_not_done_again_by_the_same_command(file: dict[s
     assert api.node(0).content == acknowledged
 
 
-def test_a_restore_that_is_called_off_by_name_is_forgotten_but_for_its_import(
-    file: dict[str, Any], folder: Path
-) -> None:
+def test_a_restore_that_is_called_off_by_name_keeps_only_its_import(file: dict[str, Any], folder: Path) -> None:
     api = site()
     operate(api, "restore", AGAIN, folder, file=file, killed=lambda answer: "import" in str(answer.get("did")))
     acknowledged = written_since(api)
@@ -118,11 +116,11 @@ def test_a_restore_that_is_called_off_by_name_is_forgotten_but_for_its_import(
     assert ended.rc != 0 and "is at work here" in ended.msg, "the dead run's lock is asked for"
     lease(api)["spec"].pop("holderIdentity")
     ended = operate(api, "restore", AGAIN, folder, call_off=True)
-    assert ended.rc == 0 and "is forgotten" in ended.did[0]
+    assert ended.rc == 0 and "is called off" in ended.did[0]
     assert "restore" not in progress(api)
     assert operate(api, "restore", AGAIN, folder, file=file).rc != 0
     assert api.node(0).content == acknowledged
-    assert "nothing was forgotten" in operate(api, "restore", AGAIN, folder, call_off=True).did[0]
+    assert "nothing was called off" in operate(api, "restore", AGAIN, folder, call_off=True).did[0]
 
 
 @pytest.mark.parametrize("came", [True, False])
@@ -150,7 +148,7 @@ def test_a_run_that_died_in_the_import_itself_does_not_guess_whether_it_came(
     assert api.node(0).content == acknowledged
 
 
-def test_a_refused_import_is_not_remembered(file: dict[str, Any], folder: Path) -> None:
+def test_a_refused_import_is_not_recorded(file: dict[str, Any], folder: Path) -> None:
     api = site()
     api.fail("POST", "LiteFS", how=500)
     assert operate(api, "restore", AGAIN, folder, file=file).rc != 0
@@ -158,7 +156,7 @@ def test_a_refused_import_is_not_remembered(file: dict[str, Any], folder: Path) 
     assert operate(api, "restore", AGAIN, folder, file=file).rc == 0 and api.node(0).content == BACKUP
 
 
-def test_an_import_is_remembered_though_the_api_is_away_for_a_moment_right_after_it(
+def test_an_import_is_recorded_though_the_api_is_away_for_a_moment_right_after_it(
     file: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = site()
@@ -239,7 +237,7 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_by_one
     assert api.node(2).cluster == make.A and "replica_reset" not in progress(api)
 
 
-def test_a_reset_of_one_replica_does_not_forget_what_another_run_had_done_to_another(folder: Path) -> None:
+def test_a_reset_of_one_replica_keeps_what_another_run_had_done_to_another(folder: Path) -> None:
     api = site()
     mismatch(api, 1)
     mismatch(api, 2)
@@ -269,7 +267,7 @@ def test_a_replica_that_an_unfinished_run_did_not_come_to_and_that_is_well_again
 
 
 @pytest.mark.parametrize(("after", "left"), [(5, {"promote"}), (6, {"promote", "restore", "imported"})])
-def test_a_promote_that_gives_an_import_up_forgets_it(after: int, left: set[str], monkeypatch: Any) -> None:
+def test_a_promote_that_gives_an_import_up_removes_it(after: int, left: set[str], monkeypatch: Any) -> None:
     api = site()
     imported = {"sha256": "ab" * 32, "cluster_id": make.A, "txid": f"{6:016x}"}
     api.record()["progress"] = json.dumps({"restore": imported, "imported": [imported]})

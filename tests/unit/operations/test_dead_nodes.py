@@ -33,7 +33,7 @@ def test_hazard_a_copy_that_runs_is_not_stopped_while_a_dead_one_stays() -> None
         assert words in plan["refusal"], plan["refusal"]
     foreign = scale.decide(site({1: make.node(B)}), 2, now=NOW)
     assert "abaci-app-1 is no copy" in foreign["refusal"] and "node_off" not in foreign["refusal"]
-    assert destructive(scale.decide(without_node(1), 2, now=NOW, without=["1"])) == [("scale", 2)]
+    assert destructive(scale.decide(without_node(1), 2, now=NOW, lost_replicas=["1"])) == [("scale", 2)]
     assert destructive(scale.decide(without_node(1), 1, now=NOW)) == [("scale", 1)], "only the primary stays"
     assert destructive(scale.decide(without_node(2), 2, now=NOW)) == [("scale", 2)], "the dead one goes"
     nodes = [make.kube_node(f"node-{n}", ready=n == 0) for n in range(3)]

@@ -237,7 +237,7 @@ def test_the_name_of_a_task_begins_with_a_plain_verb(path: pathlib.Path) -> None
     """What a log says is then a promise (Ensure), a question (Check), or what is done, in words that all logs have."""
     tasks = load(path)
     if path in PLAYBOOKS:
-        tasks = [task for play in tasks for task in play.get("tasks", [])]
+        tasks = [task for play in tasks for part in ("pre_tasks", "tasks") for task in play.get(part, [])]
     for task in with_blocks(tasks):
         first = task["name"].rpartition(" | ")[2].split()[0]
         assert first in VERBS, f"{task['name']}: begin with one of {', '.join(VERBS)}"

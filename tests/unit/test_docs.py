@@ -1,0 +1,61 @@
+"""What the documents name is there: links, anchors, files of the project, and a page for each role."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TRACKED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+DOCUMENTS = sorted(ROOT / name for name in TRACKED.split()) or sorted(
+    path for folder in ("docs", "roles") for path in (ROOT / folder).rglob("*.md")
+)
+NAMING = [ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md"]
+# Files that a worked example would add.
+EXAMPLES = {"roles/app/templates/priorityclass-abaci-app.yml.j2"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (document.parent / file).resolve() if file else document
+        assert path.exists(), f"{name_of(document)}: {target}"
+        if anchor:
+            assert anchor in anchors(path), f"{name_of(document)}: {target}"
+
+
+@pytest.mark.parametrize("document", NAMING, ids=name_of)
+def test_every_file_that_the_plan_of_the_house_names_is_there(document: Path) -> None:
+    folders = "roles|plugins|playbooks|tests|docs|changelogs|testbed|inventories|molecule"
+    named = set(re.findall(rf"`((?:{folders})/[\w./-]*)`", document.read_text()))
+    assert named, "it names nothing"
+    assert sorted(name for name in named - EXAMPLES if not (ROOT / name).exists()) == []
+
+
+def test_every_role_has_a_page_or_is_internal() -> None:
+    for role in sorted(path.parent for path in ROOT.glob("roles/*/tasks")):
+        spec = (role / "meta/argument_specs.yml").read_text()
+        assert (role / "README.md").exists() or "Internal" in spec, role.name
+
+
+def test_every_role_stands_in_the_plan_of_the_house() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    roles = [role.parent.name for role in ROOT.glob("roles/*/tasks")]
+    assert sorted(role for role in roles if f"`roles/{role}`" not in text and role != "apply") == []

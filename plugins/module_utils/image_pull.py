@@ -17,9 +17,9 @@ COMPONENT = "image-check"
 # The kubelet says these before it has the image; every other reason to wait comes after the pull.
 _BEFORE_PULL = {"ContainerCreating", "PodInitializing", ""}
 _PULL_FAILED = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError", "ErrImageNeverPull"}
-_HOPELESS_REASONS = {"InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed"}
+_FINAL_REASONS = {"InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed"}
 # A registry that said one of these says it again: no reason to wait for the kubelet's next try.
-_HOPELESS = re.compile(
+_FINAL = re.compile(
     r"code = NotFound|not found$|manifest unknown|unauthorized|authorization failed|access denied|denied:|\b40[134]\b"
     r"|no basic auth credentials|invalid reference format|no match for platform",
     re.IGNORECASE,
@@ -29,12 +29,12 @@ _NOISE = re.compile(r"^(?:Back-off pulling image \"[^\"]*\": )?(?:ErrImagePull: 
 
 @dataclass(frozen=True)
 class Status:
-    """``pulled``; else ``reason`` (what it hangs on now, the registry's words) and whether waiting is ``hopeless``."""
+    """``pulled``; else ``reason`` (what it hangs on now, the registry's words) and whether waiting is ``final``."""
 
     pulled: bool = False
     digest: str | None = None
     reason: str | None = None
-    hopeless: bool = False
+    final: bool = False
 
 
 def selector(name: str) -> str:
@@ -129,10 +129,10 @@ def judge(item: Mapping[str, Any]) -> Status:
         reason = (state.get("waiting") or {}).get("reason") or ""
         if image_id or "running" in state or "terminated" in state:
             return Status(pulled=True, digest=digest)
-        if "waiting" in state and reason in _PULL_FAILED | _HOPELESS_REASONS:
+        if "waiting" in state and reason in _PULL_FAILED | _FINAL_REASONS:
             message = plain(state["waiting"].get("message") or reason)
             raw = str(state["waiting"].get("message") or "").rstrip(". ")
-            return Status(reason=message, hopeless=reason in _HOPELESS_REASONS or bool(_HOPELESS.search(raw)))
+            return Status(reason=message, final=reason in _FINAL_REASONS or bool(_FINAL.search(raw)))
         if "waiting" in state and reason not in _BEFORE_PULL:
             return Status(pulled=True, digest=digest)
     scheduled = condition(item, "PodScheduled")
@@ -140,7 +140,7 @@ def judge(item: Mapping[str, Any]) -> Status:
         return Status(reason=f"no node takes the pod: {plain(scheduled.get('message') or 'unschedulable')}")
     if status.get("phase") == "Failed":
         why = plain(status.get("message") or status.get("reason") or "it failed")
-        return Status(reason=f"the node rejected the pod: {why}", hopeless=True)
+        return Status(reason=f"the node rejected the pod: {why}", final=True)
     return Status()
 
 

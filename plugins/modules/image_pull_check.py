@@ -142,9 +142,9 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
                 node = pod["spec"].get("nodeName")
                 return {"digest": status.digest, "node": node, "seconds": round(seconds, 1)}
             reason = status.reason or reason
-            if status.hopeless or seconds >= options["timeout"]:
+            if status.final or seconds >= options["timeout"]:
                 reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
-                raise kube.KubeError(_sentence(options, pod, status.hopeless, reason))
+                raise kube.KubeError(_sentence(options, pod, status.final, reason))
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)
@@ -152,14 +152,14 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             _delete(api, namespace, pod_name, "Secret")
 
 
-def _sentence(options: dict[str, Any], pod: dict[str, Any], hopeless: bool, reason: str | None) -> str:
+def _sentence(options: dict[str, Any], pod: dict[str, Any], final: bool, reason: str | None) -> str:
     variables = options["variables"]
     node = pod["spec"].get("nodeName")
     by = f" by node {node}" if node else ""
-    within = "" if hopeless else f" within {options['timeout']} s"
+    within = "" if final else f" within {options['timeout']} s"
     advice = (
         f"see to that, or correct {variables[0]}, and run again"
-        if not hopeless
+        if not final
         else f"renew app_registry_token (it may have expired; a public image needs none), or correct {variables[0]}"
         if options.get("login")
         else f"correct {' or '.join(variables)}"

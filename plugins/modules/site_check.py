@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_check
-short_description: Refuse another cluster than the inventory's, and a second site for one domain
+short_description: Check that it is the inventory's cluster, and the only site of its domains
 description:
   - Compares the cluster behind the kubeconfig with the inventory's hosts. Where the hosts were asked in this run, by
     the hash of the CA on the server (O(ca_hash)). Else by what the site's StatefulSet says of the hosts from which it

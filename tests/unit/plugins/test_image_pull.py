@@ -31,7 +31,7 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("item", "pulled", "hopeless", "words"),
+    ("item", "pulled", "final", "words"),
     [
         (status(), False, False, None),
         (status(waiting("ContainerCreating")), False, False, None),
@@ -69,9 +69,9 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
         ),
     ],
 )
-def test_the_status_is_read(item: dict[str, Any], pulled: bool, hopeless: bool, words: str | None) -> None:
+def test_the_status_is_read(item: dict[str, Any], pulled: bool, final: bool, words: str | None) -> None:
     found = image_pull.judge(item)
-    assert (found.pulled, found.hopeless) == (pulled, hopeless)
+    assert (found.pulled, found.final) == (pulled, final)
     assert found.reason is None if words is None else words in (found.reason or "")
 
 

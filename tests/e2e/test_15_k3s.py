@@ -140,11 +140,11 @@ def test_a_value_that_traefik_does_not_get_is_refused_where_it_can_be_seen_and_c
         chart = bed.get("helmchart", "-n", "kube-system", "traefik")
         return str(next(c for c in chart["status"]["conditions"] if c["type"] == "Failed")["message"])
 
-    patch("additionalArguments: [--x]\n")
+    patch("hub: {token: x}\n")
     try:
-        until(lambda: "'additionalArguments' is not honoured" in failed(), 20, "the condition that names the value")
+        until(lambda: "'hub' is not honoured" in failed(), 20, "the condition that names the value")
         events = bed.get("events", "-n", "kube-system", "--field-selector=reason=ValuesRefused")["items"]
-        assert any("'additionalArguments'" in event["message"] for event in events)
+        assert any("'hub'" in event["message"] for event in events)
     finally:
         patch(given)
     until(lambda: failed() == "", 20, "the condition is taken back")

@@ -245,7 +245,7 @@ def on(node: str, name: str, revision: str = "new", **status: Any) -> Object:
 
 
 @pytest.mark.parametrize(
-    ("status", "away", "state"),
+    ("counts", "away", "state"),
     [
         ({"updatedNumberScheduled": 3, "numberAvailable": 2}, "new", "done"),
         ({"updatedNumberScheduled": 2, "numberAvailable": 2}, "old", "done"),
@@ -260,9 +260,9 @@ def on(node: str, name: str, revision: str = "new", **status: Any) -> Object:
     ],
 )
 def test_a_daemon_set_does_not_wait_for_a_node_that_is_not_ready_and_says_so(
-    status: Object, away: str, state: str
+    counts: Object, away: str, state: str
 ) -> None:
-    given = workload("DaemonSet", **{"desiredNumberScheduled": 3, "currentNumberScheduled": 3, **status})
+    given = workload("DaemonSet", **{"desiredNumberScheduled": 3, "currentNumberScheduled": 3, **counts})
     pods = [on("node-1", "x-a"), on("node-1", "x-b"), on("node-3", "x-c", away)]
     status = rollout.judge(given, pods, [], [READY, DOWN])
     assert status.state == state

@@ -161,7 +161,7 @@ def node_silences(api: Any) -> dict[str, float]:
         leases = api.list("coordination.k8s.io/v1", "Lease", NODE_LEASES)
         now = api.server_time()
     except KubeError:
-        return {}  # whoever may not read them goes by Ready alone
+        return {}  # without the right to read them, Ready alone counts
     renewed = {lease["metadata"]["name"]: (lease.get("spec") or {}).get("renewTime") for lease in leases}
     return {
         name: round(seconds, 1)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A stand-in for Keel 0.22.1, held to what is documented of it (README.md): it follows images of workloads by polling.
+"""A stand-in for Keel 0.22.1, as it is documented (README.md): it follows images of workloads by polling.
 
 Environment: as Keel's (POLL, POLL_DEFAULTSCHEDULE, RESTRICTED_NAMESPACE, XDG_DATA_HOME), and KEEL_STANDIN_REGISTRY, the
 address of the registry that stands for all others (else https://<host of the image>). Standard library only.

@@ -415,7 +415,7 @@ def test_a_healthy_cluster_is_backed_up_from_a_replica(trio: Cluster) -> None:
 def test_fact_a_start_puts_a_wal_that_does_not_fit_aside_under_another_name_and_it_stays(
     make_cluster: MakeCluster,
 ) -> None:
-    """So an export from the files tries the database without it and with it, and goes by the checksum."""
+    """So an export from the files tries the database without it and with it, and the checksum decides."""
     primary = make_cluster(1).start().primary
     primary.create("wal")
     for statement in (GROW, "DELETE FROM records WHERE id > 3", "VACUUM"):

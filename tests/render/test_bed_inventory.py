@@ -1,4 +1,4 @@
-"""What the bed's inventory says, held against the roles' own decisions."""
+"""What the bed's inventory says, compared with the roles' own decisions."""
 
 from __future__ import annotations
 

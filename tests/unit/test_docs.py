@@ -15,7 +15,7 @@ DOCUMENTS = sorted(ROOT / name for name in TRACKED.split()) or sorted(
 )
 NAMING = [ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md"]
 # Files that a worked example would add.
-EXAMPLES = {"roles/app/templates/priorityclass-abaci-app.yml.j2"}
+EXAMPLES = {"roles/app/templates/resourcequota-abaci-app.yml.j2"}
 
 
 def name_of(path: Path) -> str:

@@ -139,7 +139,7 @@ class Site:
     def render(self, ordinal: int, quiet: bool) -> None:
         """Make the living configuration name this ordinal as primary; with ``quiet`` LiteFS runs no command.
 
-        litefs.yml comes last: look() goes by it.
+        litefs.yml comes last: look() reads whom it names.
         """
         self._change("v1", "Service", f"{self.name}-primary", lambda found: retarget.service(found, self.name, ordinal))
         self._change(

@@ -89,7 +89,7 @@ hex() {
 }
 
 # Look at the newest transaction of database $1, once: the file whose name <first>-<last>.ltx has the highest last TXID.
-# Sets ltx (the file, or nothing), ltx_header and txid, which is what the file says itself, for LiteFS goes by that, or its
+# Sets ltx (the file, or nothing), ltx_header and txid, which is what the file says itself, for LiteFS reads that, or its
 # name where the file is cut. Format: https://github.com/superfly/ltx (magic, flags, page size, commit, first, last TXID).
 # (One find: there can be many thousands.)
 look_into() {
@@ -396,7 +396,7 @@ END
     start "it is a replica at TXID $txid; the primary at $peer has $number"
 }
 
-# Whom litefs.yml names as primary: "<of candidate> <of hostname> "; LiteFS goes by that, and the guard by the record.
+# Whom litefs.yml names as primary: "<of candidate> <of hostname> "; LiteFS follows that, and the guard the record.
 rendered() {
     # shellcheck disable=SC2016  # the $ is LiteFS's
     sed -n -e 's/^ *candidate: *${POD_NAME == ".*-\([0-9]*\)"} *$/\1/p' -e 's/^ *hostname: .*-\([0-9]*\) *$/\1/p' \

@@ -1,4 +1,4 @@
-"""What the role cert_manager renders, checked against the CRDs of the version that runs here and of the one that is pinned."""
+"""What the role cert_manager renders, checked against the CRDs of the version that runs here and of the pinned one."""
 
 from __future__ import annotations
 

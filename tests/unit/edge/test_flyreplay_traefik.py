@@ -202,7 +202,7 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
     named = {"primaryService": PRIMARY, "primaryPod": "abaci-app-0"}
 
     def service(*used: Pod | int) -> dict[str, Any]:
-        places = [("127.0.0.1", pod) if isinstance(pod, int) else pod.server_address for pod in used]
+        places: list[Any] = [("127.0.0.1", pod) if isinstance(pod, int) else pod.server_address for pod in used]
         return {"loadBalancer": {"servers": [{"url": f"http://{host!s}:{port}"} for host, port in places]}}
 
     return {

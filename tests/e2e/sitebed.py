@@ -45,6 +45,8 @@ class PlaybookRun:
     rc: int
     output: str
     changed: list[dict[str, Any]] = field(default_factory=list)
+    # What tests/tools/callbacks/count.py counted
+    count: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def recap(self) -> dict[str, dict[str, int]]:
@@ -175,8 +177,17 @@ class Bed:
 
     # Playbooks
 
-    def playbook(self, *arguments: str, playbook: str = "site.yml", want_changes: bool = False) -> PlaybookRun:
+    def playbook(
+        self, *arguments: str, playbook: str = "site.yml", want_changes: bool = False, count: Path | None = None
+    ) -> PlaybookRun:
+        """Run a playbook; with ``count``, a file for it, also count what it executes."""
         environment = os.environ | {"ANSIBLE_NOCOLOR": "1"}
+        if count:
+            environment |= {
+                "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/tools/callbacks"),
+                "ANSIBLE_CALLBACKS_ENABLED": "count",
+                "COUNT_FILE": str(count),
+            }
         if want_changes:
             environment |= {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
         result = subprocess.run(
@@ -188,6 +199,8 @@ class Bed:
             timeout=PLAYBOOK_TIMEOUT_S,
         )
         run = PlaybookRun(result.returncode, result.stdout + result.stderr)
+        if count:
+            run.count = json.loads(count.read_text())
         if want_changes:
             document, _ = json.JSONDecoder().raw_decode(result.stdout, result.stdout.index("{"))
             run.changed = [

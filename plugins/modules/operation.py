@@ -106,14 +106,14 @@ needs:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS, act, planning, runner
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
-            "operation": {"type": "str", "required": True, "choices": list(runner.OPERATIONS)},
+            "operation": {"type": "str", "required": True, "choices": list(OPERATIONS)},
             "parameters": {"type": "dict", "default": {}},
             "exports": {"type": "list", "elements": "dict", "default": []},
             "volumes": {"type": "dict"},
@@ -126,35 +126,20 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    request = planning.Request(options["parameters"], options["exports"], options["volumes"] or {}, options["file"])
     try:
         site = act.connect(options)
         if options["call_off"] and not module.check_mode:
             changed, said = runner.call_off(site, options["operation"], options["holder"])
             module.exit_json(changed=changed, done=True, did=[said], said=[said], needs=None, quiet=False, plan=None)
         if module.check_mode or not options["act"]:
-            plan = runner.plan(
-                site,
-                options["operation"],
-                options["parameters"],
-                options["exports"],
-                options["volumes"],
-                options["file"],
-            )
+            plan = runner.plan(site, options["operation"], request)
             todo = bool(plan["steps"]) or any(plan.get(need) for need in runner.NEEDS)
             said = runner.said(plan)
             module.exit_json(
                 changed=todo and module.check_mode, done=not todo, did=[], said=said, needs=None, plan=plan
             )
-        answer = runner.step(
-            site,
-            options["holder"],
-            options["operation"],
-            options["parameters"],
-            options["exports"],
-            options["volumes"],
-            options["file"],
-            options["timeout"],
-        )
+        answer = runner.step(site, options["holder"], options["operation"], request, options["timeout"])
     except runner.Refused as exc:
         module.fail_json(msg=str(exc), plan=dict(exc.plan))
     except (act.NotDone, kube.KubeError) as exc:

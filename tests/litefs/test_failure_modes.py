@@ -17,17 +17,13 @@ from typing import Any
 
 import direct
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import (
-    backup,
-    promote,
-    replica_reset,
-    restore,
-    scale,
-)
+from ansible_collections.abaci.infra.plugins.module_utils.operations import backup
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 from litefs_cluster import DATABASE, Cluster, MakeCluster, Node, until
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "plugins"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "operations"))
+import deciding
 import factory_objects as make
 
 GROW = (
@@ -110,7 +106,7 @@ def stop_primary(cluster: Cluster) -> None:
 
 def promoted(cluster: Cluster, state: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
     """What promote decides once it has looked into the volumes that it asks for."""
-    first = promote.decide(state, parameters)
+    first = deciding.promoted(state, parameters)
     seen = {}
     for volume in state["volumes"]:
         if volume["name"] in first["look"]:
@@ -119,13 +115,15 @@ def promoted(cluster: Cluster, state: dict[str, Any], parameters: dict[str, Any]
             identity = (data / "clusterid").read_text().strip()
             seen[volume["name"]] = {"cluster_id": identity, "txid": files[-1].stem[17:], "problem": None}
     assert seen.keys() == set(first["look"])
-    return promote.decide(state, parameters, volumes=seen) if seen else first
+    return deciding.promoted(state, parameters, volumes=seen) if seen else first
 
 
 def nobody_hears(cluster: Cluster, recorded: str, said: str | None = None) -> dict[str, Any]:
     """The state once the last word of the primary is so old that it cannot run any more."""
     until(
-        lambda: "heard from" not in (promote.decide(document(cluster, recorded, said))["refusal"] or ""), 15, "silence"
+        lambda: "heard from" not in (deciding.promoted(document(cluster, recorded, said))["refusal"] or ""),
+        15,
+        "silence",
     )
     return document(cluster, recorded, said)
 
@@ -138,9 +136,9 @@ def settle(cluster: Cluster) -> None:
 def nothing_goes(state: dict[str, Any]) -> None:
     """Neither reset nor scale touches anything here."""
     for targets in ("mismatched", [1], [2], [1, 2]):
-        plan = replica_reset.decide(state, targets)
+        plan = deciding.reset(state, targets)
         assert plan["refusal"] and not plan["steps"], plan
-    assert scale.decide(state, 1)["refusal"] and scale.decide(state, 5)["refusal"]
+    assert deciding.scaled(state, 1)["refusal"] and deciding.scaled(state, 5)["refusal"]
 
 
 def test_empty_primary_volume(trio: Cluster) -> None:
@@ -152,14 +150,14 @@ def test_empty_primary_volume(trio: Cluster) -> None:
     settle(trio)
     state = document(trio, recorded)
     nothing_goes(state)
-    plan = replica_reset.decide(state, "mismatched")
+    plan = deciding.reset(state, "mismatched")
     assert plan["cause"] == "primary-volume-empty"
     assert f"up to TXID {best}" in plan["refusal"] and "last good copies" in plan["refusal"]
     # promote stops the empty primary first; what was written to it meanwhile is exported.
-    moved = promote.decide(state, {"accept": best})
+    moved = deciding.promoted(state, {"accept": best})
     assert moved["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
     assert [step["do"] for step in moved["steps"]][:2] == ["record", "stop"]
-    back = restore.decide(state, EVERY_FILE)
+    back = deciding.restored(state, EVERY_FILE)
     assert back["cause"] == "primary-volume-empty" and back["refusal"].startswith("Nothing was restored. "), back
     assert f"up to TXID {best}" in back["refusal"] and not back["steps"], back
 
@@ -172,7 +170,7 @@ def test_the_primary_lost_only_its_id(trio: Cluster) -> None:
     settle(trio)
     state = document(trio, recorded)
     nothing_goes(state)
-    plan = replica_reset.decide(state, "mismatched")
+    plan = deciding.reset(state, "mismatched")
     assert (
         plan["cause"] == "cluster-id-missing"
         and "lost only its cluster id" in plan["refusal"]
@@ -190,7 +188,7 @@ def test_a_replicas_volume_is_of_another_cluster(trio: Cluster) -> None:
         replica.wait_up()
     settle(trio)
     state = document(trio, recorded)
-    plan = replica_reset.decide(state, "mismatched")
+    plan = deciding.reset(state, "mismatched")
     assert plan["refusal"] is None and plan["cause"] == "replica-of-another-cluster" and plan["targets"] == [1, 2]
     assert plan["export"][1:] == ["abaci-app-1", "abaci-app-2"], "each copy of the other cluster is exported first"
 
@@ -247,7 +245,7 @@ def test_full_disk_of_a_replica(small_disk: tuple[Cluster, Node]) -> None:
     assert replica.exit_code(20) == 99
     state = document(cluster, recorded)
     assert sit.sign(state["pods"][1]) == "disk-full"
-    plan = replica_reset.decide(state, [1])
+    plan = deciding.reset(state, [1])
     assert plan["refusal"] is None and plan["cause"] == "disk-full", "a new volume is a way out; the old one is kept"
     choice, _problem = backup.choose(state)
     assert choice and choice["pod"] == "abaci-app-0" and choice["at_primary"]
@@ -256,7 +254,7 @@ def test_full_disk_of_a_replica(small_disk: tuple[Cluster, Node]) -> None:
     replica.unmount()
     replica.start()
     cluster.wait_replicated(20)
-    until(lambda: replica_reset.decide(document(cluster, recorded), [1])["steps"] == [], 10, "nothing to do")
+    until(lambda: deciding.reset(document(cluster, recorded), [1])["steps"] == [], 10, "nothing to do")
 
 
 def test_full_disk_of_the_primary_in_wal_mode(make_cluster: MakeCluster) -> None:
@@ -274,7 +272,7 @@ def test_full_disk_of_the_primary_in_wal_mode(make_cluster: MakeCluster) -> None
             run_sql(primary, GROW.replace("3000", "60"))
         assert primary.exit_code(20) == 99
         state = document(cluster, recorded)
-        plan = replica_reset.decide(state, "mismatched")
+        plan = deciding.reset(state, "mismatched")
         assert plan["refusal"] and plan["cause"] == "disk-full", plan
         figure = cluster.replicas[0].position()[0]
         behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
@@ -298,7 +296,7 @@ def test_split_brain(trio: Cluster) -> None:
     second.insert("only here")
     state = document(trio, recorded)
     nothing_goes(state)
-    for plan in (replica_reset.decide(state, "mismatched"), promote.decide(state), restore.decide(state, EVERY_FILE)):
+    for plan in (deciding.reset(state, "mismatched"), deciding.promoted(state), deciding.restored(state, EVERY_FILE)):
         assert plan["refusal"] and plan["cause"] == "two-primaries", plan
 
 
@@ -328,7 +326,7 @@ def test_the_primary_is_an_older_copy(trio: Cluster, tmp_path: Path) -> None:
         trio.primary.api = elsewhere
     state = document(trio, recorded)
     nothing_goes(state)
-    for plan in (replica_reset.decide(state, [1]), scale.decide(state, 1), restore.decide(state, EVERY_FILE)):
+    for plan in (deciding.reset(state, [1]), deciding.scaled(state, 1), deciding.restored(state, EVERY_FILE)):
         assert plan["cause"] == "older-volume", plan
     choice, _problem = backup.choose(state)
     assert choice and choice["pod"] != "abaci-app-0", "a backup is taken from the best copy"
@@ -342,7 +340,7 @@ def test_replica_that_cannot_apply(make_cluster: MakeCluster) -> None:
     run_sql(cluster.primary, "PRAGMA journal_mode=DELETE", "INSERT INTO records (body) VALUES ('x')")
     assert replica.exit_code() == 99
     state = document(cluster, recorded)
-    plan = replica_reset.decide(state, [1])
+    plan = deciding.reset(state, [1])
     assert plan["refusal"] is None and plan["cause"] == "replica-cannot-apply" and plan["targets"] == [1]
 
 
@@ -359,7 +357,7 @@ def test_vacuum_in_wal_mode_ends_the_primary(make_cluster: MakeCluster) -> None:
     stop_primary(cluster)
     # While it cannot start, or is kept from it, nothing is reset, and a replica can take over.
     state = document(cluster, recorded)
-    plan = replica_reset.decide(state, "mismatched")
+    plan = deciding.reset(state, "mismatched")
     assert plan["refusal"] and "does not run as primary" in plan["refusal"] and not plan["steps"]
     figure = cluster.replicas[0].position()[0]
     behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
@@ -384,7 +382,7 @@ def test_stuck_replica_is_behind_and_a_reset_is_not_needed_once_its_transaction_
         assert sit.look(state).leader["name"] == "abaci-app-0"
         db.execute("COMMIT")
     trio.wait_replicated()
-    assert replica_reset.decide(document(trio, recorded), [1, 2])["steps"] == []
+    assert deciding.reset(document(trio, recorded), [1, 2])["steps"] == []
 
 
 @pytest.mark.parametrize("ordinal", [0, 1])
@@ -401,8 +399,8 @@ def test_kill_9_of_any_node_is_nothing_to_act_on_once_it_is_back(trio: Cluster, 
     trio.wait_replicated()
     until(lambda: all(direct.node(trio, n)["never_synced"] is False for n in (1, 2)), 10, "in sync")
     state = document(trio, recorded)
-    assert replica_reset.decide(state, "mismatched")["steps"] == []
-    assert promote.decide(state)["refusal"]
+    assert deciding.reset(state, "mismatched")["steps"] == []
+    assert deciding.promoted(state)["refusal"]
     assert trio.nodes[2].bodies()[-1] == "before the kill"
 
 

@@ -20,8 +20,9 @@ sys.path.insert(0, str(ROOT / "tests/unit/operations"))
 sys.path.insert(0, str(ROOT / "tests/unit/plugins"))
 
 import cases  # noqa: E402
+import deciding  # noqa: E402
 import factory_objects as make  # noqa: E402
-from ansible_collections.abaci.infra.plugins.module_utils.operations import promote, runner  # noqa: E402
+from ansible_collections.abaci.infra.plugins.module_utils.operations import promote  # noqa: E402
 from cases import A, B, alone, dead_node, export, file, gone, guarded, site  # noqa: E402
 
 PACKAGE = "ansible_collections.abaci.infra.plugins"
@@ -227,7 +228,8 @@ def ask(operation: str, state: dict[str, Any], parameters: dict[str, Any], volum
     known: dict[str, Any] = {}
     for _round in range(3):
         made = [export(txid=900), export(B, txid=900)]
-        plan = runner.decide(operation, state, parameters, made, known, file(), {}, cases.NOW)
+        more = {"exports": made, "volumes": known, "file": file(), "now": cases.NOW}
+        plan: dict[str, Any] = deciding.decide(operation, state, parameters, **more)
         if not plan.get("look"):
             return plan
         known |= {name: volumes.get(name, seen()) for name in plan["look"]}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import applying, gather, identity, kube, litefs
-from . import retarget
+from . import planning, retarget
 from . import situation as sit
 
 FENCED_KEY = "fencedOrdinals"
@@ -205,7 +205,7 @@ class Site:
                 return document
             if time.monotonic() >= deadline:
                 seen = next((seen for pod in document.get("pods", []) if (seen := sit.sign(pod))), None)
-                hint = f" What was seen: {sit.GUIDE}#{seen}." if seen else ""
+                hint = f" What was seen: {planning.GUIDE}#{seen}." if seen else ""
                 raise NotDone(f"Did not {what} within {seconds:g} s: {problems[0]}{hint}")
             time.sleep(1.0)
 

@@ -22,7 +22,6 @@ from typing import Any
 
 from .. import identity
 
-OPERATIONS = ("scale", "replica_reset", "promote", "restore")
 KEY = "progress"
 IMPORTED = "imported"
 KEPT = 20  # imports that are kept after their end
@@ -100,6 +99,6 @@ def others(progress: Mapping[str, Any], operation: str = "") -> list[str]:
     return [
         f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run playbooks/{name}.yml again "
         f"afterwards as it was run then, or call it off with -e {CALL_OFF}={name}."
-        for name in OPERATIONS
-        if name != operation and isinstance(one := progress.get(name), dict)
+        for name, one in progress.items()
+        if name != operation and isinstance(one, dict)
     ]

@@ -13,36 +13,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from .. import identity, litefs, values
-from . import backup
+from . import backup, planning
 from . import situation as sit
+from .planning import Plan, Request, Step
 
 KEY = "promote"  # of the record: what was there before, as JSON {from: int, fenced: [int], planned: bool, equal: bool}
 RESET = "playbooks/replica_reset.yml"
 
 
-def decide(
-    state: sit.State,
-    parameters: Mapping[str, Any] | None = None,
-    exports: Iterable[Mapping[str, Any]] = (),
-    now: str | None = None,
-    volumes: sit.Seen | None = None,
-) -> dict[str, Any]:
+def decide(request: Request) -> Plan:
     """What is left to do to make the replica with the highest position primary, or the one that is asked for.
 
-    ``state`` has, beside the document, ``rendered_ordinal``: whose name the rendered litefs.yml has as primary.
-    ``parameters``: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be
-    lost, as shown), node_off (name of the old primary's node, which a person has made sure is off), lost_replicas
-    (ordinals of pods that cannot be asked, or not be exported, and are given up until they are exported),
-    give_up_volume (names of volumes that hold, or may hold, more than the successor and are left behind), call_off
-    (bool: give the role back), to (ordinal: a planned move). ``volumes``: what a look into volumes found.
-    The plan also says ``successor``, ``look`` (volumes to look into first), ``export`` (pods to export first) and
-    ``loss`` ({after_txid, pod, seconds}).
+    ``state`` has, beside the document, ``rendered_ordinal``: whom the rendered litefs.yml names as primary.
+    Parameters: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be lost,
+    as shown), node_off (name of the old primary's node, which a person has made sure is off), lost_replicas (ordinals
+    of pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names
+    of volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role
+    back), to (ordinal: a planned move).
     """
-    parameters = parameters or {}
-    now = now or str(state["gathered_at"])
+    state, parameters = request.state, request.parameters
     if not state["statefulset"]["exists"]:
         return _refuse(f"There is no StatefulSet {state['statefulset']['name']} in namespace {state['namespace']}.")
     try:
@@ -65,33 +57,33 @@ def decide(
         return _call_off(state, record, leaders)
     before = _before(state)
     if before and before["planned"]:
-        return _continue_planned(state, record, before, leaders, parameters, volumes or {})
+        return _continue_planned(state, record, before, request.volumes)
     if _begun(state, record):
-        return _continue(state, record, parameters, volumes or {})
+        return _continue(state, record, parameters, request.volumes)
     if parameters.get("to") not in (None, ""):
         return _planned(state, record, parameters["to"])
-    return _begin(state, record, leaders, parameters, list(exports), now, volumes or {})
+    top = _candidates(state, record, leaders, parameters)
+    return top if isinstance(top, dict) else _begin(request, record, top)
 
 
-def _refuse(sentence: str, cause: sit.Cause | None = None, **more: Any) -> dict[str, Any]:
-    return _plan(f"Nothing was promoted. {sentence}", cause=cause, **more)
+def prove(plan: Plan, state: sit.State) -> list[Step]:
+    """Every replica of this cluster follows; one of another is left as it was."""
+    if plan["unproven"]:
+        return []
+    return [planning.step("wait_replicated", "", without=[*sit.fenced(state), *sit.strangers(state)])]
 
 
-def _plan(refusal: str | None, steps: Iterable[Mapping[str, Any]] = (), **more: Any) -> dict[str, Any]:
-    return sit.plan(refusal, steps, **({"successor": None, "export": [], "look": [], "loss": None} | more))
+def _refuse(sentence: str, cause: planning.Cause | None = None, **more: Unpack[planning.Outcome]) -> Plan:
+    """No end of a rolling update helps here: it may be what made the primary go."""
+    made = planning.plan(f"Nothing was promoted. {sentence}", cause=cause, **more)
+    made["final"] = True
+    return made
 
 
-def _begin(
-    state: sit.State,
-    record: identity.Record,
-    leaders: list[sit.Pod],
-    parameters: Mapping[str, Any],
-    exports: list[Mapping[str, Any]],
-    now: str,
-    seen: sit.Seen,
-) -> dict[str, Any]:
-    """No primary of the recorded cluster runs, and nothing has begun."""
-    fenced = sit.fenced(state)
+def _candidates(
+    state: sit.State, record: identity.Record, leaders: list[sit.Pod], parameters: Mapping[str, Any]
+) -> list[sit.Pod] | Plan:
+    """The pods that may be primary, no primary of the recorded cluster runs, and nothing has begun; or a refusal."""
     given_up = _numbers(parameters.get("lost_replicas"))
     old = sit.pod_of(state, record.primary_ordinal)
     if leaders and leaders[0]["litefs"]["cluster_id"] == record.cluster_id:
@@ -143,26 +135,37 @@ def _begin(
             "older-volume",
         )
     silent = _silent(state, record, parameters)
-    if silent:
-        return _refuse(silent, "replica-away")
+    return _refuse(silent, "replica-away") if silent else top
+
+
+def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Plan:
+    """One of these is to be primary, once a person said what is lost by that."""
+    state, parameters, seen = request.state, request.parameters, request.volumes
+    old = sit.pod_of(state, record.primary_ordinal)
     successor, problem = _successor(state, top, parameters.get("successor"))
     if problem or successor is None:
         return _refuse(problem or "")
     figure = f"{sit.txid(state, successor):016x}"
-    best = {"successor": successor["ordinal"], "loss": {"after_txid": figure, "pod": successor["name"]}}
-    best["loss"]["seconds"] = _lag(successor)
+    number = successor["ordinal"]
+    loss: planning.Loss = {"after_txid": figure, "pod": successor["name"], "seconds": _lag(successor)}
     since = f", which heard from the old primary {_lag(successor)} s ago" if _lag(successor) is not None else ""
     stands = f"The best copy is {successor['name']} at TXID {figure}{since}."
     problem = _not_off(state, record, parameters.get("node_off"))
     if problem:
-        return _refuse(problem, "primary-node-gone", **best)
+        return _refuse(problem, "primary-node-gone", successor=number, loss=loss)
     names = _left_behind(state, record, parameters)
     look = sit.unseen(names, seen)
     if look:
-        return _plan(None, notes=[stands, "What is asked for depends on what the volumes hold."], look=look, **best)
+        return planning.plan(
+            None,
+            notes=[stands, "What is asked for depends on what the volumes hold."],
+            look=look,
+            successor=number,
+            loss=loss,
+        )
     problem, said = _weigh(state, record, {name: seen[name] for name in names}, successor)
     if problem:
-        return _refuse(problem, _cause(state, old), **best)
+        return _refuse(problem, _cause(state, old), successor=number, loss=loss)
     if str(parameters.get("accept") or "").lower() != figure:
         given = f" (promote_accept_loss_after is {parameters['accept']})" if parameters.get("accept") else ""
         return _refuse(
@@ -170,41 +173,55 @@ def _begin(
             f"{' '.join([*said, ''])}To accept that, give the figure back: -e promote_accept_loss_after={figure}"
             f"{given}.",
             _cause(state, old),
-            **best,
+            successor=number,
+            loss=loss,
         )
-    export = [
-        pod["name"]
-        for pod in litefs.reachable(state)
-        if pod["ordinal"] not in given_up
-        and sit.txid(state, pod)
-        and sit.fresh_export(exports, state["database"], pod["litefs"]["cluster_id"], _least(state, pod), now) is None
-    ]
-    for name, problem in backup.failed(exports).items():
+    export = _exports(request)
+    for name, problem in backup.failed(request.exports).items():
         if name in export:
             ordinal = name.rpartition("-")[2]
             return _refuse(
                 f"{name} could not be exported ({problem.rstrip('.')}): see to that, or, where its database is "
                 f"damaged, give it up with -e '{{\"promote_lost_replicas\": [{ordinal}]}}'; its volume is kept.",
-                **best,
+                successor=number,
+                loss=loss,
             )
+    steps, problem = _begin_steps(state, record, successor, parameters)
+    if problem:
+        return _refuse(problem, "primary-node-gone", successor=number, loss=loss)
+    notes = [*said, *_order(state, successor["ordinal"])]
+    return planning.plan(None, steps, cause=_cause(state, old), export=export, notes=notes, successor=number, loss=loss)
+
+
+def _exports(request: Request) -> list[str]:
+    """The pods to export first: whatever happens, what they have is kept."""
+    state, given_up = request.state, _numbers(request.parameters.get("lost_replicas"))
+    return [
+        pod["name"]
+        for pod in litefs.reachable(state)
+        if pod["ordinal"] not in given_up
+        and sit.txid(state, pod)
+        and not sit.fresh_export(request, pod["litefs"]["cluster_id"], _least(state, pod))
+    ]
+
+
+def _begin_steps(
+    state: sit.State, record: identity.Record, successor: sit.Pod, parameters: Mapping[str, Any]
+) -> tuple[list[Step], str | None]:
+    fenced = sit.fenced(state)
+    given_up = _numbers(parameters.get("lost_replicas"))
     fence = sorted({record.primary_ordinal, *fenced, *given_up} - {successor["ordinal"]})
     before = {"from": record.primary_ordinal, "fenced": fenced, "planned": False, "equal": False}
-    steps = [
-        sit.step(
-            "record",
-            f"record ordinal {successor['ordinal']} as primary and fence "
-            f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in fence])}",
-            primary_ordinal=successor["ordinal"],
-            fenced=fence,
-            promote=json.dumps(before),
-        )
-    ]
-    rest = _rest(state, record, successor["ordinal"], fence, parameters, fresh=True)
-    problem = next((one["refusal"] for one in rest if "refusal" in one), None)
-    if problem:
-        return _refuse(problem, "primary-node-gone", **best)
-    notes = [*said, *_order(state, successor["ordinal"])]
-    return _plan(None, steps + rest, cause=_cause(state, old), export=export, notes=notes, **best)
+    first = planning.step(
+        "record",
+        f"record ordinal {successor['ordinal']} as primary and fence "
+        f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in fence])}",
+        primary_ordinal=successor["ordinal"],
+        fenced=fence,
+        promote=json.dumps(before),
+    )
+    rest, problem = _rest(state, record, successor["ordinal"], fence, parameters, fresh=True)
+    return [first, *rest], problem
 
 
 def _before(state: sit.State) -> dict[str, Any] | None:
@@ -227,13 +244,11 @@ def _begun(state: sit.State, record: identity.Record) -> bool:
     return bool(fenced) and record.primary_ordinal not in fenced and pod in sit.holders(state, record.cluster_id or "")
 
 
-def _continue(
-    state: sit.State, record: identity.Record, parameters: Mapping[str, Any], seen: sit.Seen
-) -> dict[str, Any]:
+def _continue(state: sit.State, record: identity.Record, parameters: Mapping[str, Any], seen: sit.Seen) -> Plan:
     """The record names the successor already: what is left."""
     fenced = sit.fenced(state)
     successor = record.primary_ordinal
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     notes: list[str] = []
     present = sit.pod_of(state, successor)
     if present is not None and not present["litefs"]["is_primary"]:
@@ -243,7 +258,7 @@ def _continue(
         if sit.txid(state, top[0]) > sit.txid(state, present):
             successor = int(top[0]["ordinal"])
             steps.append(
-                sit.step(
+                planning.step(
                     "record",
                     f"record ordinal {successor} as primary, which received more meanwhile",
                     primary_ordinal=successor,
@@ -255,19 +270,21 @@ def _continue(
         names = [name for name in _back(state, fenced) if name not in _names(parameters.get("give_up_volume"))]
         look = sit.unseen(names, seen)
         if look:
-            return _plan(None, successor=successor, look=look, notes=["A pod that is fenced came back with a volume."])
+            return planning.plan(
+                None, successor=successor, look=look, notes=["A pod that is fenced came back with a volume."]
+            )
         problem, notes = _weigh(state, record, {name: seen[name] for name in names}, top[0], back=True)
         if problem:
             return _refuse(problem, "primary-node-gone", successor=successor)
-    steps += _rest(state, record, successor, fenced, parameters, fresh=bool(steps))
-    refusal = next((step["refusal"] for step in steps if "refusal" in step), None)
-    return _plan(refusal, steps, successor=successor, notes=[*notes, *_order(state, successor)])
+    rest, refusal = _rest(state, record, successor, fenced, parameters, fresh=bool(steps))
+    notes = [*notes, *_order(state, successor)]
+    return planning.plan(refusal, [*steps, *rest], notes, successor=successor, final=True)
 
 
-def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod]) -> dict[str, Any]:
+def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod]) -> Plan:
     """Give the role back while the successor was never primary. Safe to repeat."""
     before = _before(state)
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     old = record.primary_ordinal
     if before is not None:
         problem = _was_primary(state, record, before, leaders)
@@ -277,10 +294,12 @@ def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod])
     name, pod = sit.pod_name(state, old), sit.pod_of(state, old)
     if {state.get("rendered_ordinal"), state.get("routed_ordinal", old)} != {old}:
         # Before the record: it still fences the old primary, and whoever restarts meanwhile is a replica.
-        steps.append(sit.step("render", f"render the configuration for primary {name} again", ordinal=old, quiet=False))
+        steps.append(
+            planning.step("render", f"render the configuration for primary {name} again", ordinal=old, quiet=False)
+        )
     if before is not None:
         steps.append(
-            sit.step(
+            planning.step(
                 "record",
                 f"record ordinal {old} as primary again, and lift its fence",
                 primary_ordinal=old,
@@ -291,19 +310,23 @@ def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod])
     node = sit.last_node(state, old)
     if node and sit.unheard(state, node):
         note = f"{name} starts as primary by itself when node {node} is back; until then there is none."
-        return _plan(None, steps, notes=[note], successor=old, unproven=True)
+        return planning.plan(None, steps, notes=[note], successor=old, unproven=True)
     leads = [one["ordinal"] for one in leaders] == [old]
     if not leads and not steps and (pod is None or not sit.is_fenced(pod)):
-        return _plan(None, notes=["No promote is under way."], successor=old, unproven=True)
+        return planning.plan(None, notes=["No promote is under way."], successor=old, unproven=True)
     if not leads:
-        steps.append(sit.restart(state, old, f"restart {name}, whose guard lets it start", primary=True))
+        steps.append(
+            sit.restart(
+                state, old, f"restart {name}, whose guard lets it start", primary=True, cluster_id=record.cluster_id
+            )
+        )
     for one in state["pods"]:
         lost = one["litefs"]["reachable"] and one["litefs"]["primary_hostname"] not in (None, name)
         if one["ordinal"] != old and (lost or (leads and one["litefs"]["never_synced"])):
             steps.append(
                 sit.restart(state, one["ordinal"], f"restart {one['name']} as a replica of {name}", primary=False)
             )
-    return _plan(None, [*steps, _all_follow(name)] if steps else [], successor=old)
+    return planning.plan(None, [*steps, _all_follow(name)] if steps else [], successor=old)
 
 
 def _was_primary(
@@ -328,7 +351,7 @@ def _was_primary(
     return None
 
 
-def _planned(state: sit.State, record: identity.Record, desired: object) -> dict[str, Any]:
+def _planned(state: sit.State, record: identity.Record, desired: object) -> Plan:
     """The primary runs, and its role is to move to an ordinal: the beginning."""
     found = sit.look(state)
     target = values.whole(desired)
@@ -347,7 +370,7 @@ def _planned(state: sit.State, record: identity.Record, desired: object) -> dict
             one["ordinal"] for one in state["pods"] if sit.is_fenced(one) and one["ordinal"] not in sit.fenced(state)
         ]
         steps = _let_go(state, name, free)
-        return _plan(
+        return planning.plan(
             None, [*steps, _all_follow(name)] if steps else [], notes=[f"{name} is the primary."], successor=target
         )
     better = sit.ahead(state, found)
@@ -371,7 +394,7 @@ def _planned(state: sit.State, record: identity.Record, desired: object) -> dict
     before = {"from": leader["ordinal"], "fenced": fenced, "planned": True, "equal": False}
     fence = sorted({*fenced, leader["ordinal"]})
     steps = [
-        sit.step(
+        planning.step(
             "record",
             f"record ordinal {target} as primary, and {leader['name']} as the one that is to be fenced",
             primary_ordinal=target,
@@ -381,10 +404,10 @@ def _planned(state: sit.State, record: identity.Record, desired: object) -> dict
         *_quiesce(state, leader, target),
         *_hand_over(state, record, target, before),
     ]
-    return _plan(None, steps, successor=target, notes=_order(state, target))
+    return planning.plan(None, steps, successor=target, notes=_order(state, target))
 
 
-def _quiesce(state: sit.State, old: sit.Pod, target: int) -> list[dict[str, Any]]:
+def _quiesce(state: sit.State, old: sit.Pod, target: int) -> list[Step]:
     """Stop the old primary of a planned move when no more writes arrive and the successor has all of them.
 
     A LiteFS that is stopped under writes does not wait until its replicas have the last ones.
@@ -393,22 +416,22 @@ def _quiesce(state: sit.State, old: sit.Pod, target: int) -> list[dict[str, Any]
     steps = []
     if state.get("routed_ordinal") != target:
         say = f"route writes to {name}, which answers 503 until it is primary, and wait for the last of them"
-        steps.append(sit.step("divert", say, ordinal=target))
+        steps.append(planning.step("divert", say, ordinal=target))
     if old["litefs"]["is_primary"]:
-        steps.append(sit.step("wait_pod", f"wait until {name} has what {old['name']} has", ordinal=target, pod=name))
+        steps.append(
+            planning.step("wait_pod", f"wait until {name} has what {old['name']} has", ordinal=target, pod=name)
+        )
     return [*steps, _stop(old, "; the guard then fences it")]
 
 
-def _hand_over(
-    state: sit.State, record: identity.Record, target: int, before: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _hand_over(state: sit.State, record: identity.Record, target: int, before: Mapping[str, Any]) -> list[Step]:
     """What comes after the old primary was stopped in a planned move."""
     old, name = before["from"], sit.pod_name(state, target)
     fenced = sorted({*sit.fenced(state), old})
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     if not before["equal"]:
         steps.append(
-            sit.step(
+            planning.step(
                 "record",
                 f"record that {name} has the last transaction of {sit.pod_name(state, old)}",
                 primary_ordinal=target,
@@ -416,10 +439,10 @@ def _hand_over(
                 promote=json.dumps({**before, "equal": True}),
             )
         )
-    rest = _rest(state, record, target, fenced, {}, fresh=not before["equal"])
-    steps += [one for one in rest if one.get("do") in ("render", "restart")]
+    rest, _problem = _rest(state, record, target, fenced, {}, fresh=not before["equal"])
+    steps += [one for one in rest if one["do"] in ("render", "restart")]
     steps.append(
-        sit.step(
+        planning.step(
             "record",
             f"lift the fence of {sit.pod_name(state, old)}: it has nothing that {name} does not have",
             primary_ordinal=target,
@@ -430,7 +453,7 @@ def _hand_over(
     return [*steps, *_let_go(state, name, [old]), _all_follow(name)]
 
 
-def _let_go(state: sit.State, leader: str, ordinals: Iterable[int]) -> list[dict[str, Any]]:
+def _let_go(state: sit.State, leader: str, ordinals: Iterable[int]) -> list[Step]:
     """Restart pods that are fenced no longer: their guard would try again by itself only after minutes."""
     pods = [pod for ordinal in ordinals if (pod := sit.pod_of(state, ordinal)) is not None]
     return [
@@ -439,23 +462,23 @@ def _let_go(state: sit.State, leader: str, ordinals: Iterable[int]) -> list[dict
     ]
 
 
-def _all_follow(leader: str) -> dict[str, Any]:
-    return sit.step("wait_followers", f"wait until every replica that runs has what {leader} has")
+def _all_follow(leader: str) -> Step:
+    return planning.step("wait_followers", f"wait until every replica that runs has what {leader} has")
 
 
 def _continue_planned(
     state: sit.State,
     record: identity.Record,
     before: Mapping[str, Any],
-    leaders: list[sit.Pod],
-    parameters: Mapping[str, Any],
     seen: sit.Seen,
-) -> dict[str, Any]:
+) -> Plan:
     """A planned move has begun: what is left."""
     target, old = record.primary_ordinal, before["from"]
     name, pod = sit.pod_name(state, old), sit.pod_of(state, old)
     if before["equal"]:
-        return _plan(None, _hand_over(state, record, target, before), successor=target, notes=_order(state, target))
+        return planning.plan(
+            None, _hand_over(state, record, target, before), successor=target, notes=_order(state, target)
+        )
     node = sit.last_node(state, old)
     if node and sit.unheard(state, node):
         return _refuse(
@@ -466,14 +489,14 @@ def _continue_planned(
         )
     if pod is None or not sit.is_fenced(pod):
         stop = _quiesce(state, pod, target) if pod is not None else []
-        wait = sit.step("wait_guard", f"wait until the guard holds {name}", ordinal=old, pod=name)
-        return _plan(
+        wait = planning.step("wait_guard", f"wait until the guard holds {name}", ordinal=old, pod=name)
+        return planning.plan(
             None, [*stop, *([] if stop else [wait]), *_hand_over(state, record, target, before)], successor=target
         )
     claim = sit.claim_of(state, old)
     volume = str((claim or {}).get("volume") or "")
     if volume not in seen:
-        return _plan(None, successor=target, look=[volume], notes=[f"{name} has to have nothing more."])
+        return planning.plan(None, successor=target, look=[volume], notes=[f"{name} has to have nothing more."])
     has, last = seen[volume], sit.pod_of(state, target)
     where = litefs.position(last, state["database"]) if last is not None else None
     off = "-e promote_call_off=true gives the role back, and nothing is lost"
@@ -488,11 +511,11 @@ def _continue_planned(
             f"{sit.pod_name(state, target)} is at {where.txid:016x} ({where.checksum}): {off}. Then try again when "
             "fewer writes arrive."
         )
-    return _plan(None, _hand_over(state, record, target, before), successor=target, notes=_order(state, target))
+    return planning.plan(None, _hand_over(state, record, target, before), successor=target, notes=_order(state, target))
 
 
-def _stop(pod: sit.Pod, why: str, *, force: bool = False, wait: bool = True) -> dict[str, Any]:
-    return sit.step(
+def _stop(pod: sit.Pod, why: str, *, force: bool = False, wait: bool = True) -> Step:
+    return planning.step(
         "stop",
         f"stop {pod['name']}{why}",
         pod=pod["name"],
@@ -511,8 +534,9 @@ def _rest(
     parameters: Mapping[str, Any],
     *,
     fresh: bool,
-) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = []
+) -> tuple[list[Step], str | None]:
+    """(what is left, None), or ([], why an old primary cannot be taken for stopped)."""
+    steps: list[Step] = []
     name = sit.pod_name(state, successor)
     leaders = litefs.primaries(state)
     done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
@@ -530,17 +554,17 @@ def _rest(
         elif parameters.get("node_off") == pod["node"]:
             steps.append(_stop(pod, f", whose node {pod['node']} is off", force=True))
         elif ordinal not in given_up:
-            steps.append({"refusal": _switch_off(pod["name"], pod["node"])})
+            return [], _switch_off(pod["name"], pod["node"])
         elif not pod["deleting"]:
             # A replica: it cannot write, and its node ends it when it is back.
             steps.append(_stop(pod, f" when its node {pod['node']} is back; nobody waits for that", wait=False))
-    if steps and any("refusal" in step for step in steps):
-        return [step for step in steps if "refusal" in step]
     if fresh or state.get("rendered_ordinal") != successor:
         say = f"name {name} as primary in litefs.yml and in the Service of the primary"
-        steps.append(sit.step("render", say, ordinal=successor, quiet=False))
+        steps.append(planning.step("render", say, ordinal=successor, quiet=False))
     if not done:
-        steps.append(sit.restart(state, successor, f"restart {name} as primary", primary=True))
+        steps.append(
+            sit.restart(state, successor, f"restart {name} as primary", primary=True, cluster_id=record.cluster_id)
+        )
     living = state["statefulset"]
     for pod in state["pods"]:
         if pod["ordinal"] in (successor, *fenced) or (pod["node"] and sit.away(state, pod["node"])):
@@ -553,7 +577,7 @@ def _rest(
             continue
         say = f"restart {pod['name']} as a replica of {name}"
         steps.append(sit.restart(state, pod["ordinal"], say, primary=False))
-    return [*steps, _all_follow(name)] if steps else []
+    return [*steps, _all_follow(name)] if steps else [], None
 
 
 def _hearing(state: sit.State, record: identity.Record, candidates: Iterable[sit.Pod]) -> sit.Pod | None:
@@ -697,7 +721,7 @@ def _switch_off(name: str, node: object) -> str:
     )
 
 
-def _cause(state: sit.State, old: sit.Pod | None) -> sit.Cause:
+def _cause(state: sit.State, old: sit.Pod | None) -> planning.Cause:
     if old is None or (old["node"] and sit.unheard(state, old["node"])):
         return "primary-node-gone"
     return sit.sign(old) or "primary-volume-empty"

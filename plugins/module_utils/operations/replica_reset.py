@@ -6,48 +6,39 @@ and only with a fresh export of that cluster. The old volume is kept (Retain) ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import clock, values
-from . import backup
+from . import backup, planning
 from . import situation as sit
+from .planning import Plan, Request, Step
 
 MISMATCHED = "mismatched"
 
 
-def decide(
-    state: sit.State,
-    targets: object,
-    exports: Iterable[Mapping[str, Any]] = (),
-    checkpoint: Mapping[str, Any] | None = None,
-    now: str | None = None,
-    lost_volumes: Iterable[str] = (),
-    node_off: str = "",
-) -> dict[str, Any]:
+def decide(request: Request) -> Plan:
     """What is left to do to re-seed the targets (``mismatched``, or a list of ordinals).
 
-    ``exports``: manifests of exports made for this run. ``checkpoint``: what the record keeps of a run that died,
-    made by new_checkpoint(); it keeps a replica from being re-seeded twice. ``lost_volumes``: names of volumes whose
-    data is given up, of fenced old primaries that cannot be read any more and of copies of another cluster that cannot
-    be exported; they are kept. ``node_off``: a node of which a person says that it is off; one that is no part of the
-    cluster any more counts as that. The plan also says ``targets`` (ordinals) and ``export``:
-    the pods that have to be exported before the first step, the primary's cluster first, then each copy of another
-    cluster that is about to be put aside; ``volume_export``: the ordinals whose volume has to be exported without
-    LiteFS.
+    Parameters: targets; lost_volumes: names of volumes whose data is given up, of fenced old primaries that cannot be
+    read any more and of copies of another cluster that cannot be exported; they are kept; node_off: a node of which a
+    person says that it is off; one that is no part of the cluster any more counts as that. The checkpoint keeps a
+    replica from being re-seeded twice. Exported are the primary's cluster first, then each copy of another cluster that
+    is about to be put aside.
     """
-    now = now or str(state["gathered_at"])
+    state, checkpoint = request.state, request.checkpoint
+    targets, node_off = request.parameters["targets"], str(request.parameters.get("node_off") or "")
+    given_up = set(request.parameters.get("lost_volumes") or [])
     found = sit.look(state)
     if isinstance(found, sit.Problem):
-        return sit.plan(
-            f"Nothing was reset. {found.sentence}", cause=found.cause, targets=[], export=[], volume_export=[]
-        )
+        return planning.plan(f"Nothing was reset. {found.sentence}", cause=found.cause)
 
-    def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
-        return sit.plan(f"Nothing was reset. {sentence}", cause=cause, targets=[], export=[], volume_export=[])
+    def refuse(sentence: str, cause: planning.Cause | None = None) -> Plan:
+        return planning.plan(f"Nothing was reset. {sentence}", cause=cause)
 
     leader = found.leader
-    ordinals, problem = _targets(state, found, targets, checkpoint or {})
+    ordinals, problem = _targets(state, found, targets, checkpoint)
     if problem:
         return refuse(problem)
     for ordinal in ordinals:
@@ -72,21 +63,20 @@ def decide(
     ]
     if node_off and not sit.away(state, node_off):
         return refuse(f"replica_reset_node_off is {node_off}, but that node is ready: leave the variable out.")
-    given_up = set(lost_volumes)
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     for ordinal in ordinals:
         unsafe = _unsafe(state, found, ordinal)
         if unsafe:
             return refuse(unsafe)
-        more = _steps(state, found, ordinal, checkpoint or {})
+        more = _steps(state, found, ordinal, checkpoint)
         if any(one["do"] in ("delete_claim", "delete_pod") for one in more):
-            problem = _not_off(state, ordinal, node_off) or _unread(state, ordinal, exports, now, given_up)
+            problem = _not_off(state, ordinal, node_off) or _unread(request, ordinal, given_up)
             if problem:
                 return refuse(problem, "replica-away" if ordinal in sit.absent(state) else None)
         steps += more
     touched = {one["ordinal"] for one in steps if one["do"] in ("delete_claim", "delete_pod")}
     if steps:
-        steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
+        steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
     pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
     foreign = [pod for pod in pods if _mismatched(found, pod)]
     wanted = [pod for pod in foreign if _volume(state, pod["ordinal"]) not in given_up]
@@ -100,24 +90,39 @@ def decide(
         ordinal
         for ordinal in sorted(touched)
         if _is_fenced(state, ordinal)
-        and not _exported(exports, ordinal, now)
+        and not _exported(request, ordinal)
         and _volume(state, ordinal) not in (None, *given_up)
     ]
-    return sit.plan(
+    return planning.plan(
         None,
         steps,
         notes,
         cause,
         targets=ordinals,
-        export=_exports(state, found, wanted, list(exports), now) if touched else [],
+        export=_exports(request, found, wanted) if touched else [],
         volume_export=volume_export,
     )
 
 
-def new_checkpoint(state: sit.State, ordinals: Iterable[int]) -> dict[str, Any]:
-    """What the lock keeps: the claims that are to be replaced, by uid, so that a second run knows the new ones."""
-    found = {str(ordinal): (sit.claim_of(state, ordinal) or {}).get("uid") for ordinal in ordinals}
-    return {"claims": {ordinal: uid for ordinal, uid in found.items() if uid}}
+def progress(request: Request) -> dict[str, Any]:
+    """What the record keeps: the claims that are to be replaced, by uid, so that a second run knows the new ones."""
+    state = request.state
+    plan = decide(replace(request, exports=(), checkpoint={}))
+    touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
+    replaced = {str(ordinal): claim["uid"] for ordinal in touched if (claim := sit.claim_of(state, ordinal))}
+    # The claim that is there now may be the new one of a run that died. One that it did not come to counts only where
+    # something is still wrong with its pod: it may be well again since.
+    untouched = {claim["uid"] for claim in state["claims"] if not claim["deleting"]}
+    kept = request.checkpoint.get("claims") or {}
+    return {"claims": {**replaced, **{ordinal: uid for ordinal, uid in kept.items() if uid not in untouched}}}
+
+
+def prove(plan: Plan, state: sit.State) -> list[Step]:
+    """Each target has what the primary has."""
+    return [
+        planning.step("wait_pod", "", ordinal=ordinal, pod=sit.pod_name(state, ordinal))
+        for ordinal in plan["targets"] or []
+    ]
 
 
 def _targets(
@@ -168,10 +173,9 @@ def _not_off(state: sit.State, ordinal: int, node_off: str) -> str | None:
     )
 
 
-def _unread(
-    state: sit.State, ordinal: int, exports: Iterable[Mapping[str, Any]], now: str, given_up: set[str]
-) -> str | None:
+def _unread(request: Request, ordinal: int, given_up: set[str]) -> str | None:
     """Why an old primary that is fenced must stay fenced: what only its volume has may be in no export."""
+    state = request.state
     name, volume = _volume(state, ordinal), sit.volume_of(state, sit.claim_of(state, ordinal))
     if not _is_fenced(state, ordinal) or name is None or name in given_up:
         return None
@@ -181,8 +185,8 @@ def _unread(
             f"{sit.pod_name(state, ordinal)} is fenced, and what only it has is on volume {name}, whose node "
             f"{volume['node']} is away: bring that node back, or {word}."
         )
-    made = [manifest for manifest in exports if manifest.get("volume_of") == ordinal]
-    if made and _exported(exports, ordinal, now) and not any(_proven(manifest) for manifest in made):
+    made = [manifest for manifest in request.exports if manifest.get("volume_of") == ordinal]
+    if made and _exported(request, ordinal) and not any(_proven(manifest) for manifest in made):
         return (
             f"The export {made[-1].get('path')} of volume {name} is sound, but nothing proves that it has the newest "
             f"transactions of {sit.pod_name(state, ordinal)}, which is fenced: look into it, and then {word}."
@@ -200,26 +204,23 @@ def _is_fenced(state: sit.State, ordinal: int) -> bool:
     return ordinal in sit.fenced(state) or (pod is not None and sit.is_fenced(pod))
 
 
-def _exported(exports: Iterable[Mapping[str, Any]], ordinal: int, now: str) -> bool:
+def _exported(request: Request, ordinal: int) -> bool:
     return any(
         manifest.get("verified") is True
         and manifest.get("volume_of") == ordinal
-        and clock.between(str(manifest.get("time")), now) + 5 >= 0
-        for manifest in exports
+        and clock.between(str(manifest.get("time")), request.time()) + 5 >= 0
+        for manifest in request.exports
     )
 
 
-def _exports(
-    state: sit.State, found: sit.Situation, foreign: list[sit.Pod], exports: list[Mapping[str, Any]], now: str
-) -> list[str]:
-    database = str(state["database"])
-    missing: list[str] = []
-    if sit.fresh_export(exports, database, found.cluster_id, sit.ANY_TXID, now) is None:
+def _exports(request: Request, found: sit.Situation, foreign: list[sit.Pod]) -> list[str]:
+    state, missing = request.state, list[str]()
+    if not sit.fresh_export(request, found.cluster_id, sit.ANY_TXID):
         choice, _problem = backup.choose(state)
         missing.append(choice["pod"] if choice else found.leader["name"])
     for pod in foreign:
-        cluster, held = pod["litefs"]["cluster_id"], sit.txid(state, pod)
-        if held and sit.fresh_export(exports, database, cluster, held, now) is None:
+        held = sit.txid(state, pod)
+        if held and not sit.fresh_export(request, pod["litefs"]["cluster_id"], held):
             missing.append(pod["name"])
     return missing
 
@@ -240,15 +241,15 @@ def _unsafe(state: sit.State, found: sit.Situation, ordinal: int) -> str | None:
     return None
 
 
-def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Mapping[str, Any]) -> list[Step]:
     claim, pod = sit.claim_of(state, ordinal), sit.pod_of(state, ordinal)
     name = sit.pod_name(state, ordinal)
     begun: dict[str, str] = dict(checkpoint.get("claims") or {})
     old = begun.get(str(ordinal))
-    arrive = sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
+    arrive = planning.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
     # Last of all: a guard that no longer sees the fence would let LiteFS start on the old volume.
     release = (
-        [sit.step("release", f"lift the fence of {name}", ordinal=ordinal)] if ordinal in sit.fenced(state) else []
+        [planning.step("release", f"lift the fence of {name}", ordinal=ordinal)] if ordinal in sit.fenced(state) else []
     )
     if old is not None and (claim is None or claim["uid"] != old):
         # It has its new volume, or is about to: what is left is the wait.
@@ -260,7 +261,7 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Map
         # Nobody on a node that is off confirms that a pod has ended.
         force = bool(pod["node"]) and sit.away(state, pod["node"])
         steps.append(
-            sit.step(
+            planning.step(
                 "delete_pod",
                 f"delete pod {name}, which comes back with a new volume"
                 + (f", by force: its node {pod['node']} is off" if force else ""),
@@ -272,6 +273,8 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Map
         )
     if release and claim is not None:
         steps.append(
-            sit.step("wait_claim", f"wait for the new claim of {name}", ordinal=ordinal, uid=claim["uid"], pod=name)
+            planning.step(
+                "wait_claim", f"wait for the new claim of {name}", ordinal=ordinal, uid=claim["uid"], pod=name
+            )
         )
     return [*steps, *release, arrive]

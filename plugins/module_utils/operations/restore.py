@@ -7,54 +7,62 @@ is migrated into an empty database), the file is imported, and the id that LiteF
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .. import identity, litefs, values
-from . import progress
+from . import planning
 from . import situation as sit
+from .planning import Plan, Request, Step
+from .progress import CALL_OFF
 
 _SHAPE = {"page_size": "page size", "journal_mode": "journal mode"}
 
 
-def decide(
-    state: sit.State,
-    file: Mapping[str, Any],
-    parameters: Mapping[str, Any] | None = None,
-    exports: Iterable[Mapping[str, Any]] = (),
-    volumes: sit.Seen | None = None,
-    now: str | None = None,
-    checkpoint: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def decide(request: Request) -> Plan:
     """What is left to do until the site serves the file.
 
-    ``file`` describes it: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum,
-    cluster_id: str|null (from its manifest), txid: str|null, sha256}. ``parameters``: overwrite_cluster_id (the
-    cluster id whose data is overwritten, as shown), lost_volumes (names of volumes that are given up). ``exports``:
-    manifests made for this run. ``volumes``: what a look into each volume found. ``checkpoint``: what progress.py
-    keeps of a restore that is not finished (because the application may write at once, nothing else shows that a file
-    was imported), and ``imported`` of those that are: one file is not imported twice into one cluster unless
-    ``parameters`` has another ``reimport`` than then. The plan also says ``export`` (pods to export first), ``look``
-    (volumes to look into first), ``way`` (running | lost) and ``without`` (ordinals that do not get the data, which
-    nobody waits for)."""
-    parameters = parameters or {}
-    now = now or str(state["gathered_at"])
-
-    def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
-        return sit.plan(f"Nothing was restored. {sentence}", cause=cause, export=[], look=[], way=None)
-
+    The file: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum, cluster_id:
+    str|null (from its manifest), txid: str|null, sha256}. Parameters: overwrite_cluster_id (the cluster id whose data
+    is overwritten, as shown), lost_volumes (names of volumes that are given up), reimport. The checkpoint is what
+    progress.py keeps of a restore that is not finished, because the application may write at once, and nothing else
+    shows that a file was imported: one file is not imported twice into one cluster unless ``reimport`` is another than
+    it was then.
+    """
+    state, file = request.state, request.file
     if file.get("problem") or file.get("verified") is not True:
         return refuse(
             f"{file.get('path')} is not a database that may be restored: {file.get('problem') or 'not verified'}."
         )
     raw = state["record"] or {}
     if raw.get("state") == "restore":
-        return _lost(state, file, raw, parameters, exports, now)
+        return _lost(request, raw)
     found = sit.look(state)
     if isinstance(found, sit.Situation):
-        return _running(state, found, file, parameters, list(exports), now, refuse, checkpoint or {})
+        return _running(request, found)
     if litefs.primaries(state):
         return refuse(found.sentence, found.cause)
+    return _without_primary(request, found)
+
+
+def progress(_request: Request) -> None:
+    """Nothing is kept but what the import keeps itself, right before it and after it."""
+
+
+def prove(plan: Plan, state: sit.State) -> list[Step]:
+    """Every replica that was not left out follows; one of another cluster is left as it was."""
+    without = sit.fenced(state) if plan["without"] is None else plan["without"]
+    return [planning.step("wait_replicated", "", without=[*without, *sit.strangers(state)])]
+
+
+def refuse(sentence: str, cause: planning.Cause | None = None) -> Plan:
+    """A plan that says why not."""
+    return planning.plan(f"Nothing was restored. {sentence}", cause=cause)
+
+
+def _without_primary(request: Request, found: sit.Problem) -> Plan:
+    """No primary runs: only where no copy is left either is the file imported into an empty site."""
+    state = request.state
     try:
         record = identity.parse(state)
     except ValueError as exc:
@@ -83,106 +91,81 @@ def decide(
             f"lost: {found.sentence}{gone}",
             found.cause,
         )
+    return _no_copy(request, record.cluster_id, record.primary_ordinal)
+
+
+def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
+    """No pod that answers holds the recorded cluster; whether a volume does, and else what is done."""
+    state, file, parameters, seen = request.state, request.file, request.parameters, request.volumes
+    name, pod = sit.pod_name(state, ordinal), sit.pod_of(state, ordinal)
     silent = [one for one in state["pods"] if not one["litefs"]["reachable"] and one is not pod]
     # A pod that does not answer is known by its volume.
     given_up = [str(item) for item in parameters.get("lost_volumes") or []]
-    seen = volumes or {}
     look = sit.unseen((item["name"] for item in state["volumes"] if item["name"] not in given_up), seen)
     if look:
         note = "What is done then depends on what they hold."
-        return sit.plan(None, [], [note], look=look, export=[], way="lost")
-    problem = _unreadable(state, record.cluster_id, {key: held for key, held in seen.items() if key not in given_up})
+        return planning.plan(None, [], [note], look=look)
+    problem = _unreadable(state, cluster_id, {key: held for key, held in seen.items() if key not in given_up})
     if problem:
         return refuse(problem, "no-copy-left")
-    holding = {key: held["txid"] or "" for key, held in seen.items() if held["cluster_id"] == record.cluster_id}
+    holding = {key: held["txid"] or "" for key, held in seen.items() if held["cluster_id"] == cluster_id}
     if holding:
         # Not the first that comes: an older one, of a replica that was scaled away, would roll the site back.
         newest = max(holding, key=lambda key: holding[key])
         among = f", the newest of {len(holding)}" if len(holding) > 1 else ""
         return refuse(
-            f"Volume {newest} holds the recorded cluster {record.cluster_id} up to TXID {holding[newest] or 'unknown'}"
+            f"Volume {newest} holds the recorded cluster {cluster_id} up to TXID {holding[newest] or 'unknown'}"
             f"{among}; {file.get('path')} was taken at TXID {file.get('txid') or 'unknown'}. Bring the primary back on "
             f"that volume ({sit.RUNBOOK}) and restore into the site that runs then; only volumes that are behind the "
             "backup may be removed instead, by their names.",
             "no-copy-left",
         )
-    problem = _unconfirmed(state, file, record.cluster_id, parameters)
+    problem = _unconfirmed(request, cluster_id)
     if problem:
         return refuse(problem)
-    claim = sit.claim_of(state, record.primary_ordinal)
+    claim = sit.claim_of(state, ordinal)
     place = seen.get((claim or {}).get("volume") or "")
     if place is not None and (unlike := _unlike(file, place)):
-        return refuse(_other_shape(state, file, place, unlike, record.primary_ordinal), "file-does-not-fit")
+        return refuse(_other_shape(state, file, place, unlike, ordinal), "file-does-not-fit")
     export = [
         one["name"]
         for one in litefs.reachable(state)
-        if sit.txid(state, one)
-        and sit.fresh_export(exports, state["database"], one["litefs"]["cluster_id"], sit.txid(state, one), now) is None
+        if sit.txid(state, one) and not sit.fresh_export(request, one["litefs"]["cluster_id"], sit.txid(state, one))
     ]
     notes = [f"{one['name']} does not answer; its volume was looked into, or given up." for one in silent]
-    steps = _new_volume(state, record.primary_ordinal, pod) + _lost_steps(
+    steps = _new_volume(state, ordinal, pod) + _lost_steps(
         state,
         file,
-        record.primary_ordinal,
+        ordinal,
         None,
-        sit.step(
+        planning.step(
             "record_restore",
             f"record that {name} may start once on whatever its volume holds",
-            cluster_id=record.cluster_id,
+            cluster_id=cluster_id,
         ),
     )
     # What other clusters left behind is overwritten where the volume in question is of the same one.
-    return sit.plan(None, steps, notes, "no-copy-left", export=export, look=[], way="lost")
+    return planning.plan(None, steps, notes, "no-copy-left", export=export)
 
 
-def _running(
-    state: sit.State,
-    found: sit.Situation,
-    file: Mapping[str, Any],
-    parameters: Mapping[str, Any],
-    exports: list[Mapping[str, Any]],
-    now: str,
-    refuse: Any,
-    checkpoint: Mapping[str, Any],
-) -> dict[str, Any]:
+def _running(request: Request, found: sit.Situation) -> Plan:
+    done = _imported_before(request, found)
+    if done is not None:
+        return done
+    state, file, begun = request.state, request.file, request.checkpoint
     leader = found.leader
-    there = found.position.checksum == file.get("imported_checksum")
-    mine, over = _earlier(found, file, checkpoint)
-    reimport = str(parameters.get("reimport") or "")
-    if mine is not None and not there and reimport in ("", str(mine.get("reimport") or "")):
-        if over:
-            return refuse(  # type: ignore[no-any-return]
-                f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: to import it "
-                "once more, over everything that was written since then (it is exported first), give -e "
-                f"restore_reimport={mine.get('txid') or 'yes'}."
-            )
-        if mine.get("state") == "imported":
-            note = (
-                f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: it is not "
-                f"imported again, unless you give -e restore_reimport={mine.get('txid')}."
-            )
-            return _follow_up(state, found, mine, note)
-        if str(mine.get("before")) != f"{found.position.txid:016x}":
-            return refuse(  # type: ignore[no-any-return]
-                f"A run that began at {mine.get('time')} ended in the middle of the import of {file.get('path')}, and "
-                f"{leader['name']}, then at TXID {mine.get('before')}, is at {found.position.txid:016x} since, so "
-                "nobody knows whether the file came: look at the site, and if it shows the file's data give -e "
-                f"{progress.CALL_OFF}=restore, else -e restore_reimport={mine.get('before')}."
-            )
-    elif there:
-        return _follow_up(state, found, mine or {}, f"The primary {leader['name']} has this file's content.")
     better = sit.ahead(state, found)
     if better:
-        return refuse(  # type: ignore[no-any-return]
+        return refuse(
             f"{litefs.names(better)} has transactions that the primary {leader['name']} (TXID "
             f"{found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
             f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
             "older-volume",
         )
-    problem = _unconfirmed(state, file, found.cluster_id, parameters)
+    problem = _unconfirmed(request, found.cluster_id)
     if problem:
-        return refuse(problem)  # type: ignore[no-any-return]
-    present = sit.fresh_export(exports, state["database"], found.cluster_id, sit.ANY_TXID, now)
+        return refuse(problem)
+    present = sit.fresh_export(request, found.cluster_id, sit.ANY_TXID)
     if present is not None and (unlike := _unlike(file, present)):
         cure = (
             "it cannot be changed on a living cluster: make a copy of the backup with that page size (VACUUM INTO "
@@ -190,7 +173,7 @@ def _running(
             if unlike == "page_size"
             else f"convert a copy of the backup with: sqlite3 COPY 'PRAGMA journal_mode={present.get(unlike)}'"
         )
-        return refuse(  # type: ignore[no-any-return]
+        return refuse(
             f"{file.get('path')} has {_SHAPE[unlike]} {file.get(unlike)} and the living database "
             f"{present.get(unlike)}; LiteFS does not survive the difference: {cure}, and restore that.",
             "file-does-not-fit",
@@ -198,14 +181,14 @@ def _running(
     followers = [pod["ordinal"] for pod in state["pods"] if pod is not leader and sit.in_sync(state, found, pod)]
     left = _left_out(state, found, followers)
     notes = [f"{said} It will not get the restored data from this run." for said in left.values()]
-    if checkpoint.get("sha256") not in (None, file.get("sha256")):
+    if begun.get("sha256") not in (None, file.get("sha256")):
         notes.append(
-            f"The restore of another file (sha256 {checkpoint['sha256']}), begun {checkpoint.get('time')}, is not "
-            "finished; this one takes its place."
+            f"The restore of another file (sha256 {begun['sha256']}), begun {begun.get('time')}, is not finished; this "
+            "one takes its place."
         )
     schema = present is not None and _other_schema(file, present)
     steps = [
-        sit.step(
+        planning.step(
             "import",
             f"import {file.get('path')} into {leader['name']}",
             pod=leader["name"],
@@ -221,15 +204,45 @@ def _running(
         notes.append(
             "Page size, journal mode and schema of the file are compared with that export before anything is changed."
         )
-    return sit.plan(None, steps, notes, export=export, look=[], way="running", without=list(left))
+    return planning.plan(None, steps, notes, export=export, without=list(left))
 
 
-def _earlier(
-    found: sit.Situation, file: Mapping[str, Any], checkpoint: Mapping[str, Any]
-) -> tuple[Mapping[str, Any] | None, bool]:
+def _imported_before(request: Request, found: sit.Situation) -> Plan | None:
+    """The plan where this file was imported already, or may have been; None where it is to be imported."""
+    state, file, parameters = request.state, request.file, request.parameters
+    leader = found.leader
+    there = found.position.checksum == file.get("imported_checksum")
+    mine, over = _earlier(found, request)
+    reimport = str(parameters.get("reimport") or "")
+    if mine is not None and not there and reimport in ("", str(mine.get("reimport") or "")):
+        if over:
+            return refuse(
+                f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: to import it "
+                "once more, over everything that was written since then (it is exported first), give -e "
+                f"restore_reimport={mine.get('txid') or 'yes'}."
+            )
+        if mine.get("state") == "imported":
+            note = (
+                f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: it is not "
+                f"imported again, unless you give -e restore_reimport={mine.get('txid')}."
+            )
+            return _follow_up(state, found, mine, note)
+        if str(mine.get("before")) != f"{found.position.txid:016x}":
+            return refuse(
+                f"A run that began at {mine.get('time')} ended in the middle of the import of {file.get('path')}, and "
+                f"{leader['name']}, then at TXID {mine.get('before')}, is at {found.position.txid:016x} since, so "
+                "nobody knows whether the file came: look at the site, and if it shows the file's data give -e "
+                f"{CALL_OFF}=restore, else -e restore_reimport={mine.get('before')}."
+            )
+    elif there:
+        return _follow_up(state, found, mine or {}, f"The primary {leader['name']} has this file's content.")
+    return None
+
+
+def _earlier(found: sit.Situation, request: Request) -> tuple[Mapping[str, Any] | None, bool]:
     """The checkpoint of an import of this file that the primary still has, and whether that restore is over."""
-    ended = list(checkpoint.get(progress.IMPORTED) or [])
-    for one, over in [(checkpoint, False), *((one, True) for one in reversed(ended))]:
+    file = request.file
+    for one, over in [(request.checkpoint, False), *((one, True) for one in reversed(request.imported))]:
         if not one.get("sha256") or one["sha256"] != file.get("sha256") or one.get("cluster_id") != found.cluster_id:
             continue
         if int(str(one.get("txid") or "0"), 16) <= found.position.txid:
@@ -241,7 +254,7 @@ def _imported(file: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     return f"{file.get('path')} was imported at {mine.get('time')} as transaction {mine.get('txid') or 'unknown'},"
 
 
-def _follow_up(state: sit.State, found: sit.Situation, mine: Mapping[str, Any], note: str) -> dict[str, Any]:
+def _follow_up(state: sit.State, found: sit.Situation, mine: Mapping[str, Any], note: str) -> Plan:
     """What is left after an import into a running cluster."""
     left = _left_out(state, found, mine.get("followers"))
     steps = _restarts(state, found, left, str(mine.get("time"))) if mine.get("restart") else []
@@ -254,7 +267,7 @@ def _follow_up(state: sit.State, found: sit.Situation, mine: Mapping[str, Any], 
     if steps or behind:
         steps.append(_wait(state, found.leader, left))
     notes = [note, *(f"{said} It was left out." for said in left.values())]
-    return sit.plan(None, steps, notes, export=[], look=[], way="running", without=list(left))
+    return planning.plan(None, steps, notes, without=list(left))
 
 
 def _left_out(state: sit.State, found: sit.Situation, followers: object) -> dict[int, str]:
@@ -283,14 +296,14 @@ def _left_out(state: sit.State, found: sit.Situation, followers: object) -> dict
     return left
 
 
-def _wait(state: sit.State, leader: sit.Pod, left: Mapping[int, str]) -> dict[str, Any]:
+def _wait(state: sit.State, leader: sit.Pod, left: Mapping[int, str]) -> Step:
     but = f" but {litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in left])}" if left else ""
-    return sit.step(
+    return planning.step(
         "wait_followers", f"wait until every replica{but} has what {leader['name']} has", without=list(left)
     )
 
 
-def _restarts(state: sit.State, found: sit.Situation, left: Mapping[int, str], since: str) -> list[dict[str, Any]]:
+def _restarts(state: sit.State, found: sit.Situation, left: Mapping[int, str], since: str) -> list[Step]:
     """The primary, whose migrations run at its start, then its replicas; of those that run since before ``since``."""
     steps = []
     for pod in [found.leader, *(pod for pod in state["pods"] if pod is not found.leader)]:
@@ -313,23 +326,14 @@ def _follows(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
     return sit.in_sync(state, found, pod) and sit.txid(state, pod) >= found.position.txid
 
 
-def _lost(
-    state: sit.State,
-    file: Mapping[str, Any],
-    raw: Mapping[str, Any],
-    parameters: Mapping[str, Any],
-    exports: Iterable[Mapping[str, Any]],
-    now: str,
-) -> dict[str, Any]:
+def _lost(request: Request, raw: Mapping[str, Any]) -> Plan:
     """The record says restore: what is left."""
+    state, file = request.state, request.file
     ordinal = values.whole(raw.get("primary_ordinal"))
     if ordinal is None:
-        return sit.plan(
-            f"Nothing was restored. {identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, "
-            f"which is not the number of a pod: see {sit.RUNBOOK}.",
-            export=[],
-            look=[],
-            way="lost",
+        return refuse(
+            f"{identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, which is not the number of "
+            f"a pod: see {sit.RUNBOOK}."
         )
     leaders = litefs.primaries(state)
     leader = leaders[0] if len(leaders) == 1 and leaders[0]["ordinal"] == ordinal else None
@@ -338,20 +342,12 @@ def _lost(
     quiet = bool(state.get("rendered_quiet")) and leader is not None and not _older(state, leader)
     if leader is not None and quiet and sit.txid(state, leader) and not _restored(state, leader, file):
         held = leader["litefs"]["cluster_id"]
-        made = sit.fresh_export(exports, state["database"], held, sit.txid(state, leader), now)
+        made = sit.fresh_export(request, held, sit.txid(state, leader))
         if made is None:
             export.append(leader["name"])
         elif unlike := _unlike(file, made):
-            return sit.plan(
-                f"Nothing was restored. {_other_shape(state, file, made, unlike, ordinal)}",
-                cause="file-does-not-fit",
-                export=[],
-                look=[],
-                way="lost",
-            )
-    return sit.plan(
-        None, _lost_steps(state, file, ordinal, leader), cause="no-copy-left", export=export, look=[], way="lost"
-    )
+            return refuse(_other_shape(state, file, made, unlike, ordinal), "file-does-not-fit")
+    return planning.plan(None, _lost_steps(state, file, ordinal, leader), cause="no-copy-left", export=export)
 
 
 def _lost_steps(
@@ -359,35 +355,37 @@ def _lost_steps(
     file: Mapping[str, Any],
     ordinal: int,
     leader: sit.Pod | None,
-    permission: dict[str, Any] | None = None,
-) -> list[dict[str, Any]]:
+    permission: Step | None = None,
+) -> list[Step]:
     name = sit.pod_name(state, ordinal)
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     if not state.get("rendered_quiet"):
         # Before the record gives way: the guard tries again by itself, and must not let a migration run on nothing.
-        steps.append(sit.step("render", "render the configuration without commands", ordinal=ordinal, quiet=True))
+        steps.append(planning.step("render", "render the configuration without commands", ordinal=ordinal, quiet=True))
     if permission is not None:
         steps.append(permission)
     if leader is None or not state.get("rendered_quiet") or _older(state, leader):
         steps.append(sit.restart(state, ordinal, f"restart {name}, which starts without a command", primary=True))
     if not _restored(state, leader, file):
         steps.append(
-            sit.step("import", f"import {file.get('path')} into {name}", pod=name, cluster_id=None, exported=None)
+            planning.step("import", f"import {file.get('path')} into {name}", pod=name, cluster_id=None, exported=None)
         )
-    steps.append(sit.step("record_id", f"record the cluster that {name} holds now", ordinal=ordinal))
+    steps.append(planning.step("record_id", f"record the cluster that {name} holds now", ordinal=ordinal))
     # Then the record says recorded, and _loud() has the rest.
-    steps.append(sit.step("render", "render the configuration with its commands", ordinal=ordinal, quiet=False))
-    steps.append(sit.step("wait_followers", f"wait until every replica that runs has what {name} has"))
+    steps.append(planning.step("render", "render the configuration with its commands", ordinal=ordinal, quiet=False))
+    steps.append(planning.step("wait_followers", f"wait until every replica that runs has what {name} has"))
     return steps
 
 
-def _loud(state: sit.State, leader: sit.Pod) -> list[dict[str, Any]]:
+def _loud(state: sit.State, leader: sit.Pod) -> list[Step]:
     """What is left after a restore without commands: the commands come back, the primary first."""
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     quiet = bool(state.get("rendered_quiet"))
     if quiet:
         steps.append(
-            sit.step("render", "render the configuration with its commands", ordinal=leader["ordinal"], quiet=False)
+            planning.step(
+                "render", "render the configuration with its commands", ordinal=leader["ordinal"], quiet=False
+            )
         )
     others = [pod for pod in state["pods"] if pod is not leader]
     for pod in [leader, *others]:
@@ -423,22 +421,24 @@ def _stopped(state: sit.State, pod: sit.Pod | None, ordinal: int) -> bool:
     return guarded and not pod["deleting"] and not (pod["node"] and sit.away(state, pod["node"]))
 
 
-def _new_volume(state: sit.State, ordinal: int, pod: sit.Pod | None) -> list[dict[str, Any]]:
+def _new_volume(state: sit.State, ordinal: int, pod: sit.Pod | None) -> list[Step]:
     """What brings the primary's pod to its guard: a new claim, where the volume of the present one was given up."""
     name, claim = sit.pod_name(state, ordinal), sit.claim_of(state, ordinal)
     volume = sit.volume_of(state, claim)
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     if claim is not None and volume is not None and volume["node"] and sit.away(state, volume["node"]):
         steps += sit.put_aside(state, ordinal)
         if pod is not None:
             say = f"delete pod {name}, which comes back with a new volume"
-            steps.append(sit.step("delete_pod", say, pod=name, uid=pod["uid"], ordinal=ordinal))
+            steps.append(planning.step("delete_pod", say, pod=name, uid=pod["uid"], ordinal=ordinal))
         steps.append(
-            sit.step("wait_claim", f"wait for the new claim of {name}", ordinal=ordinal, uid=claim["uid"], pod=name)
+            planning.step(
+                "wait_claim", f"wait for the new claim of {name}", ordinal=ordinal, uid=claim["uid"], pod=name
+            )
         )
     if steps or pod is None or pod["init"]["state"] != "failed":
         say = f"wait until the guard holds {name} on its new volume"
-        steps.append(sit.step("wait_guard", say, ordinal=ordinal, pod=name))
+        steps.append(planning.step("wait_guard", say, ordinal=ordinal, pod=name))
     return steps
 
 
@@ -476,10 +476,9 @@ def _other_shape(state: sit.State, file: Mapping[str, Any], other: Mapping[str, 
     )
 
 
-def _unconfirmed(
-    state: sit.State, file: Mapping[str, Any], cluster_id: str, parameters: Mapping[str, Any]
-) -> str | None:
+def _unconfirmed(request: Request, cluster_id: str) -> str | None:
     """Why the overwriting of this cluster's data is not confirmed; a backup of this very cluster needs no word."""
+    state, file, parameters = request.state, request.file, request.parameters
     if file.get("cluster_id") == cluster_id:
         return None
     if str(parameters.get("overwrite_cluster_id") or "") == cluster_id:

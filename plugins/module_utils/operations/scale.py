@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .. import litefs, values
-from . import backup
+from . import backup, planning
 from . import situation as sit
+from .planning import Plan, Request, Step
 
 
-def decide(
-    state: sit.State,
-    replicas: object,
-    remove_volumes: bool = False,
-    exports: Iterable[Mapping[str, Any]] = (),
-    checkpoint: Mapping[str, Any] | None = None,
-    now: str | None = None,
-    volumes: sit.Seen | None = None,
-    lost_replicas: Iterable[object] = (),
-) -> dict[str, Any]:
+def decide(request: Request) -> Plan:
     """What is left to do until the StatefulSet has so many replicas.
 
-    Pods go by their number: scaling down stops the highest. ``lost_replicas``: ordinals that stay and are no copies,
-    so that a copy that runs may go all the same. Pods whose node is away are left out of every wait.
+    Parameters: replicas; remove_volumes; lost_replicas: ordinals that stay and are no copies, so that a copy that runs
+    may go all the same. Pods go by their number: scaling down stops the highest. Pods whose node is away are left out
+    of every wait.
 
     With ``remove_volumes`` the volumes of the ordinals that go are removed too, each only if its data was proven to be
     elsewhere while its pod ran: of the primary's cluster, not ahead of it, and in a fresh export. That proof is in
-    ``checkpoint`` (made by new_checkpoint() before the first step), because afterwards nobody can be asked any more.
-    The plan also says ``export``: the pods that have to be exported before the first step, and ``look``: the kept
-    volumes that pods would start on, to be looked into first; ``volumes`` is what such a look found.
+    the checkpoint (made by progress() before the first step), because afterwards nobody can be asked any more. Kept
+    volumes that pods would start on are looked into first.
     """
-    now = now or str(state["gathered_at"])
+    state, replicas = request.state, request.parameters["replicas"]
+    remove_volumes = bool(request.parameters.get("remove_volumes"))
+    lost_replicas = request.parameters.get("lost_replicas") or []
     desired = values.whole(replicas)
 
-    def refuse(sentence: str, cause: sit.Cause | None = None) -> dict[str, Any]:
-        return sit.plan(f"Nothing was scaled. {sentence}", cause=cause, export=[], look=[])
+    def refuse(sentence: str, cause: planning.Cause | None = None) -> Plan:
+        return planning.plan(f"Nothing was scaled. {sentence}", cause=cause)
 
     if desired is None:
         return refuse(f"scale_replicas is {replicas!r}: set it to a whole number from 1 on.")
@@ -80,7 +74,7 @@ def decide(
         problem = _living(state, found, desired, {values.whole(item) for item in lost_replicas})
         if problem:
             return refuse(problem, "replica-away")
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     notes = [
         f"{sit.pod_name(state, ordinal)} is left out of all that is waited for: its node {node} is away."
         for ordinal, node in gone.items()
@@ -90,8 +84,8 @@ def decide(
     look: list[str] = []
     if desired > current:
         kept = [claim for claim in state["claims"] if current <= claim["ordinal"] < desired and claim["volume"]]
-        look = sit.unseen((claim["volume"] for claim in kept), volumes)
-        refused = _newer(found, kept, volumes or {})
+        look = sit.unseen((claim["volume"] for claim in kept), request.volumes)
+        refused = _newer(found, kept, request.volumes)
         if refused:
             return refuse(refused, "older-volume")
         refused, said = _up(state, found, current, desired, steps)
@@ -103,20 +97,22 @@ def decide(
             problem = _unproven(state, found, leaving)
             if problem:
                 return refuse(problem)
-            if sit.fresh_export(exports, str(state["database"]), found.cluster_id, sit.ANY_TXID, now) is None:
+            if not sit.fresh_export(request, found.cluster_id, sit.ANY_TXID):
                 choice, _problem = backup.choose(state)
                 export.append(choice["pod"] if choice else found.leader["name"])
         steps.append(
-            sit.step(
+            planning.step(
                 "scale",
                 f"scale down from {current} to {desired}: stopping {litefs.names(leaving) or 'no pod'}",
                 replicas=desired,
                 was=current,
             )
         )
-        steps.append(sit.step("wait_gone", f"wait until no pod from ordinal {desired} on is left", ordinal=desired))
+        steps.append(
+            planning.step("wait_gone", f"wait until no pod from ordinal {desired} on is left", ordinal=desired)
+        )
     if remove_volumes:
-        steps += _removals(state, desired, checkpoint or {}, notes)
+        steps += _removals(state, desired, request.checkpoint, notes)
     elif desired < current:
         notes += [
             f"Volume {claim['volume']} of {claim['name']} is kept; the next scale up uses it again."
@@ -124,24 +120,33 @@ def decide(
             if claim["ordinal"] >= desired
         ]
     if steps:
-        steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
-    return sit.plan(None, steps, notes, export=export, look=look)
+        steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
+    return planning.plan(None, steps, notes, export=export, look=look)
 
 
-def new_checkpoint(state: sit.State, replicas: int, remove_volumes: bool) -> dict[str, Any]:
-    """What the lock keeps: claims and volumes of the pods that go and are proven now, by uid."""
-    found = sit.look(state)
-    if not remove_volumes or isinstance(found, sit.Problem):
-        return {"volumes": {}}
+def progress(request: Request) -> dict[str, Any]:
+    """What the record keeps: claims and volumes of the pods that go and are proven now, by ordinal.
+
+    A pod that runs (again) is proven anew; of one that is gone only what was proven then is known.
+    """
+    replicas = values.whole(request.parameters["replicas"])
+    proven = _proven(request, replicas) if replicas and request.parameters.get("remove_volumes") else {}
+    return {"volumes": {**(request.checkpoint.get("volumes") or {}), **proven}}
+
+
+def _proven(request: Request, replicas: int) -> dict[str, Any]:
+    state, found = request.state, sit.look(request.state)
+    if isinstance(found, sit.Problem):
+        return {}
     leaving = [pod for pod in state["pods"] if pod["ordinal"] >= replicas]
     if _unproven(state, found, leaving):
-        return {"volumes": {}}
+        return {}
     kept: dict[str, Any] = {}
     for pod in leaving:
         claim = sit.claim_of(state, pod["ordinal"])
         if claim is not None and claim["volume"]:
             kept[str(pod["ordinal"])] = {"claim": claim["name"], "uid": claim["uid"], "volume": claim["volume"]}
-    return {"volumes": kept}
+    return kept
 
 
 def _old(state: sit.State, gone: Mapping[int, str]) -> bool:
@@ -180,7 +185,7 @@ def _is_copy(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
 
 
 def _up(
-    state: sit.State, found: sit.Situation, current: int, desired: int, steps: list[dict[str, Any]]
+    state: sit.State, found: sit.Situation, current: int, desired: int, steps: list[Step]
 ) -> tuple[str | None, list[str]]:
     notes: list[str] = []
     # The pods that run come first: a copy that does not follow is healed, not outnumbered.
@@ -193,7 +198,7 @@ def _up(
                 f"[{ordinal}]).",
                 notes,
             )
-    steps.append(sit.step("wait_replicated", "wait until every replica has what the primary has"))
+    steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
     for ordinal in range(current, desired):
         claim = sit.claim_of(state, ordinal)
         if claim is not None:
@@ -202,8 +207,12 @@ def _up(
                 "shows a mismatch if it is of an older cluster."
             )
         name = sit.pod_name(state, ordinal)
-        steps.append(sit.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal))
-        steps.append(sit.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name))
+        steps.append(
+            planning.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal)
+        )
+        steps.append(
+            planning.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
+        )
     return None, notes
 
 
@@ -245,8 +254,8 @@ def _unproven(state: sit.State, found: sit.Situation, leaving: list[sit.Pod]) ->
     return None
 
 
-def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any], notes: list[str]) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = []
+def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any], notes: list[str]) -> list[Step]:
+    steps: list[Step] = []
     proven: Mapping[str, Mapping[str, Any]] = checkpoint.get("volumes") or {}
     for claim in state["claims"]:
         if claim["ordinal"] < desired:
@@ -261,7 +270,7 @@ def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any], not
             continue
         if not claim["deleting"]:
             steps.append(
-                sit.step(
+                planning.step(
                     "delete_claim",
                     f"delete claim {claim['name']}",
                     claim=claim["name"],
@@ -277,7 +286,7 @@ def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any], not
         if volume["claim_uid"] not in (None, proof["uid"]):
             continue  # another claim has it by now
         steps.append(
-            sit.step(
+            planning.step(
                 "remove_volume",
                 f"remove volume {volume['name']} of ordinal {ordinal}: its data was proven to be elsewhere",
                 volume=volume["name"],

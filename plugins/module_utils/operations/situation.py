@@ -1,21 +1,15 @@
-"""Where the data stands: what every operation asks before it decides. Pure functions over the state document.
-
-A step is plain data: ``do`` (what kind of act), its arguments, and ``say`` (one sentence for the user). A plan is
-{refusal: str|null, cause: str|null, steps: [step], notes: [str]} with what an operation adds. An operation decides
-again, on a fresh document, before each step: what is done already is not in the steps any more, so a run that died is
-continued by running it again.
-
-``cause`` names the section of docs/failure-modes.md that describes what is wrong.
-"""
+"""Where the data stands: what every operation asks before it decides. Pure functions over the state document."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from .. import clock, identity, litefs
+from . import planning
+from .planning import Cause, Request, Step
 
 State = Mapping[str, Any]
 Pod = Mapping[str, Any]
@@ -29,24 +23,6 @@ IN_SYNC_LAG_MS = 3000  # a heartbeat comes every second
 FRESH_SECONDS = 900  # how old an export may be that stands for the data before a destructive step
 # Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.
 ANY_TXID = 1
-
-# Each is a section of docs/failure-modes.md.
-Cause = Literal[
-    "primary-volume-empty",
-    "cluster-id-missing",
-    "older-volume",
-    "no-copy-left",
-    "primary-node-gone",
-    "two-primaries",
-    "replica-of-another-cluster",
-    "replica-away",
-    "replica-cannot-apply",
-    "database-locked",
-    "disk-full",
-    "file-does-not-fit",
-]
-CAUSES: tuple[Cause, ...] = get_args(Cause)
-GUIDE = "docs/failure-modes.md"
 
 _SIGNS: tuple[tuple[str, Cause], ...] = (
     (r"no space left|disk (is )?full", "disk-full"),
@@ -73,57 +49,36 @@ class Problem:
     cause: Cause | None = None
 
 
-def plan(
-    refusal: str | None = None,
-    steps: Iterable[Mapping[str, Any]] = (),
-    notes: Iterable[str] = (),
-    cause: Cause | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """A plan as plain data; a refused one has no steps."""
-    return {
-        "refusal": refusal,
-        "cause": cause,
-        "steps": [] if refusal else [dict(step) for step in steps],
-        "notes": list(notes),
-        **more,
-    }
-
-
-def step(do: str, say: str, **arguments: Any) -> dict[str, Any]:
-    """One act of a plan."""
-    return {"do": do, "say": say, **arguments}
-
-
 def pod_name(state: State, ordinal: int) -> str:
     """The name of an ordinal's pod."""
     return f"{state['statefulset']['name']}-{ordinal}"
 
 
-def restart(state: State, ordinal: int, say: str, *, primary: bool) -> dict[str, Any]:
-    """The step that replaces an ordinal's pod as it is now, and waits until it is primary or follows."""
+def restart(state: State, ordinal: int, say: str, *, primary: bool, cluster_id: str | None = None) -> Step:
+    """The step that replaces an ordinal's pod as it is now, and waits until it is primary, or follows."""
     pod = pod_of(state, ordinal)
-    return step(
+    return planning.step(
         "restart",
         say,
         pod=pod_name(state, ordinal),
         uid=pod["uid"] if pod else None,
         ordinal=ordinal,
         primary=primary,
+        cluster_id=cluster_id,
     )
 
 
-def put_aside(state: State, ordinal: int) -> list[dict[str, Any]]:
+def put_aside(state: State, ordinal: int) -> list[Step]:
     """The steps that take an ordinal's claim away and keep its volume: the pod that comes then gets a new one."""
     claim = claim_of(state, ordinal)
     volume = volume_of(state, claim)
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     if volume is not None and volume["reclaim_policy"] != "Retain":
         say = f"keep volume {volume['name']} of {pod_name(state, ordinal)} when its claim goes"
-        steps.append(step("retain", say, volume=volume["name"]))
+        steps.append(planning.step("retain", say, volume=volume["name"]))
     if claim is not None and not claim["deleting"]:
         say = f"delete claim {claim['name']}; volume {claim['volume']} is kept"
-        steps.append(step("delete_claim", say, claim=claim["name"], uid=claim["uid"], ordinal=ordinal))
+        steps.append(planning.step("delete_claim", say, claim=claim["name"], uid=claim["uid"], ordinal=ordinal))
     return steps
 
 
@@ -233,21 +188,26 @@ def txid(state: State, pod: Pod) -> int:
     return where.txid if where else 0
 
 
-def fresh_export(
-    exports: Iterable[Mapping[str, Any]], database: str, cluster_id: str, least: int, now: str
-) -> Mapping[str, Any] | None:
+def fresh_export(request: Request, cluster_id: str, least: int) -> Mapping[str, Any] | None:
     """A verified export of this cluster's database, not older than FRESH_SECONDS, that has transaction ``least``."""
-    for manifest in exports:
+    for manifest in request.exports:
         if (
             manifest.get("verified") is True
-            and manifest.get("database") == database
+            and manifest.get("database") == request.state["database"]
             and manifest.get("cluster_id") == cluster_id
             and re.fullmatch(r"[0-9a-f]{16}", str(manifest.get("txid")))
             and int(str(manifest["txid"]), 16) >= least
-            and 0 <= clock.between(str(manifest.get("time")), now) + 5 <= FRESH_SECONDS
+            and 0 <= clock.between(str(manifest.get("time")), request.time()) + 5 <= FRESH_SECONDS
         ):
             return manifest
     return None
+
+
+def strangers(state: State) -> list[int]:
+    """Replicas of another cluster: nothing reaches them but a new volume."""
+    leaders = litefs.primaries(state)
+    mine = leaders[0]["litefs"]["cluster_id"] if len(leaders) == 1 else None
+    return [pod["ordinal"] for pod in litefs.reachable(state) if pod["litefs"]["cluster_id"] not in (None, mine)]
 
 
 def claim_of(state: State, ordinal: int) -> Mapping[str, Any] | None:

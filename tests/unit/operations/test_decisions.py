@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import cases
+import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import promote, replica_reset, restore, scale
-from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
+from ansible_collections.abaci.infra.plugins.module_utils.operations import planning
 from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, guarded, site
 
 Case = tuple[str, dict[str, Any], Any, str | None, list[str]]
@@ -162,7 +162,7 @@ RESET: list[Case] = [
 
 def check(plan: Mapping[str, Any], refusal: str | None, steps: list[str]) -> None:
     if refusal is not None:
-        cause, _, words = refusal.partition(" ") if refusal.split()[0] in sit.CAUSES else ("", "", refusal)
+        cause, _, words = refusal.partition(" ") if refusal.split()[0] in planning.CAUSES else ("", "", refusal)
         assert plan["refusal"], f"it would act: {plan['steps']}"
         assert plan["steps"] == []
         pattern = words if cause else refusal
@@ -185,21 +185,21 @@ def check(plan: Mapping[str, Any], refusal: str | None, steps: list[str]) -> Non
 
 @pytest.mark.parametrize(("name", "state", "targets", "refusal", "steps"), RESET, ids=[case[0] for case in RESET])
 def test_replica_reset(name: str, state: dict[str, Any], targets: Any, refusal: str | None, steps: list[str]) -> None:
-    plan = replica_reset.decide(state, targets, [export(txid=9), export(B, txid=9)], now=NOW)
+    plan = deciding.reset(state, targets, [export(txid=9), export(B, txid=9)], now=NOW)
     check(plan, refusal, steps)
 
 
 def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
     """Of the primary's cluster, and of each copy of another cluster that is about to be put aside."""
-    assert replica_reset.decide(SEED, "mismatched", [], now=NOW)["export"] == [
+    assert deciding.reset(SEED, "mismatched", [], now=NOW)["export"] == [
         "abaci-app-0",
         "abaci-app-1",
         "abaci-app-2",
     ]
-    assert replica_reset.decide(SEED, "mismatched", [export()], now=NOW)["export"] == ["abaci-app-1", "abaci-app-2"]
+    assert deciding.reset(SEED, "mismatched", [export()], now=NOW)["export"] == ["abaci-app-1", "abaci-app-2"]
     fresh = [export(), export(B, txid=9)]
-    assert replica_reset.decide(SEED, "mismatched", fresh, now=NOW)["export"] == []
-    assert replica_reset.decide(site(), "mismatched", [], now=NOW)["export"] == [], "nothing to do needs no export"
+    assert deciding.reset(SEED, "mismatched", fresh, now=NOW)["export"] == []
+    assert deciding.reset(site(), "mismatched", [], now=NOW)["export"] == [], "nothing to do needs no export"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
     ],
 )
 def test_hazard_what_is_no_fresh_export_does_not_count_as_one(stale: dict[str, Any]) -> None:
-    plan = replica_reset.decide(site({1: make.node(B), 2: make.node()}), [1], [stale, export(B)], now=NOW)
+    plan = deciding.reset(site({1: make.node(B), 2: make.node()}), [1], [stale, export(B)], now=NOW)
     assert plan["export"], stale
 
 
@@ -236,12 +236,12 @@ def test_hazard_what_is_no_fresh_export_does_not_count_as_one(stale: dict[str, A
 def test_hazard_while_clients_write_an_export_never_has_the_last_transaction(txid: int) -> None:
     """Asked for again at each step, it would fill the disk and never come to the reset."""
     made = [export(txid=txid), export(B, txid=9)]
-    assert replica_reset.decide(SEED, "mismatched", made, now=NOW)["export"] == []
-    assert scale.decide(site(), 2, True, made, {}, NOW)["export"] == []
+    assert deciding.reset(SEED, "mismatched", made, now=NOW)["export"] == []
+    assert deciding.scaled(site(), 2, True, made, {}, NOW)["export"] == []
 
 
 def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again() -> None:
-    begun = replica_reset.new_checkpoint(SEED, [1, 2])
+    begun = deciding.replaced(SEED, [1, 2])
     assert begun == {"claims": {"1": "claim-1", "2": "claim-2"}}
     claims = [make.claim(0), make.claim(1, uid="new"), make.claim(2)]
     arriving = site(
@@ -249,7 +249,7 @@ def test_a_replica_that_was_re_seeded_by_a_run_that_died_is_not_re_seeded_again(
         claims=claims,
         volumes=[make.volume(0), make.volume(1, claim_uid="new"), make.volume(2)],
     )
-    plan = replica_reset.decide(arriving, [1, 2], [export(), export(B)], begun, NOW)
+    plan = deciding.reset(arriving, [1, 2], [export(), export(B)], begun, NOW)
     assert [(step["do"], step.get("ordinal")) for step in plan["steps"]] == [
         ("wait_pod", 1),
         ("delete_claim", 2),
@@ -268,11 +268,11 @@ def test_hazard_an_old_primary_is_fenced_until_its_old_volume_can_not_start_any_
     saved = [export(), export(verified=True, volume_of=0, position_proven=True)]
 
     def kinds(state: dict[str, Any], checkpoint: dict[str, Any]) -> list[str]:
-        plan = replica_reset.decide(state, [0], saved, checkpoint, NOW)
+        plan = deciding.reset(state, [0], saved, checkpoint, NOW)
         assert plan["refusal"] is None and plan["volume_export"] == []
         return [step["do"] for step in plan["steps"]]
 
-    checkpoint = replica_reset.new_checkpoint(state, [0])
+    checkpoint = deciding.replaced(state, [0])
     act = ["delete_pod", "wait_claim", "release", "wait_pod", "wait_replicated"]
     assert kinds(state, checkpoint) == ["delete_claim", *act]
     going = [make.claim(0, deletionTimestamp="x"), make.claim(1), make.claim(2)]
@@ -297,10 +297,10 @@ AHEAD = (
 def test_a_replica_that_its_guard_holds_for_what_only_it_has_is_exported_before_it_is_re_seeded() -> None:
     pods = [make.pod(0), make.pod(1), make.stopped(2, AHEAD)]
     state = site({2: gone()}, pods=pods)
-    plan = replica_reset.decide(state, [2], [export()], replica_reset.new_checkpoint(state, [2]), NOW)
+    plan = deciding.reset(state, [2], [export()], deciding.replaced(state, [2]), NOW)
     assert plan["refusal"] is None and plan["volume_export"] == [2]
     saved = [export(), export(verified=True, volume_of=2, position_proven=True)]
-    plan = replica_reset.decide(state, [2], saved, replica_reset.new_checkpoint(state, [2]), NOW)
+    plan = deciding.reset(state, [2], saved, deciding.replaced(state, [2]), NOW)
     assert plan["volume_export"] == []
     assert [one["do"] for one in plan["steps"]][:2] == ["delete_claim", "delete_pod"]
 
@@ -311,7 +311,7 @@ def test_a_guard_that_tries_again_by_itself_is_waited_for_and_nothing_is_advised
         "is the primary, and litefs.yml names '1 1 ' (candidate and hostname): let playbooks/promote.yml finish, or "
         "run site.yml; it tries again by itself. Nothing was changed. What to do: docs/runbooks/primary-refused.md"
     )
-    plan = replica_reset.decide(guarded(said), [1], [], {}, NOW)
+    plan = deciding.reset(guarded(said), [1], [], {}, NOW)
     assert "let playbooks/promote.yml finish, or run site.yml; it tries again by itself." in plan["refusal"]
     assert "kept volume" not in plan["refusal"]
 
@@ -384,13 +384,13 @@ def test_scale(
     name: str, state: dict[str, Any], replicas: Any, remove: bool, refusal: str | None, steps: list[str]
 ) -> None:
     number = int(replicas) if str(replicas).isdigit() else 0
-    checkpoint = scale.new_checkpoint(state, number, remove)
-    plan = scale.decide(state, replicas, remove, [export()], checkpoint, NOW)
+    checkpoint = deciding.proven(state, number, remove)
+    plan = deciding.scaled(state, replicas, remove, [export()], checkpoint, NOW)
     check(plan, refusal, steps)
 
 
 def test_scale_up_proves_each_replica_before_the_next() -> None:
-    plan = scale.decide(site(), 5, now=NOW)
+    plan = deciding.scaled(site(), 5, now=NOW)
     assert [(step["do"], step.get("replicas", step.get("ordinal"))) for step in plan["steps"]] == [
         ("wait_replicated", None),
         ("scale", 4),
@@ -403,10 +403,10 @@ def test_scale_up_proves_each_replica_before_the_next() -> None:
 
 def test_hazard_a_kept_volume_that_is_newer_than_the_primary_is_not_started() -> None:
     state = site(pods=[make.pod(0)], statefulset=make.statefulset(replicas=1))
-    assert scale.decide(state, 2, now=NOW)["look"] == ["pvc-1"]
+    assert deciding.scaled(state, 2, now=NOW)["look"] == ["pvc-1"]
 
     def refusal(found: dict[str, Any]) -> str:
-        plan = scale.decide(state, 2, now=NOW, volumes={"pvc-1": found})
+        plan = deciding.scaled(state, 2, now=NOW, volumes={"pvc-1": found})
         assert plan["look"] == [] and (plan["refusal"] is None) == bool(plan["steps"])
         return str(plan["refusal"] or "")
 
@@ -422,11 +422,11 @@ def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() 
     scaled = site(
         pods=[make.pod(0), make.pod(1)], claims=kept, volumes=volumes, statefulset=make.statefulset(replicas=2)
     )
-    without = scale.decide(scaled, 2, True, [export()], {}, NOW)
+    without = deciding.scaled(scaled, 2, True, [export()], {}, NOW)
     assert destructive(without) == [] and "nothing proves" in without["notes"][0]
-    checkpoint = scale.new_checkpoint(site(), 2, True)
+    checkpoint = deciding.proven(site(), 2, True)
     assert checkpoint == {"volumes": {"2": {"claim": "litefs-data-abaci-app-2", "uid": "claim-2", "volume": "pvc-2"}}}
-    assert destructive(scale.decide(scaled, 2, True, [export()], checkpoint, NOW)) == [
+    assert destructive(deciding.scaled(scaled, 2, True, [export()], checkpoint, NOW)) == [
         ("delete_claim", 2),
         ("remove_volume", "pvc-2"),
     ]
@@ -436,8 +436,10 @@ def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() 
         volumes=[make.volume(0), make.volume(1), make.volume(2, claim_uid="other")],
         statefulset=make.statefulset(replicas=2),
     )
-    assert destructive(scale.decide(other, 2, True, [export()], checkpoint, NOW)) == [], "a claim that came since stays"
-    assert scale.decide(site(), 2, True, [], checkpoint, NOW)["export"] == ["abaci-app-2"]
+    assert destructive(deciding.scaled(other, 2, True, [export()], checkpoint, NOW)) == [], (
+        "a claim that came since stays"
+    )
+    assert deciding.scaled(site(), 2, True, [], checkpoint, NOW)["export"] == ["abaci-app-2"]
 
 
 FIGURE = f"{5:016x}"
@@ -594,7 +596,7 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
 def test_promote(
     name: str, state: dict[str, Any], parameters: dict[str, Any], refusal: str | None, steps: list[str]
 ) -> None:
-    plan = promote.decide(state, parameters, [export(), export(B)], NOW, nothing_in(state))
+    plan = deciding.promoted(state, parameters, [export(), export(B)], NOW, nothing_in(state))
     check(plan, refusal, steps)
 
 
@@ -610,7 +612,7 @@ def test_promote_goes_on_where_a_run_died() -> None:
     lonely = {0: gone(), 1: alone(5), 2: alone(5)}
 
     def steps(state: dict[str, Any]) -> list[str]:
-        plan = promote.decide(state, {}, [], NOW, nothing_in(state))
+        plan = deciding.promoted(state, {}, [], NOW, nothing_in(state))
         assert plan["refusal"] is None
         return [f"{step['do']} {step.get('ordinal', '')}".strip() for step in plan["steps"]]
 
@@ -632,7 +634,7 @@ def test_promote_takes_the_replica_that_received_more_until_the_old_primary_stop
     record = make.record("recorded", A, ordinal=1)
     pods = [make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)]
     state = site({0: gone(), 1: alone(5), 2: alone(6)}, record=record, fenced="0", pods=pods)
-    plan = promote.decide(state, {}, [], NOW, nothing_in(state))
+    plan = deciding.promoted(state, {}, [], NOW, nothing_in(state))
     assert plan["successor"] == 2 and plan["steps"][0]["do"] == "record" and plan["steps"][0]["fenced"] == [0]
 
 
@@ -640,8 +642,8 @@ def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_st
     record = make.record("recorded", A, ordinal=1)
     pods = [make.stopped(0, cases.FENCED), make.stopped(1, cases.LOST.replace("-0", "-1")), make.pod(2)]
     state = site({0: gone(), 1: gone(), 2: alone(5)}, record=record, fenced="0", pods=pods, rendered_ordinal=1)
-    assert promote.decide(state, {}, [export()], NOW, nothing_in(state))["loss"]["pod"] == "abaci-app-2"
-    plan = promote.decide(state, ACCEPT, [export()], NOW, nothing_in(state))
+    assert deciding.promoted(state, {}, [export()], NOW, nothing_in(state))["loss"]["pod"] == "abaci-app-2"
+    plan = deciding.promoted(state, ACCEPT, [export()], NOW, nothing_in(state))
     assert plan["refusal"] is None and plan["steps"][0] | {"say": "", "promote": ""} == {
         "do": "record",
         "say": "",
@@ -652,19 +654,19 @@ def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_st
 
 
 def test_promote_exports_every_reachable_copy_first() -> None:
-    plan = promote.decide(FOREIGN_PRIMARY, ACCEPT, [], NOW)
+    plan = deciding.promoted(FOREIGN_PRIMARY, ACCEPT, [], NOW)
     assert plan["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
 
 
 def test_hazard_a_wrong_primary_that_is_written_to_is_exported_once() -> None:
     """Each round would find it one transaction further, and the site stays down meanwhile."""
     state = site({0: make.node(B, txid=7, primary=True), 1: alone(5), 2: alone(5)})
-    plan = promote.decide(state, ACCEPT, [export(), export(B, txid=6)], NOW)
+    plan = deciding.promoted(state, ACCEPT, [export(), export(B, txid=6)], NOW)
     assert plan["export"] == [] and plan["steps"]
 
 
 def test_promote_says_what_may_be_lost_and_since_when() -> None:
-    plan = promote.decide(guarded(), {}, [], NOW, nothing_in(guarded()))
+    plan = deciding.promoted(guarded(), {}, [], NOW, nothing_in(guarded()))
     assert plan["loss"] == {"after_txid": FIGURE, "pod": "abaci-app-1", "seconds": 40.0}
     assert "40.0 s ago" in plan["refusal"]
 
@@ -937,19 +939,19 @@ def test_restore(
     refusal: str | None,
     steps: list[str],
 ) -> None:
-    plan = restore.decide(state, what, parameters, [export(), export(B)], volumes, NOW)
+    plan = deciding.restored(state, what, parameters, [export(), export(B)], volumes, NOW)
     check(plan, refusal, steps)
 
 
 def test_restore_exports_the_present_database_first() -> None:
-    plan = restore.decide(site(), file(), {}, [], None, NOW)
+    plan = deciding.restored(site(), file(), {}, [], None, NOW)
     assert plan["export"] == ["abaci-app-0"], "and the caller makes it before the first step"
     foreign = site(
         {0: make.node(B, primary=True), 1: gone(), 2: gone()}, record=make.record("restore", A), rendered_quiet=True
     )
-    plan = restore.decide(foreign, file(), {}, [], None, NOW)
+    plan = deciding.restored(foreign, file(), {}, [], None, NOW)
     assert plan["export"] == ["abaci-app-0"], "what a foreign volume holds is kept, too"
-    loud = restore.decide({**foreign, "rendered_quiet": False}, file(), {}, [], None, NOW)
+    loud = deciding.restored({**foreign, "rendered_quiet": False}, file(), {}, [], None, NOW)
     assert loud["export"] == [] and [step["do"] for step in loud["steps"]][:2] == ["render", "restart"]
 
 
@@ -966,7 +968,7 @@ IMPORTED = {
 
 def continued(answers: dict[int, Any] | None = None, parameters: Any = None, **changed: Any) -> dict[str, Any]:
     """The plan of a restore that imported this file in an earlier run."""
-    return restore.decide(site(answers), file(), parameters or {}, [export()], None, NOW, IMPORTED | changed)
+    return deciding.restored(site(answers), file(), parameters or {}, [export()], None, NOW, IMPORTED | changed)
 
 
 def test_restore_does_not_import_twice_where_the_application_wrote_since() -> None:
@@ -1010,7 +1012,7 @@ def test_a_restore_waits_for_those_that_followed_before_it(answers: Any, followe
 
 
 def test_restore_looks_into_the_volumes_before_it_says_that_no_copy_is_left() -> None:
-    plan = restore.decide(ALL_FOREIGN, file(), {}, [], None, NOW)
+    plan = deciding.restored(ALL_FOREIGN, file(), {}, [], None, NOW)
     assert plan["look"] == ["pvc-0", "pvc-1", "pvc-2"] and plan["steps"] == []
 
 
@@ -1079,7 +1081,7 @@ def test_hazard_replica_reset_never_takes_the_primarys_or_the_best_copy(name: st
     state = HOSTILE[name]
     recorded = (state["record"] or {}).get("cluster_id")
     every_export = [export(A, txid=2000), export(B, txid=2000)]
-    plan = replica_reset.decide(state, targets, every_export, now=NOW)
+    plan = deciding.reset(state, targets, every_export, now=NOW)
     leaders = [pod["ordinal"] for pod in make.litefs.primaries(state)]
     best = _best(state, recorded)
     primary_volume = next(
@@ -1101,8 +1103,8 @@ def test_hazard_replica_reset_never_takes_the_primarys_or_the_best_copy(name: st
 def test_hazard_scale_never_stops_the_primary_or_removes_the_best_copy(name: str, replicas: int, remove: bool) -> None:
     state = HOSTILE[name]
     recorded = (state["record"] or {}).get("cluster_id")
-    checkpoint = scale.new_checkpoint(state, replicas, remove)
-    plan = scale.decide(state, replicas, remove, [export(A, txid=2000), export(B, txid=2000)], checkpoint, NOW)
+    checkpoint = deciding.proven(state, replicas, remove)
+    plan = deciding.scaled(state, replicas, remove, [export(A, txid=2000), export(B, txid=2000)], checkpoint, NOW)
     leaders = [pod["ordinal"] for pod in make.litefs.primaries(state)]
     for step in plan["steps"]:
         if step["do"] == "scale":
@@ -1125,7 +1127,9 @@ def test_hazard_promote_never_picks_less_than_the_best_and_never_while_a_right_p
     best = _best(state, recorded)
     for figure in {f"{pod_txid:016x}" for pod_txid in range(0, 12)}:
         parameters = {"successor": successor, "accept": figure, "node_off": "node-0"}
-        plan = promote.decide(state, parameters, [export(A, txid=2000), export(B, txid=2000)], NOW, nothing_in(state))
+        plan = deciding.promoted(
+            state, parameters, [export(A, txid=2000), export(B, txid=2000)], NOW, nothing_in(state)
+        )
         if not plan["steps"]:
             continue
         assert plan["successor"] in best, name
@@ -1141,9 +1145,9 @@ def test_hazard_restore_never_overwrites_while_a_newer_copy_of_the_recorded_clus
     state = HOSTILE[name]
     recorded = (state["record"] or {}).get("cluster_id")
     looked = {volume["name"]: held(B) for volume in state["volumes"]}
-    plan = restore.decide(state, file(cluster_id=recorded), {}, [export(A), export(B)], looked, NOW)
+    plan = deciding.restored(state, file(cluster_id=recorded), {}, [export(A), export(B)], looked, NOW)
     if name in LOST:
-        assert plan["way"] == "lost" and destructive(plan), name
+        assert "record_restore" in [one["do"] for one in plan["steps"]] and destructive(plan), name
     if not destructive(plan):
         return
     leaders = make.litefs.primaries(state)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import deciding
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import identity
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act
 from ansible_collections.abaci.infra.plugins.modules import low_water
 from fake_api import Cluster, run
 
@@ -125,7 +126,7 @@ def test_promote_lowers_it_to_the_copy_that_it_takes() -> None:
     there.write_record(mark(10**6))
     document = there.look()
     step = {"do": "record", "primary_ordinal": 1, "fenced": [0], "promote": "{}"}
-    runner._do(there, "promote", step, document, {}, 5)
+    deciding.do(there, step, state=document)
     record = cluster.record()
     assert record["primaryOrdinal"] == "1" and record["fencedOrdinals"] == "0"
     assert int(record["lowWaterTXID"], 16) == int(
@@ -138,7 +139,7 @@ def test_a_restored_file_has_none() -> None:
     there = site(cluster)
     there.write_record({"state": "restore"} | mark(10**6))
     checksum = there.look()["pods"][0]["litefs"]["databases"][make.DATABASE]["checksum"]
-    runner._record_id(there, 0, {"imported_checksum": checksum})
+    deciding.do(there, {"do": "record_id", "ordinal": 0}, file={"imported_checksum": checksum})
     record = cluster.record()
     assert record["state"] == "recorded"
     assert not record.keys() & {"lowWaterTXID", "lowWaterTime"}

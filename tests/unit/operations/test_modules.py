@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act
 from ansible_collections.abaci.infra.plugins.modules import (
     backup_file,
     litefs_backup,
@@ -166,9 +167,7 @@ def importing(api: Cluster, path: Path, **changed: Any) -> tuple[act.Site, dict[
 
 
 def do_import(site: act.Site, one: dict[str, Any], file: dict[str, Any]) -> str:
-    held = holding.Holding(site, "")
-    said: str = runner._import(site, held, one, {}, {}, file, 5, ME)
-    return said
+    return deciding.do(site, {"do": "import", **one}, ME, file=file)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ def test_only_the_restored_content_is_recorded(api: Cluster, change: dict[str, A
     for key, value in change.items():
         setattr(api.node(0), key, value)
     with pytest.raises(act.NotDone, match=words):
-        runner._record_id(site, 0, file)
+        deciding.do(site, {"do": "record_id", "ordinal": 0}, file=file)
     assert api.changes() == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, planning, runner
 from fake_api import Cluster, database
 from playing import ME, described, lease, operate
 
@@ -275,7 +275,7 @@ def test_a_promote_that_gives_an_import_up_removes_it(after: int, left: set[str]
     plan = {"refusal": None, "steps": [step], "notes": [], "export": [], "loss": {"after_txid": f"{after:016x}"}}
     monkeypatch.setattr(runner, "decide", lambda *_arguments: plan)
     here = act.Site(api, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)
-    runner.step(here, "", "promote", {}, [], None, {}, 1)
+    runner.step(here, "", "promote", planning.Request(), 1)
     assert api.record()["primaryOrdinal"] == "1" and set(progress(api)) == left
 
 

@@ -8,10 +8,11 @@ import re
 from typing import Any
 
 import cases
+import deciding
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import gather, litefs
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, promote, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, planning, promote, runner
 from cases import A, B, alone, dead_node, export, gone, guarded, site
 from fake_api import Cluster
 
@@ -29,7 +30,7 @@ def volume(cluster: str | None = None, txid: int | None = None, **more: Any) -> 
 
 
 def decide(state: dict[str, Any], seen: Any = None, **parameters: Any) -> dict[str, Any]:
-    plan: dict[str, Any] = promote.decide(state, parameters, [export(), export(B)], NOW, seen)
+    plan: dict[str, Any] = deciding.promoted(state, parameters, [export(), export(B)], NOW, seen)
     return plan
 
 
@@ -145,7 +146,7 @@ def test_the_silence_of_a_node_is_told_by_the_api_servers_clock() -> None:
 
 def test_a_copy_that_was_given_up_is_neither_exported_nor_promoted() -> None:
     state = guarded(answers={2: alone(9)})
-    plan = promote.decide(state, {**ACCEPT, "lost_replicas": [2]}, [], NOW, {"pvc-0": volume()})
+    plan = deciding.promoted(state, {**ACCEPT, "lost_replicas": [2]}, [], NOW, {"pvc-0": volume()})
     assert plan["export"] == ["abaci-app-1"] and plan["successor"] == 1 and plan["steps"][0]["fenced"] == [0, 2]
 
 
@@ -153,13 +154,13 @@ def test_a_copy_that_cannot_be_exported_is_named_with_the_word_that_goes_past_it
     """The others' exports are there already, and its volume is kept whatever happens."""
     state = guarded(answers={2: alone(5)})
     made = [export(), {"pod": "abaci-app-2", "problem": "it is corrupt."}]
-    assert promote.decide(state, ACCEPT, made, NOW, {"pvc-0": volume()})["refusal"] is None, (
+    assert deciding.promoted(state, ACCEPT, made, NOW, {"pvc-0": volume()})["refusal"] is None, (
         "one export of its content is there"
     )
     made = [{"pod": "abaci-app-2", "problem": "it is corrupt."}]
-    refusal = promote.decide(state, ACCEPT, made, NOW, {"pvc-0": volume()})["refusal"]
+    refusal = deciding.promoted(state, ACCEPT, made, NOW, {"pvc-0": volume()})["refusal"]
     assert "abaci-app-2 could not be exported (it is corrupt)" in refusal and '"promote_lost_replicas": [2]' in refusal
-    lost = promote.decide(state, {**ACCEPT, "lost_replicas": [2]}, made, NOW, {"pvc-0": volume()})
+    lost = deciding.promoted(state, {**ACCEPT, "lost_replicas": [2]}, made, NOW, {"pvc-0": volume()})
     assert lost["refusal"] is None and lost["export"] == ["abaci-app-1"]
 
 
@@ -297,7 +298,7 @@ def moved(cluster: Cluster, **parameters: Any) -> list[str]:
     said: list[str] = []
     seen: dict[str, Any] = {}
     for _round in range(20):
-        answer = runner.step(living, "me", "promote", parameters, [], seen, {}, 20)
+        answer = runner.step(living, "me", "promote", planning.Request(parameters, volumes=seen), 20)
         said += answer["did"]
         if answer["done"]:
             return said

@@ -7,15 +7,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import deciding
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.operations import (
     act,
     lock,
-    replica_reset,
-    restore,
+    planning,
     runner,
-    scale,
 )
 from cases import B, export, file, gone, site
 
@@ -42,7 +41,7 @@ class Site(act.Site):  # type: ignore[misc]
         self.lease, _note, _refusal = lock.take(
             lock.render("abaci", "abaci-app"), ME, "replica_reset", 900, self.server_time(), alive=True
         )
-        begun = replica_reset.new_checkpoint(site({1: make.node(B), 2: make.node(B)}), [1, 2])
+        begun = deciding.replaced(site({1: make.node(B), 2: make.node(B)}), [1, 2])
         for document in self.documents:
             document["record"]["raw"] = {"progress": json.dumps({"replica_reset": begun})}
 
@@ -77,7 +76,7 @@ def arriving(answers: dict[int, Any]) -> dict[str, Any]:
 
 def step(living: Site) -> dict[str, Any]:
     made = [{**export(), "time": now()}, {**export(B), "time": now()}]
-    answer: dict[str, Any] = runner.step(living, ME, "replica_reset", PARAMETERS, made, None, {}, 60)
+    answer: Any = runner.step(living, ME, "replica_reset", planning.Request(PARAMETERS, made), 60)
     return answer
 
 
@@ -121,7 +120,7 @@ def test_a_pod_that_could_not_be_exported_is_named_with_the_reason_and_nothing_i
     living = Site(seed, seed, lambda _lease: None)
     made = [{**export(), "time": now()}, {"pod": "abaci-app-2", "problem": "The export is not sound."}]
     with pytest.raises(act.NotDone, match=r"abaci-app-2 could not be exported.*The export is not sound"):
-        runner.step(living, ME, "replica_reset", PARAMETERS, made, None, {}, 60)
+        runner.step(living, ME, "replica_reset", planning.Request(PARAMETERS, made), 60)
     assert living.deleted == []
 
 
@@ -130,14 +129,15 @@ def test_hazard_a_pod_that_is_never_at_rest_is_not_exported_for_ever() -> None:
     living = Site(seed, seed, lambda _lease: None)
     made = [{**export(B), "time": now(), "pod": "abaci-app-2"}] * 3
     with pytest.raises(act.NotDone, match="abaci-app-2 was exported 3 times"):
-        runner.step(living, ME, "replica_reset", PARAMETERS, [{**export(), "time": now()}, *made], None, {}, 60)
+        made = [{**export(), "time": now()}, *made]
+        runner.step(living, ME, "replica_reset", planning.Request(PARAMETERS, made), 60)
 
 
 def test_a_plan_says_first_what_comes_first() -> None:
-    plan = restore.decide(site(), file(), {}, [], None)
+    plan = deciding.restored(site(), file(), {}, [], None)
     assert runner.said(plan)[:3] == [
         "first, export from abaci-app-0",
         "import /backups/one.sqlite into abaci-app-0",
         "wait until every replica has what abaci-app-0 has",
     ]
-    assert runner.said(scale.decide(site(), 3)) == ["nothing is left to do"]
+    assert runner.said(deciding.scaled(site(), 3)) == ["nothing is left to do"]

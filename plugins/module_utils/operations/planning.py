@@ -1,0 +1,183 @@
+"""What every operation is asked and what it answers: one request, one plan, one kind of step. Pure.
+
+An operation is a module in the table OPERATIONS (operations/__init__.py) with
+
+    decide(request) -> Plan                       what is left to do
+    progress(request) -> dict, or None            optional: what the record keeps of it from its first act on; None: it
+                                                  keeps that itself. Left out: nothing of its own
+    prove(plan, state) -> [Step]                  optional: waits that show, when no step is left, that it holds what it
+                                                  promised. Left out: every replica has what the primary has
+
+It decides again, on a fresh document, before each step: what is done already is not in the steps any more, so a run
+that died is continued by running it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Required, TypedDict, Unpack, get_args
+
+GUIDE = "docs/failure-modes.md"
+# Each is a section of that page.
+Cause = Literal[
+    "primary-volume-empty",
+    "cluster-id-missing",
+    "older-volume",
+    "no-copy-left",
+    "primary-node-gone",
+    "two-primaries",
+    "replica-of-another-cluster",
+    "replica-away",
+    "replica-cannot-apply",
+    "database-locked",
+    "disk-full",
+    "file-does-not-fit",
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+Act = Literal[
+    "scale",
+    "retain",
+    "delete_claim",
+    "remove_volume",
+    "delete_pod",
+    "release",
+    "record",
+    "stop",
+    "restart",
+    "divert",
+    "render",
+    "record_restore",
+    "record_id",
+    "import",
+]
+Wait = Literal["wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim", "wait_guard"]
+WAITS: tuple[Wait, ...] = get_args(Wait)
+
+
+class Arguments(TypedDict, total=False):
+    """What a step acts on; which of them, goes by its kind."""
+
+    ordinal: int
+    pod: str
+    uid: str | None  # of the pod or the claim that was looked at
+    claim: str
+    claim_uid: str
+    volume: str
+    replicas: int
+    was: int
+    force: bool
+    wait: bool
+    primary: bool
+    cluster_id: str | None
+    primary_ordinal: int
+    fenced: list[int]
+    promote: str | None
+    quiet: bool
+    exported: str | None
+    followers: list[int]
+    restart: bool
+    without: list[int]  # ordinals that are not waited for
+
+
+class Step(Arguments, total=False):
+    """One act or wait of a plan; ``say``: a sentence for whoever runs it."""
+
+    do: Required[Act | Wait]
+    say: Required[str]
+
+
+class Loss(TypedDict):
+    """What is lost by a promote: all after this transaction, which ``pod`` has, ``seconds`` old."""
+
+    after_txid: str
+    pod: str
+    seconds: float | None
+
+
+class Needs(TypedDict, total=False):
+    """What the caller has to do before the first step: volumes to look into, pods to export, ordinals whose volume has
+    to be exported without LiteFS."""
+
+    look: list[str]
+    export: list[str]
+    volume_export: list[int]
+
+
+class Outcome(Needs, total=False):
+    """What an operation adds to its plan."""
+
+    targets: list[int] | None  # the ordinals that it is about, where it may end for some of them
+    successor: int | None
+    loss: Loss | None
+    without: list[int] | None  # ordinals that do not get the data, which nobody waits for; None: those that are fenced
+    unproven: bool  # nothing is to be proven at its end
+    final: bool  # a refusal that the end of a rolling update does not change
+
+
+class Plan(Outcome, total=False):
+    """The answer. A refused one has no steps; ``cause`` names a section of docs/failure-modes.md."""
+
+    refusal: Required[str | None]
+    cause: Required[Cause | None]
+    steps: Required[list[Step]]
+    notes: Required[list[str]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an operation decides on.
+
+    ``parameters``: what the person gave. ``exports``: manifests of exports made during this run. ``volumes``: what a
+    look into volumes found, by name. ``file``: the file to restore. The runner adds the rest at each look: ``state``;
+    ``checkpoint``: what the record keeps of this operation from an earlier run, see progress(); ``imported``: restores
+    that ended; ``now``: the API server's time.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    exports: Sequence[Mapping[str, Any]] = ()
+    volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    file: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    imported: Sequence[Mapping[str, Any]] = ()
+    now: str = ""
+
+    def time(self) -> str:
+        """``now``, else when the document was made."""
+        return self.now or str(self.state["gathered_at"])
+
+
+def plan(
+    refusal: str | None = None,
+    steps: Iterable[Step] = (),
+    notes: Iterable[str] = (),
+    cause: Cause | None = None,
+    **more: Unpack[Outcome],
+) -> Plan:
+    """A plan as plain data, with all its keys; a refused one has no steps."""
+    made: Plan = {
+        "refusal": refusal,
+        "cause": cause,
+        "steps": [] if refusal else list(steps),
+        "notes": list(notes),
+        "look": [],
+        "export": [],
+        "volume_export": [],
+        "targets": None,
+        "successor": None,
+        "loss": None,
+        "without": None,
+        "unproven": False,
+        "final": False,
+    }
+    made.update(more)  # type: ignore[typeddict-item]
+    return made
+
+
+def step(do: Act | Wait, say: str, **arguments: Unpack[Arguments]) -> Step:
+    """One step of a plan."""
+    made: Step = {"do": do, "say": say}
+    made.update(arguments)  # type: ignore[typeddict-item]
+    return made

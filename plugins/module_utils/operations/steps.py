@@ -1,0 +1,244 @@
+"""What each kind of step does: one call of the site, bound to the very object that the decision saw. I/O only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import identity, kube, litefs
+from . import act, holding, planning, progress, promote, sqlitefile, transfer
+from . import situation as sit
+from .planning import Step
+
+POLL = 2.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step is done with. ``known``: the whole progress that the record keeps; ``seconds`` it may take."""
+
+    site: act.Site
+    held: holding.Holding
+    holder: str
+    request: planning.Request
+    known: progress.Progress
+    seconds: int
+
+    @property
+    def state(self) -> sit.State:
+        """The document that was decided on."""
+        return self.request.state
+
+
+def _scale(on: Context, one: Step) -> None:
+    on.site.scale(one["replicas"], one["was"])
+
+
+def _retain(on: Context, one: Step) -> None:
+    on.site.reclaim(one["volume"], "Retain")
+
+
+def _delete_claim(on: Context, one: Step) -> None:
+    on.site.delete_claim(one["claim"], str(one["uid"]))
+
+
+def _remove_volume(on: Context, one: Step) -> None:
+    on.site.reclaim(one["volume"], "Delete", one["claim_uid"])
+
+
+def _delete_pod(on: Context, one: Step) -> None:
+    on.site.delete_pod(one["pod"], one["uid"], 0 if one.get("force") else None)
+
+
+def _release(on: Context, one: Step) -> None:
+    left = [ordinal for ordinal in sit.fenced(on.state) if ordinal != one["ordinal"]]
+    on.site.write_record({act.FENCED_KEY: ",".join(map(str, left)) or None, **({} if left else {promote.KEY: None})})
+
+
+def _record(on: Context, one: Step) -> None:
+    raw, successor = (on.state["record"] or {}).get("raw") or {}, sit.pod_of(on.state, one["primary_ordinal"])
+    mark = identity.lowered(raw, sit.txid(on.state, successor), on.site.api.server_time()) if successor else {}
+    changes = {
+        "primaryOrdinal": str(one["primary_ordinal"]),
+        act.FENCED_KEY: ",".join(map(str, one["fenced"])) or None,
+        promote.KEY: one["promote"],
+    }
+    on.site.write_record(changes | mark)
+
+
+def _stop(on: Context, one: Step) -> None:
+    on.site.delete_pod(one["pod"], one["uid"], 0 if one["force"] else None)
+    if one["wait"]:
+        on.site.wait_stopped(one["ordinal"], one["uid"], on.seconds)
+
+
+def _restart(on: Context, one: Step) -> None:
+    on.site.delete_pod(one["pod"], one["uid"])
+    if one["primary"]:
+        on.site.wait_primary(one["ordinal"], one["cluster_id"], on.seconds)
+    else:
+        on.site.wait_follows(one["ordinal"], on.state["rendered_ordinal"], one["uid"], on.seconds)
+
+
+def _divert(on: Context, one: Step) -> None:
+    on.site.divert(one["ordinal"], min(on.seconds, 15))
+
+
+def _render(on: Context, one: Step) -> None:
+    on.site.render(one["ordinal"], one["quiet"])
+
+
+def _record_restore(on: Context, _one: Step) -> None:
+    on.site.write_record({"state": "restore"})
+
+
+def _record_id(on: Context, one: Step) -> None:
+    site, ordinal = on.site, one["ordinal"]
+    leaders = litefs.primaries(site.look())
+    if [pod["ordinal"] for pod in leaders] != [ordinal] or not leaders[0]["litefs"]["cluster_id"]:
+        raise act.NotDone(f"{site.name}-{ordinal} is not the one primary with a cluster id: run again.")
+    where = litefs.position(leaders[0], site.database)
+    if where is None or where.checksum != on.request.file.get("imported_checksum"):
+        raise act.NotDone(f"{site.name}-{ordinal} does not hold the restored content: run again.")
+    # The file's TXIDs are others, also under an id that was kept: what was seen before says nothing of them.
+    mark = dict.fromkeys((identity.LOW_WATER, identity.LOW_WATER_TIME))
+    site.write_record({"state": "recorded", "clusterID": leaders[0]["litefs"]["cluster_id"], **mark})
+
+
+def _import(on: Context, one: Step) -> str:
+    """Import the file once; how that shows. That it is begun is kept before, and that it came right after it."""
+    site, file, seconds = on.site, on.request.file, on.seconds
+    path = Path(str(file["path"]))
+    try:
+        facts = sqlitefile.verify(path)
+    except (OSError, sqlitefile.BadFile) as exc:
+        raise act.NotDone(f"{path} {exc}.") from exc
+    if facts["sha256"] != file["sha256"]:
+        raise act.NotDone(f"{path} changed since it was checked: run again.")
+    on.held.renew()
+    leaders = litefs.primaries(site.look())
+    if len(leaders) != 1 or leaders[0]["name"] != one["pod"]:
+        raise act.NotDone(f"{one['pod']} is not the one primary any more: run again.")
+    cluster = leaders[0]["litefs"]["cluster_id"]
+    if one["cluster_id"] is not None and cluster != one["cluster_id"]:
+        raise act.NotDone(f"{one['pod']} holds another cluster than when this was decided: run again.")
+    before = litefs.position(leaders[0], site.database)
+    checkpoint: dict[str, Any] = {
+        "state": "importing",
+        "sha256": facts["sha256"],
+        "cluster_id": cluster,
+        "time": site.api.server_time(),
+        "before": f"{before.txid if before else 0:016x}",
+        "followers": one.get("followers"),
+        "restart": bool(one.get("restart")),
+        "reimport": str(on.request.parameters.get("reimport") or ""),
+    }
+    rest = progress.ended(on.known, "restore")
+
+    def keep(**more: Any) -> None:
+        now = site.api.server_time()
+        site.write_record(
+            {progress.KEY: progress.text(progress.begun(rest, "restore", checkpoint | more, now, on.holder))}
+        )
+
+    keep()
+    expected = str(file["imported_checksum"])
+    with transfer.watch(site.api, site.namespace, one["pod"], site.port, 2 * seconds + 60) as seen:
+        query = transfer.name_query("/import", site.database)
+        problem = ""
+        try:
+            transfer.upload(site.api, site.namespace, one["pod"], site.port, query, path, seconds)
+        except kube.KubeError as exc:
+            if exc.status is not None:  # LiteFS took nothing
+                site.write_record({progress.KEY: progress.text(rest)})
+                raise
+            problem = f"{exc} "  # it may have come all the same
+
+        def missing(document: dict[str, Any]) -> list[str]:
+            # The application may write at once: the transaction of the import is the one with the file's checksum.
+            pod = next((pod for pod in document["pods"] if pod["name"] == one["pod"]), None)
+            where = litefs.position(pod, site.database) if pod is not None else None
+            if where is not None:
+                seen.setdefault(where.checksum, f"{where.txid:016x}")
+            return [] if expected in seen else [f"{problem}{one['pod']} does not show the file's checksum {expected}."]
+
+        site.wait(30, missing, "see the imported file's checksum on the primary")
+        txid = seen[expected]
+    _insist(lambda: keep(state="imported", txid=txid, time=site.api.server_time()))
+    rows = ", ".join(f"{count} rows in {table}" for table, count in (file.get("rows") or {}).items())
+    proof = f"it is transaction {txid} with the checksum {expected}, as computed from the file: {rows or 'no table'}"
+    between = int(txid, 16) - int(one["exported"], 16) - 1 if one["exported"] else 0
+    if between <= 0:
+        return proof
+    return (
+        f"{proof}; the {between} transactions after {one['exported']}, written between the export and the import, are "
+        "overwritten and in no copy"
+    )
+
+
+def _insist(write: Callable[[], None], seconds: float = 60) -> None:
+    """Write what must not be lost, also while the API is away for a moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return write()
+        except kube.KubeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL)
+
+
+def _wait_pod(on: Context, one: Step) -> None:
+    on.site.wait_pod(one["ordinal"], on.seconds)
+
+
+def _wait_claim(on: Context, one: Step) -> None:
+    on.site.wait_claim(one["ordinal"], str(one["uid"]), on.seconds)
+
+
+def _wait_guard(on: Context, one: Step) -> None:
+    on.site.wait_guard(one["ordinal"], on.seconds)
+
+
+def _wait_gone(on: Context, one: Step) -> None:
+    on.site.wait_gone(one["ordinal"], on.seconds)
+
+
+def _wait_followers(on: Context, one: Step) -> None:
+    without = one.get("without")
+    if without is None:
+        without = [*sit.fenced(on.site.look()), *sit.strangers(on.state)]
+    on.site.wait_replicated(on.seconds, without)
+
+
+def _wait_replicated(on: Context, one: Step) -> None:
+    without = one.get("without")
+    on.site.wait_replicated(on.seconds, sit.fenced(on.state) if without is None else without)
+
+
+# What is returned is one more sentence on what was done.
+DO: dict[planning.Act | planning.Wait, Callable[[Context, Step], str | None]] = {
+    "scale": _scale,
+    "retain": _retain,
+    "delete_claim": _delete_claim,
+    "remove_volume": _remove_volume,
+    "delete_pod": _delete_pod,
+    "release": _release,
+    "record": _record,
+    "stop": _stop,
+    "restart": _restart,
+    "divert": _divert,
+    "render": _render,
+    "record_restore": _record_restore,
+    "record_id": _record_id,
+    "import": _import,
+    "wait_pod": _wait_pod,
+    "wait_claim": _wait_claim,
+    "wait_guard": _wait_guard,
+    "wait_gone": _wait_gone,
+    "wait_followers": _wait_followers,
+    "wait_replicated": _wait_replicated,
+}

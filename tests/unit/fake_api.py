@@ -36,7 +36,7 @@ import factory_objects as make
 import urllib3
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import guard, kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import sqlitefile
 
 Object = dict[str, Any]
@@ -498,7 +498,7 @@ class Cluster(FakeApi):
     def _start(self, ordinal: int) -> None:
         name = f"{make.NAME}-{ordinal}"
         fenced = ordinal in {int(one) for one in self.record().get("fencedOrdinals", "").split(",") if one}
-        pod = make.stopped(ordinal, f"{name} is fenced: it was primary before.") if fenced else make.pod(ordinal)
+        pod = make.stopped(ordinal, make.Said(f"{name} is fenced.", guard.Exit.FENCED)) if fenced else make.pod(ordinal)
         self._ids += 1
         pod["metadata"] |= {
             "uid": f"pod-{ordinal}-{self._ids}",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.guard import Exit
 
 GUARD = Path(__file__).resolve().parents[2] / "roles/app/files/guard.sh"
 RUNBOOK = "docs/runbooks/primary-refused.md"
@@ -399,6 +400,24 @@ def rename(pod: Pod, ordinal: int) -> Pod:
     return pod
 
 
+# What each exit code is said with; the first that fits.
+WORDS = (
+    ("is fenced: ordinal", Exit.FENCED),
+    ("is fenced: its volume", Exit.AHEAD),
+    ("tries again by itself", Exit.NOT_NOW),
+    ("cannot be read by LiteFS's user", Exit.UNREADABLE),
+    ("its volume ends at TXID", Exit.OLDER),
+    ("its volume holds no cluster id, and the record", Exit.NO_CLUSTER_ID),
+    ("the record ConfigMap", Exit.RECORD),
+    ("no record ConfigMap", Exit.RECORD),
+    ("", Exit.EMPTY),
+)
+
+
+def code_of(termination: str) -> int:
+    return next(code for words, code in WORDS if words in termination)
+
+
 @pytest.mark.parametrize("arrange", STARTS.values(), ids=STARTS.keys())
 def test_starts(pod: Pod, arrange: Callable[[Pod], Pod]) -> None:
     outcome = arrange(pod).run()
@@ -600,7 +619,7 @@ FENCED: dict[str, tuple[Callable[[Pod], Pod], str]] = {
 @pytest.mark.parametrize(("arrange", "reason"), FENCED.values(), ids=FENCED.keys())
 def test_a_replica_that_may_hold_more_is_fenced(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
     outcome = arrange(pod).run()
-    assert outcome.code == 1, outcome.log
+    assert outcome.code in (Exit.FENCED, Exit.AHEAD) and outcome.code == code_of(outcome.termination), outcome.log
     assert reason in outcome.termination
     assert outcome.termination.startswith(f"{pod.name} is fenced: ")
     assert "playbooks/replica_reset.yml" in outcome.termination and RUNBOOK in outcome.termination
@@ -608,9 +627,9 @@ def test_a_replica_that_may_hold_more_is_fenced(pod: Pod, arrange: Callable[[Pod
 
 def test_a_replica_that_was_ahead_stays_fenced_when_the_primary_has_gone_on(pod: Pod) -> None:
     leader = Peer(OURS, primary=True, txid=txid(7))
-    assert follower(pod, 9, leader).run().code == 1
+    assert follower(pod, 9, leader).run().code == Exit.AHEAD
     leader.txid = txid(30)
-    assert pod.run().code == 1
+    assert pod.run().code == Exit.AHEAD
 
 
 def test_a_replica_asks_for_the_primary_no_longer_than_the_primary_waits_for_it(pod: Pod) -> None:
@@ -653,7 +672,7 @@ def test_where_nobody_answers_after_a_cold_start_the_primary_waits_longer(pod: P
     pod.record().holds(OURS, 7).dns([SELF, LISTENER])
     with later(5, lambda: pod.peer(LISTENER, Peer(OURS, txid=txid(8)), listed=False)):
         outcome = pod.run()
-    assert outcome.code == 1
+    assert outcome.code == Exit.OLDER
     assert f"the pod at {LISTENER} has TXID {txid(8)}" in outcome.termination
 
 
@@ -684,7 +703,7 @@ def test_it_waits_while_the_second_of_two_peers_is_primary(pod: Pod) -> None:
 @pytest.mark.parametrize(("arrange", "reason"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_refuses(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
     outcome = arrange(pod).run()
-    assert outcome.code == 1, outcome.log
+    assert outcome.code == code_of(outcome.termination), outcome.log
     assert reason in outcome.termination
     assert RUNBOOK in outcome.termination
     assert outcome.termination.startswith(("abaci-app-0 refuses to start as primary: ", f"{pod.name} is fenced: "))
@@ -732,7 +751,7 @@ def test_one_late_to_answer_is_heard(pod: Pod) -> None:
     pod.record().holds(OURS, 7).dns([SELF, LISTENER])
     with later(2, lambda: pod.peer(LISTENER, Peer(OURS, txid=txid(8)), listed=False)):
         outcome = pod.run()
-    assert outcome.code == 1
+    assert outcome.code == Exit.OLDER
     assert f"the pod at {LISTENER} has TXID {txid(8)}" in outcome.termination
     assert outcome.took < 7
 
@@ -778,7 +797,7 @@ def test_what_the_other_primary_wrote_meanwhile_counts(pod: Pod) -> None:
 
     with later(3, demote):
         outcome = pod.run()
-    assert outcome.code == 1
+    assert outcome.code == Exit.OLDER
     assert f"has TXID {txid(12)}" in outcome.termination
 
 
@@ -792,7 +811,7 @@ def test_alone_only_once_dns_knows_this_pod(pod: Pod) -> None:
 
     with later(2, appear):
         outcome = pod.run()
-    assert outcome.code == 1
+    assert outcome.code == Exit.EMPTY
     assert f"already holds cluster {OTHER}" in outcome.termination
 
 
@@ -807,7 +826,7 @@ def test_a_dns_that_never_lists_this_pod_does_not_hold_it_for_ever(pod: Pod) -> 
 def test_a_dns_that_fails_is_not_taken_for_no_peers(pod: Pod, failure: str) -> None:
     pod.record().holds(OURS, 7).dns([], failure=failure)
     outcome = pod.run()
-    assert outcome.code == 1
+    assert outcome.code == Exit.NOT_NOW
     assert "DNS gave no answer" in outcome.termination
     assert RUNBOOK in outcome.termination
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import clock, identity, litefs
+from .. import clock, guard, identity, litefs
 from . import planning
 from .planning import Cause, Request, Step
 
@@ -24,6 +24,11 @@ FRESH_SECONDS = 900  # how old an export may be that stands for the data before 
 # Of a cluster whose primary runs, any fresh export counts: while clients write, none ever has the last transaction.
 ANY_TXID = 1
 
+_CAUSES: dict[guard.Exit | None, Cause] = {
+    guard.Exit.EMPTY: "primary-volume-empty",
+    guard.Exit.NO_CLUSTER_ID: "cluster-id-missing",
+    guard.Exit.OLDER: "older-volume",
+}
 _SIGNS: tuple[tuple[str, Cause], ...] = (
     (r"no space left|disk (is )?full", "disk-full"),
     (r"post-apply checksum|applying ltx", "replica-cannot-apply"),
@@ -238,13 +243,13 @@ def is_fenced(pod: Pod) -> bool:
         not pod["litefs"]["reachable"]
         and not pod["deleting"]
         and pod["init"]["state"] == "failed"
-        and "fenced" in (pod["init"]["message"] or "")
+        and guard.reason(pod) in (guard.Exit.FENCED, guard.Exit.AHEAD)
     )
 
 
 def fenced_ahead(pod: Pod) -> bool:
     """Whether the guard fences a replica for what only its volume has: no wait ends that, and nobody lets it go."""
-    return is_fenced(pod) and "is fenced: its volume" in (pod["init"]["message"] or "")
+    return is_fenced(pod) and guard.reason(pod) is guard.Exit.AHEAD
 
 
 def rolling(state: State) -> bool:
@@ -293,9 +298,9 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
     # Without the guard's own advice: here there is more to say.
     said = (pod["init"]["message"] or "").partition(" Nothing was changed.")[0]
     if pod["init"]["state"] in ("failed", "waiting", "running") and said:
-        cause = _cause_of_refusal(said)
+        cause = _CAUSES.get(guard.reason(pod))
         if cause is None:
-            return Problem(f"{start}; {name} is stopped by the guard: {said.rstrip('.')}.", None)
+            return Problem(f"{start}; {name} is held by the guard: {said.rstrip('.')}.", None)
         hint = {
             "cluster-id-missing": "its database is there and only its cluster id is missing, so write "
             f"{cluster_id} back into the file clusterid of its volume as {RUNBOOK} shows",
@@ -311,17 +316,6 @@ def _no_primary(state: State, record: identity.Record) -> Problem:
         f"bring it back (see {RUNBOOK}), or move the role with {identity.PROMOTE}.",
         cause_seen,
     )
-
-
-def _cause_of_refusal(message: str) -> Cause | None:
-    """The cause behind the guard's words (roles/app/files/guard.sh); None: they say what to do, or it tries again."""
-    if "tries again by itself" in message or "cannot be read by LiteFS's user" in message:
-        return None
-    if "holds no cluster id" in message:
-        return "cluster-id-missing"
-    if "ends at TXID" in message:
-        return "older-volume"
-    return "primary-volume-empty"
 
 
 def _other_primary(state: State, record: identity.Record, leader: Pod) -> Problem:

@@ -29,20 +29,31 @@ busybox=${GUARD_BUSYBOX:-busybox}
 runbook=docs/runbooks/primary-refused.md
 newline='
 '
+# How it ends, for programs; docs/failure-modes.md says what each means.
+fenced=10
+ahead=11
+empty=12
+no_cluster_id=13
+older=14
+record=15
+unreadable=16
+not_now=17
 
 log() {
     printf 'identity guard: %s\n' "$*" >&2
 }
 
+# refuse CODE WORDS
 refuse() {
-    end "refuses to start as $role: $1"
+    end "$1" "refuses to start as $role: $2"
 }
 
+# end CODE WORDS
 end() {
-    message="$POD_NAME $1 Nothing was changed. What to do: $runbook"
+    message="$POD_NAME $2 Nothing was changed. What to do: $runbook"
     log "$message"
     printf '%s\n' "$message" >"${GUARD_TERMINATION_LOG:-/dev/termination-log}" || log 'the termination message could not be written'
-    exit 1
+    exit "$1"
 }
 
 start() {
@@ -125,7 +136,7 @@ refuse_if_closed() {
         file=$GUARD_DATA_DIR$path
         # Tried, not tested: sh takes for granted that root may read all, and in this container it may not.
         if [ -e "$file" ] && { ! true <"$file" || { [ -d "$file" ] && [ ! -e "$file/." ]; }; } 2>/dev/null; then
-            refuse "$file on its volume cannot be read by LiteFS's user (it belongs to $(stat -c '%u:%g, mode %a' "$file"))."
+            refuse "$unreadable" "$file on its volume cannot be read by LiteFS's user (it belongs to $(stat -c '%u:%g, mode %a' "$file"))."
         fi
     done
 }
@@ -138,7 +149,7 @@ refuse_if_damaged() {
     case ${#header}$header in
         20053514c69746520666f726d6174203300*) ;;
         *)
-            refuse "the file of its database $1 is no SQLite database (any more): LiteFS would delete it and its transactions, and every replica would follow."
+            refuse "$empty" "the file of its database $1 is no SQLite database (any more): LiteFS would delete it and its transactions, and every replica would follow."
             ;;
     esac
     pages=${header#????????????????????????????????}
@@ -146,25 +157,25 @@ refuse_if_damaged() {
     case $pages in
         1) pages=65536 ;;
         512 | 1024 | 2048 | 4096 | 8192 | 16384 | 32768) ;;
-        *) refuse "the header of its database $1 is damaged: it says a page size of $pages, and LiteFS would not start on it." ;;
+        *) refuse "$empty" "the header of its database $1 is damaged: it says a page size of $pages, and LiteFS would not start on it." ;;
     esac
     look_into "$1"
     if [ -z "$ltx" ]; then
         # In a site's first start a file may have been put there; later LiteFS always keeps the newest.
         [ "$state" = recorded ] || return 0
-        refuse "its database $1 has no transaction file (folder ltx): nothing proves what it is, and LiteFS would take it as it stands."
+        refuse "$empty" "its database $1 has no transaction file (folder ltx): nothing proves what it is, and LiteFS would take it as it stands."
     fi
     if [ -z "$ltx_header" ]; then
-        refuse "the newest transaction file of its database $1, ${ltx##*/}, is cut or damaged: LiteFS would not start on it."
+        refuse "$empty" "the newest transaction file of its database $1, ${ltx##*/}, is cut or damaged: LiteFS would not start on it."
     fi
     fields=${ltx_header#????????????????}
     in_ltx=$((0x${fields%"${fields#????????}"}))
     fields=${fields#????????}
     if [ "$in_ltx" -ne "$pages" ]; then
-        refuse "its database $1 has pages of $pages bytes and the newest transaction has pages of $in_ltx: another file stands in its place, and LiteFS would not start on it."
+        refuse "$empty" "its database $1 has pages of $pages bytes and the newest transaction has pages of $in_ltx: another file stands in its place, and LiteFS would not start on it."
     fi
     if [ $((0x${fields%"${fields#????????}"})) -eq 0 ]; then
-        refuse "the newest transaction of its database $1 drops it: LiteFS would delete the file."
+        refuse "$empty" "the newest transaction of its database $1 drops it: LiteFS would delete the file."
     fi
 }
 
@@ -282,7 +293,7 @@ ask_peers() {
         case $dns in
             failed)
                 if [ "$elapsed" -ge $((patience * 3)) ]; then
-                    refuse "the cluster's DNS gave no answer for $GUARD_SERVICE within $elapsed s, so it cannot tell whether another pod holds newer data; it tries again by itself."
+                    refuse "$not_now" "the cluster's DNS gave no answer for $GUARD_SERVICE within $elapsed s, so it cannot tell whether another pod holds newer data; it tries again by itself."
                 fi
                 pending=dns
                 ;;
@@ -344,7 +355,7 @@ refuse_if_behind() {
         fi
         look_into "$name"
         if below "$txid" "$number"; then
-            refuse "its volume ends at TXID $txid of $name, and the pod at $peer has TXID $number: starting on this older copy would roll every replica back."
+            refuse "$older" "its volume ends at TXID $txid of $name, and the pod at $peer has TXID $number: starting on this older copy would roll every replica back."
         fi
     done <<END
 $positions
@@ -352,7 +363,7 @@ END
 }
 
 fence() {
-    end "is fenced: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
+    end "$ahead" "is fenced: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
 }
 
 # A replica of the recorded cluster: it may start unless the running primary lacks what its volume holds.
@@ -424,7 +435,7 @@ read_record() {
     # An old primary whose role was moved away. As a replica its unreplicated tail would be thrown away without a word.
     case ",$(content "$GUARD_IDENTITY_DIR/fencedOrdinals")," in
         *",$ordinal,"*)
-            end "is fenced: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
+            end "$fenced" "is fenced: ordinal $primary is the primary now, and this volume may hold what no other pod has; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
             ;;
     esac
 }
@@ -434,7 +445,7 @@ looked_into=''
 read_record
 if [ -n "$damage" ]; then
     if [ "$role" = primary ]; then
-        refuse "$damage"
+        refuse "$record" "$damage"
     fi
     start "it is a replica; the record is damaged, and ordinal $primary was the primary"
 fi
@@ -442,7 +453,7 @@ fi
 began=$(seconds)
 while [ -n "${GUARD_LITEFS_CONFIG:-}" ] && [ -e "$GUARD_LITEFS_CONFIG" ] && [ "$(rendered)" != "$primary $primary " ]; do
     if [ $(($(seconds) - began)) -ge "$settle" ]; then
-        refuse "the record ConfigMap $GUARD_RECORD says that ordinal $primary is the primary, and litefs.yml names '$(rendered)' (candidate and hostname), so LiteFS would not go by the record: let playbooks/promote.yml finish, or run site.yml, which renders it from the record; it tries again by itself."
+        refuse "$not_now" "the record ConfigMap $GUARD_RECORD says that ordinal $primary is the primary, and litefs.yml names '$(rendered)' (candidate and hostname), so LiteFS would not go by the record: let playbooks/promote.yml finish, or run site.yml, which renders it from the record; it tries again by itself."
     fi
     log "waits: litefs.yml names ordinal $(rendered)as primary, the record $primary"
     sleep 2
@@ -472,22 +483,24 @@ log "$POD_NAME is the primary; record: ${state:-none} ${recorded:--}; volume: cl
 
 case $state in
     '')
-        refuse "there is no record ConfigMap $GUARD_RECORD that says which data this site has (site.yml writes it)."
+        refuse "$record" "there is no record ConfigMap $GUARD_RECORD that says which data this site has (site.yml writes it)."
         ;;
     # playbooks/restore.yml proved that no copy is left; LiteFS runs no command, and the restored file comes next.
     bootstrap | restore) ;;
     recorded)
         is_cluster_id "$recorded" ||
-            refuse "the record ConfigMap $GUARD_RECORD holds '$recorded', which is no LiteFS cluster id."
+            refuse "$record" "the record ConfigMap $GUARD_RECORD holds '$recorded', which is no LiteFS cluster id."
         [ -n "$own_id" ] || [ "$has_database" = yes ] ||
-            refuse "its volume is empty, and the record says that this site has the data of cluster $recorded."
+            refuse "$empty" "its volume is empty, and the record says that this site has the data of cluster $recorded."
+        [ -n "$own_id" ] ||
+            refuse "$no_cluster_id" "its volume holds no cluster id, and the record says that this site's cluster is $recorded."
         [ "$own_id" = "$recorded" ] ||
-            refuse "its volume holds ${own_id:-no cluster id}, and the record says that this site's cluster is $recorded."
+            refuse "$empty" "its volume holds $own_id, and the record says that this site's cluster is $recorded."
         [ "$has_database" = yes ] ||
-            refuse "its volume has the cluster id $recorded but no database $GUARD_DATABASE."
+            refuse "$empty" "its volume has the cluster id $recorded but no database $GUARD_DATABASE."
         ;;
     *)
-        refuse "the record ConfigMap $GUARD_RECORD has the unknown state '$state'."
+        refuse "$record" "the record ConfigMap $GUARD_RECORD has the unknown state '$state'."
         ;;
 esac
 
@@ -506,9 +519,9 @@ if [ "$state" = recorded ] && [ -n "$low_water" ]; then
         *) well=no ;;
     esac
     [ "$well" = yes ] ||
-        refuse "the record ConfigMap $GUARD_RECORD is damaged: its lowWaterTXID is '$low_water', which is no TXID."
+        refuse "$record" "the record ConfigMap $GUARD_RECORD is damaged: its lowWaterTXID is '$low_water', which is no TXID."
     if below "$own_txid" "$low_water"; then
-        refuse "its volume ends at TXID $own_txid of $GUARD_DATABASE, and the record says that this site had TXID $low_water at $(content "$GUARD_IDENTITY_DIR/lowWaterTime"): starting on this older copy would lose what came after."
+        refuse "$older" "its volume ends at TXID $own_txid of $GUARD_DATABASE, and the record says that this site had TXID $low_water at $(content "$GUARD_IDENTITY_DIR/lowWaterTime"): starting on this older copy would lose what came after."
     fi
 fi
 
@@ -532,7 +545,7 @@ done
 if [ "$state" = bootstrap ]; then
     foreign=$(printf '%s' "$answers" | awk -v own="${own_id:--}" '$2 != "-" && $2 != own { print $1, $2; exit }')
     if [ -n "$foreign" ]; then
-        refuse "its volume holds ${own_id:-no cluster}, and the pod at ${foreign% *} already holds cluster ${foreign#* }."
+        refuse "$empty" "its volume holds ${own_id:-no cluster}, and the pod at ${foreign% *} already holds cluster ${foreign#* }."
     fi
 fi
 if [ "$state" = restore ]; then

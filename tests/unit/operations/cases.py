@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import factory_objects as make
+from ansible_collections.abaci.infra.plugins.module_utils.guard import Exit
 from factory_objects import A, B
 
-LOST = "abaci-app-0 refuses to start as primary: its volume is empty, and the record says that this site has the data."
-NO_ID = f"abaci-app-0 refuses to start as primary: its volume holds no cluster id, and the record says that it is {A}."
-OLDER = (
-    "abaci-app-0 refuses to start as primary: its volume ends at TXID 3 of sqlite.db, and the pod at 10.42.0.6 has 5."
+REFUSES = "abaci-app-0 refuses to start as primary:"
+LOST = make.Said(f"{REFUSES} its volume is empty, and the record says that this site has the data.", Exit.EMPTY)
+NO_ID = make.Said(
+    f"{REFUSES} its volume holds no cluster id, and the record says that this site's cluster is {A}.",
+    Exit.NO_CLUSTER_ID,
 )
-FENCED = "abaci-app-0 is fenced: it was primary before ordinal 1."
+OLDER = make.Said(f"{REFUSES} its volume ends at TXID 3 of sqlite.db, and the pod at 10.42.0.6 has TXID 5.", Exit.OLDER)
+FENCED = make.Said("abaci-app-0 is fenced: ordinal 1 is the primary now.", Exit.FENCED)
 NOW = "2026-01-01T12:00:00Z"
 
 

@@ -287,10 +287,11 @@ def test_hazard_an_old_primary_is_fenced_until_its_old_volume_can_not_start_any_
     assert kinds(site(follows, record=record, **renewed), checkpoint) == []
 
 
-AHEAD = (
+AHEAD = make.Said(
     f"abaci-app-2 is fenced: its volume ends at TXID {9:016x} of sqlite.db, and the primary at 10.0.0.1 has TXID "
     f"{5:016x} with other content; playbooks/replica_reset.yml -e replica_reset_targets=[2] exports it and "
-    "re-seeds it. Nothing was changed."
+    "re-seeds it. Nothing was changed.",
+    cases.Exit.AHEAD,
 )
 
 
@@ -640,7 +641,11 @@ def test_promote_takes_the_replica_that_received_more_until_the_old_primary_stop
 
 def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_still_fenced() -> None:
     record = make.record("recorded", A, ordinal=1)
-    pods = [make.stopped(0, cases.FENCED), make.stopped(1, cases.LOST.replace("-0", "-1")), make.pod(2)]
+    pods = [
+        make.stopped(0, cases.FENCED),
+        make.stopped(1, make.Said(cases.LOST.replace("-0", "-1"), cases.Exit.EMPTY)),
+        make.pod(2),
+    ]
     state = site({0: gone(), 1: gone(), 2: alone(5)}, record=record, fenced="0", pods=pods, rendered_ordinal=1)
     assert deciding.promoted(state, {}, [export()], NOW, nothing_in(state))["loss"]["pod"] == "abaci-app-2"
     plan = deciding.promoted(state, ACCEPT, [export()], NOW, nothing_in(state))

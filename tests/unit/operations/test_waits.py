@@ -7,7 +7,7 @@ from pathlib import Path
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import guard, kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act
 from fake_api import Cluster, LiteFS, database
 from playing import operate
@@ -144,15 +144,10 @@ def test_hazard_a_replica_that_is_fenced_for_what_only_it_has_ends_the_wait_with
     api = Cluster()
     monkeypatch.setattr(act.time, "sleep", lambda _seconds: pytest.fail("it waits"))
     words = "abaci-app-2 is fenced: its volume ends at TXID 9 of sqlite.db, and the primary at x has TXID 5"
-    api.put(make.stopped(2, words) | {"kind": "Pod"})
+    api.put(make.stopped(2, make.Said(words, guard.Exit.AHEAD)) | {"kind": "Pod"})
     api.node(2).running = False
     with pytest.raises(act.NotDone, match="abaci-app-2 is fenced: its volume ends at TXID 9"):
         site(api).wait_replicated(60)
-
-
-def test_the_words_by_which_it_is_known_are_the_guards() -> None:
-    guard = (Path(__file__).resolve().parents[3] / "roles/app/files/guard.sh").read_text()
-    assert 'end "is fenced: $1' in guard and guard.count('fence "its volume') == 3
 
 
 def test_a_replica_whose_node_dies_meanwhile_is_left_out_and_named(quick: list[Callable[[], None]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible_collections.abaci.infra.plugins.module_utils import litefs, state
+from ansible_collections.abaci.infra.plugins.module_utils import guard, litefs, state
 
 A = "LFSCAAAAAAAAAAAAAAAA"
 B = "LFSCBBBBBBBBBBBBBBBB"
@@ -157,20 +157,32 @@ def pod(
     }
 
 
+class Said(str):
+    """What a guard says, with the exit code by which programs know it."""
+
+    code: int
+
+    def __new__(cls, words: str, code: guard.Exit) -> Said:
+        made = super().__new__(cls, words)
+        made.code = int(code)
+        return made
+
+
 def stopped(ordinal: int, message: str) -> dict[str, Any]:
     """A pod between two tries of its guard."""
-    guard = {
+    code = message.code if isinstance(message, Said) else 1
+    ended = {
         "name": "guard",
         "restartCount": 3,
         "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container"}},
-        "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": message}},
+        "lastState": {"terminated": {"exitCode": code, "reason": "Error", "message": str(message)}},
     }
     waiting = {"name": "app", "restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}}
     return pod(
         ordinal,
         phase="Pending",
         conditions=[{"type": "Ready", "status": "False"}],
-        initContainerStatuses=[guard],
+        initContainerStatuses=[ended],
         containerStatuses=[waiting],
     )
 

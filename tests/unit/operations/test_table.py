@@ -29,6 +29,8 @@ def test_the_module_and_the_roles_know_the_operations_of_the_table() -> None:
     assert documented == list(OPERATIONS)
     others = yaml.safe_load((ROOT / "roles/operation/vars/main.yml").read_text())["__operation_others"]
     assert others.startswith("{{ " + str(list(OPERATIONS)))
+    specs = yaml.safe_load((ROOT / "roles/operation/meta/argument_specs.yml").read_text())["argument_specs"]
+    assert specs["main"]["options"]["operation_call_off"]["choices"] == ["", *OPERATIONS]
 
 
 def test_every_kind_of_step_can_be_done() -> None:

@@ -10,7 +10,7 @@ author: The abaci.infra authors
 """
 
 EXAMPLES = r"""
-- name: Refuse what is not known
+- name: Check that all variables are known
   ansible.builtin.assert:
     that: query('abaci.infra.given_variables') | difference(['scale_replicas']) | length == 0
 """

@@ -15,7 +15,7 @@ author: The abaci.infra authors
 """
 
 EXAMPLES = r"""
-- name: Refuse what is not known
+- name: Check that all variables are known
   ansible.builtin.assert:
     that: query('abaci.infra.given_variables') | difference(query('abaci.infra.role_options')) | length == 0
 """

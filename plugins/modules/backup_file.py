@@ -44,7 +44,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look at the newest backup
+- name: Read the newest backup
   abaci.infra.backup_file:
     path: ~/abaci-backups
     kubeconfig: ~/.kube/k3s-config

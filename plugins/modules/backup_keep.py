@@ -39,7 +39,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep it
+- name: Write it into the directory of backups
   abaci.infra.backup_keep:
     path: ~/copy/sqlite.db
     directory: ~/abaci-backups

@@ -48,7 +48,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Open the newest copy
+- name: Read the newest copy
   abaci.infra.cluster_backup_file:
     path: ~/abaci-cluster-backups
     work: /root/work

@@ -31,7 +31,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Put it back
+- name: Restore the datastore
   abaci.infra.cluster_restore:
     archive: /root/copy/cluster.tar.gz
 """

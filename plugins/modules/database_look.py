@@ -33,7 +33,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look whether writes get through
+- name: Check whether writes get through
   abaci.infra.database_look:
     kubeconfig: ~/.kube/k3s-config
 """

@@ -64,7 +64,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Pull the new image before the StatefulSet is touched
+- name: Check that the new image can be pulled
   abaci.infra.image_pull_check:
     kubeconfig: ~/.kube/k3s-config
     image: ghcr.io/antialias/soroban-abacus-flashcards:latest

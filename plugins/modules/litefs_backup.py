@@ -66,7 +66,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Back up
+- name: Create a backup
   abaci.infra.litefs_backup:
     kubeconfig: ~/.kube/k3s-config
     directory: ~/abaci-backups

@@ -37,7 +37,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look at the application
+- name: Read the application's state
   abaci.infra.litefs_info:
     kubeconfig: ~/.kube/k3s-config
   register: __app_info

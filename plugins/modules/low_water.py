@@ -22,7 +22,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Write down how far the data was seen
+- name: Record how far the data was seen
   abaci.infra.low_water:
     kubeconfig: ~/.kube/k3s-config
 """

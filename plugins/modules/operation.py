@@ -63,7 +63,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Say what a scale to 5 would do
+- name: Show what a scale to 5 would do
   abaci.infra.operation:
     kubeconfig: ~/.kube/k3s-config
     operation: scale

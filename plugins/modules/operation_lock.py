@@ -55,7 +55,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Take the lock
+- name: Acquire the lock
   abaci.infra.operation_lock:
     kubeconfig: ~/.kube/k3s-config
     holder: "{{ lookup('abaci.infra.run_id') }}"

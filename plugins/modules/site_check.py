@@ -63,7 +63,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Refuse another cluster than the inventory's
+- name: Check that it is the inventory's cluster
   abaci.infra.site_check:
     kubeconfig: ~/.kube/k3s-config
     hosts: {node-1: 192.0.2.11, node-2: 192.0.2.12}

@@ -67,7 +67,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look into two volumes
+- name: Read two volumes
   abaci.infra.volume_export:
     kubeconfig: ~/.kube/k3s-config
     volumes: [pvc-1, pvc-2]

@@ -57,7 +57,7 @@ WAITS: tuple[Wait, ...] = get_args(Wait)
 
 
 class Arguments(TypedDict, total=False):
-    """What a step acts on; which of them, goes by its kind."""
+    """What a step acts on; which of them, depends on its kind."""
 
     ordinal: int
     pod: str

@@ -869,6 +869,18 @@ def test_the_cluster_is_recorded_after_pods_that_change_and_after_a_first_start(
         assert condition(identity["when"], ansible_check_mode=check, **given) is wanted, (check, change, name)
 
 
+def test_what_is_decided_on_the_running_site_is_recorded_unless_it_stands_there_already() -> None:
+    found = tasks_of("identity.yml")
+    (record,) = (task for task in found if task.get("ansible.builtin.include_tasks") == "record.yml")
+    (refusal,) = (task for task in found if "ansible.builtin.assert" in task)
+    assert found.index(refusal) < found.index(record) and "when" not in refusal
+    assert record["vars"] == {"__app_decision": "{{ __app_plan_running }}", "__app_hold": False}
+    for action, wanted in (("create", True), ("update", True), ("none", False)):
+        plan_running = {"record": {"action": action}}
+        assert condition(record["when"], __app_plan_running=plan_running) is wanted, action
+    assert all("when" not in task for task in tasks_of("record.yml"))
+
+
 def up() -> list[dict[str, Any]]:
     """The tasks that bring the application up, in their order."""
     (locked,) = (task["block"] for task in tasks_of("main.yml") if task["name"] == "Apply under the lock")

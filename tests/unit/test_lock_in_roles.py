@@ -63,3 +63,37 @@ def test_what_is_done_before_the_lock_is_taken_knows_every_variable_that_it_uses
     registered = {"__operation_plan", "__operation_seen"}
     used = set(re.findall(r"__operation_\w+", (ROLES / "operation/tasks/need_look.yml").read_text()))
     assert used <= passed | registered | begin["ansible.builtin.set_fact"].keys()
+
+
+def test_a_check_run_takes_no_step_of_an_operation() -> None:
+    for name in ("act.yml", "look.yml"):
+        (task,) = [one for one in tasks("operation/tasks/main.yml") if one.get("ansible.builtin.include_tasks") == name]
+        assert "not ansible_check_mode" in str(task["when"]).split(" and "), name
+
+
+def test_whatever_works_under_the_lock_says_whose_it_is() -> None:
+    """Without a holder nobody renews it meanwhile, or looks whether it is still ours."""
+    knows = {
+        f"abaci.infra.{path.stem}"
+        for path in (ROLES.parent / "plugins/modules").glob("*.py")
+        if '"holder": {"type"' in path.read_text()
+    }
+    assert len(knows) == 4
+    seen = set()
+    for path in sorted(ROLES.glob("*/tasks/*.yml")):
+        every = tasks(str(path.relative_to(ROLES)))
+        for task in flat(every):
+            for module in knows & task.keys() - {LOCK}:
+                given = task[module]
+                if module == "abaci.infra.operation" and not (given.get("act") or given.get("call_off")):
+                    continue
+                seen.add(path.name)
+                assert re.search(r"__operation_holder|abaci\.infra\.run_id", str(given.get("holder"))), (path, task)
+    assert {
+        "steps.yml",
+        "call_off.yml",
+        "need_export.yml",
+        "need_look.yml",
+        "need_volume_export.yml",
+        "now.yml",
+    } == seen

@@ -220,6 +220,62 @@ def test_nothing_is_ignored_and_modes_are_strings(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_hazard_what_reads_or_writes_a_secret_shows_nothing_of_it(role: str) -> None:
+    """Content that only root may read, a slurped file, a Secret: they would stand in the output of a run with -v."""
+    for path in role_files(role, "tasks", "handlers"):
+        for task in tasks_of(load(path)):
+            used, where = modules(task)[0], f"{path.name}: {task.get('name')}"
+            given = task[used] if isinstance(task[used], dict) else {}
+            written = "content" in given and given.get("mode") == "0600"
+            # Everybody on a host may read this one.
+            slurped = used == "ansible.builtin.slurp" and given.get("src") != "/etc/fstab"
+            read = slurped or (used.endswith(".k8s_info") and given.get("kind") == "Secret")
+            if written or read:
+                assert task.get("no_log") is True, where
+            if written:
+                assert task.get("diff") is False, f"{where}: what it was before would be shown, too"
+            if used.endswith("include_role") and "secret" in str(task.get("vars", {}).get("apply_objects", "")):
+                assert task["vars"].get("apply_secret") is True, where
+
+
+def blocks_of(items: Any) -> Iterator[dict[str, Any]]:
+    for item in items or []:
+        for part in ("block", "rescue", "always"):
+            yield from blocks_of(item.get(part))
+        if "block" in item:
+            yield item
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_hazard_a_place_for_plain_copies_is_taken_away_whatever_happens(role: str) -> None:
+    for path in role_files(role, "tasks"):
+        ends = [task for block in blocks_of(load(path)) for task in block.get("always", [])]
+        for task in tasks_of(load(path)):
+            if "ansible.builtin.tempfile" in task:
+                place = f"{{{{ {task['register']}.path }}}}"
+                (end,) = [one for one in ends if one.get("ansible.builtin.file", {}).get("path") == place]
+                assert end["ansible.builtin.file"]["state"] == "absent", path.name
+                assert end.get("when") == task.get("when"), (
+                    f"{path.name}: made under one condition, removed under another"
+                )
+                assert end.get("delegate_to") == task.get("delegate_to"), path.name
+                for one in (task, end):
+                    # It is there only while the run lasts; where it is made in check mode, too, it goes there as well.
+                    assert one.get("check_mode", True) is task.get("check_mode", True) or "when" in one, path.name
+
+
+def test_hazard_k3s_that_was_stopped_for_a_restore_is_started_again_where_that_fails() -> None:
+    (block,) = blocks_of(load(ROOT / "roles/cluster_restore/tasks/put.yml"))
+    service = "ansible.builtin.systemd_service"
+    (stop,) = [task for task in block["block"] if service in task]
+    start = block["rescue"][0]
+    assert (stop[service]["state"], start[service]["state"]) == ("stopped", "started")
+    assert start[service]["name"] == stop[service]["name"] and start["when"] == stop["when"]
+    assert "'k3s' in " in stop["when"], "one that did not run is not started"
+    assert "ansible.builtin.fail" in block["rescue"][-1]
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_task_files_but_the_first_prefix_their_names(role: str) -> None:
     for path in role_files(role, "tasks"):
         if path.parent.name != "tasks" or path.name == "main.yml":

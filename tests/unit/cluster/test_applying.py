@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -142,3 +144,78 @@ def test_the_api_servers_own_sentence_is_what_the_operator_reads() -> None:
     raw = """Failed to apply object: b'{"kind":"Status","message":"ConfigMap \\"x\\" is invalid","code":422}\\n'"""
     assert server_side_apply.reason(raw) == 'The API server refuses: ConfigMap "x" is invalid'
     assert server_side_apply.reason("no route to host") == "no route to host"
+
+
+class Plugin(server_side_apply.ActionModule):  # type: ignore[misc]
+    """The action plugin with its modules replaced: each call is answered by the next of ``answers``."""
+
+    def __init__(self, answers: list[dict[str, Any]], *, check: bool = False, diff: bool = False, **args: Any) -> None:
+        self._task = SimpleNamespace(args=args, check_mode=check, diff=diff, async_val=0, action="x")
+        self._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=""))
+        self._load_name = "server_side_apply"
+        self.answers = list(answers)
+        self.calls: list[tuple[str, dict[str, Any], bool]] = []
+
+    def _execute_module(self, module_name: str, module_args: dict[str, Any], **_options: Any) -> dict[str, Any]:
+        self.calls.append((module_name.rpartition(".")[2], module_args, self._task.diff))
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> str:
+    path = tmp_path / "kubeconfig"
+    path.touch()
+    return str(path)
+
+
+SCOPE = {"indices": [0, 1], "would_create": [], "namespace_missing": False, "reachable": True}
+REFUSED = {"failed": True, "msg": 'No. b\'{"message":"it is invalid"}\''}
+
+
+@pytest.mark.parametrize("objects", [[NEW], [SAME, NEW]], ids=["one object", "several"])
+def test_hazard_an_apply_that_failed_fails_the_task_with_the_apis_sentence(
+    kubeconfig: str, objects: list[dict[str, Any]]
+) -> None:
+    plugin = Plugin([REFUSED], kubeconfig=kubeconfig, objects=objects)
+    answer = plugin.run(None, {})
+    assert answer["failed"] is True and answer["msg"] == "The API server refuses: it is invalid"
+    assert not answer.get("changed")
+
+
+def test_hazard_a_scope_that_could_not_be_asked_applies_nothing(kubeconfig: str) -> None:
+    plugin = Plugin([{"failed": True, "msg": "away"}], kubeconfig=kubeconfig, objects=[NEW], namespace="there")
+    answer = plugin.run(None, {})
+    assert answer["failed"] is True and answer["msg"] == "away" and len(plugin.calls) == 1
+
+
+def test_all_is_applied_as_our_manager_and_over_what_others_set_and_the_difference_is_shown_only_on_wish(
+    kubeconfig: str,
+) -> None:
+    both = {"result": {"results": [UNCHANGED, CHANGED]}}
+    for diff in (False, True):
+        plugin = Plugin([both], diff=diff, kubeconfig=kubeconfig, objects=[SAME, NEW])
+        answer = plugin.run(None, {})
+        ((name, given, asked),) = plugin.calls
+        assert (name, given["apply"], asked) == ("k8s", True, True) and given["resource_definition"] == [SAME, NEW]
+        assert given["server_side_apply"] == {"field_manager": "abaci.infra", "force_conflicts": True}
+        assert answer["changed"] is True and answer["changes"] == ["ConfigMap there/new"]
+        assert ("diff" in answer) is diff is plugin._task.diff
+
+
+def test_a_namespace_that_is_missing_comes_first_and_one_that_is_there_is_left_alone(kubeconfig: str) -> None:
+    for missing in (True, False):
+        answers = [{**SCOPE, "namespace_missing": missing}, UNCHANGED | {"result": {"results": [UNCHANGED] * 2}}]
+        plugin = Plugin(answers, kubeconfig=kubeconfig, objects=[NEW], namespace="there")
+        assert plugin.run(None, {})["changed"] is False
+        kinds = [obj["kind"] for obj in plugin.calls[1][1]["resource_definition"]]
+        assert kinds == (["Namespace", "ConfigMap"] if missing else ["ConfigMap"])
+
+
+def test_a_check_run_asks_the_api_only_what_it_can_answer_and_needs_no_kubeconfig() -> None:
+    scope = {**SCOPE, "indices": [1], "would_create": ["ConfigMap there/same (why)"]}
+    plugin = Plugin([scope, UNCHANGED], check=True, kubeconfig="/nowhere", objects=[SAME, NEW])
+    answer = plugin.run(None, {})
+    assert answer["changed"] is True and answer["changes"] == ["ConfigMap there/same (why)"]
+    assert plugin.calls[1][1]["resource_definition"] == [NEW]
+    refused = Plugin([], kubeconfig="/nowhere", objects=[NEW]).run(None, {})
+    assert refused["failed"] is True and "There is no kubeconfig /nowhere" in refused["msg"]

@@ -131,6 +131,26 @@ def test_a_copy_holds_what_makes_a_server_the_same_cluster_and_no_volume(server:
     assert [path.name for path in archive.parent.iterdir()] == ["copy.tar.gz"], "no plain database is left beside it"
 
 
+@pytest.mark.parametrize("change", ["other", "new", "gone"])
+def test_hazard_keys_that_are_rotated_while_they_are_copied_make_no_copy(
+    server: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    plain = datastore.copy
+
+    def rotated(source: Path, target: Path) -> None:
+        plain(source, target)
+        key = server / "server/cred/encryption-config.json"
+        if change == "gone":
+            key.unlink()
+        else:
+            (key if change == "other" else key.with_name("new.key")).write_bytes(b"another")
+
+    monkeypatch.setattr(datastore, "copy", rotated)
+    with pytest.raises(datastore.Bad, match="changed its keys or manifests while they were copied"):
+        make(server)
+    assert not (server.parent / "copy/copy.tar.gz").exists()
+
+
 def test_a_copy_of_a_stopped_server_is_the_same(server: Path) -> None:
     assert not (server / "server/db/state.db-wal").exists()
     assert make(server)[1]["rows"] == 51

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act
+from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding
 from fake_api import Cluster
+from playing import ME, lease
 
 Object = dict[str, Any]
 
@@ -87,3 +90,30 @@ def test_the_primary_is_renamed_in_place_and_litefs_yml_comes_last() -> None:
     with pytest.raises(act.NotDone, match="abaci-app-primary is not there any more"):
         site(cluster).render(1, quiet=False)
     assert site(cluster).look()["rendered_ordinal"] == 0
+
+
+def renew(cluster: Cluster) -> None:
+    cluster.put(lease(cluster) | {"kind": "Lease", "spec": {"holderIdentity": ME}})
+    holding.Holding(site(cluster), ME).renew()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("ConfigMap", lambda cluster: site(cluster)._change("v1", "ConfigMap", "abaci-app-litefs", other)),
+        ("ConfigMap", lambda cluster: site(cluster).write_record({"state": "restore"})),
+        ("Lease", renew),
+    ],
+    ids=["an object", "the record", "the lock"],
+)
+def test_hazard_what_somebody_else_writes_again_and_again_never_counts_as_changed(
+    kind: str, change: Callable[[Cluster], object]
+) -> None:
+    cluster = Cluster()
+    cluster.fail("PUT", kind, how=409, times=10)
+    with pytest.raises(kube.KubeError, match="409"):
+        change(cluster)
+
+
+def other(found: Object) -> None:
+    found["data"] = {"litefs.yml": "another"}

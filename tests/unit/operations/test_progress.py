@@ -9,8 +9,9 @@ from typing import Any
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, planning, runner
-from fake_api import Cluster, database
-from playing import ME, described, lease, operate
+from ansible_collections.abaci.infra.plugins.modules import operation
+from fake_api import Cluster, database, run
+from playing import DATABASE, ME, described, lease, operate
 
 BACKUP = database("as it was backed up")
 AGAIN = {"overwrite_cluster_id": "", "lost_volumes": [], "reimport": ""}
@@ -121,6 +122,16 @@ def test_a_restore_that_is_called_off_by_name_keeps_only_its_import(file: dict[s
     assert operate(api, "restore", AGAIN, folder, file=file).rc != 0
     assert api.node(0).content == acknowledged
     assert "nothing was called off" in operate(api, "restore", AGAIN, folder, call_off=True).did[0]
+
+
+def test_nothing_is_forgotten_by_a_run_that_lost_the_lock(file: dict[str, Any], folder: Path) -> None:
+    api = site()
+    operate(api, "restore", AGAIN, folder, file=file, killed=lambda answer: "import" in str(answer.get("did")))
+    kept, before = progress(api), len(api.changes())
+    about = {**DATABASE, "operation": "restore", "call_off": True, "holder": "eve@desk+00000000/9"}
+    answer = run(operation, api, **about)
+    assert answer["failed"] and f"held by {ME}" in answer["msg"]
+    assert progress(api) == kept and len(api.changes()) == before
 
 
 @pytest.mark.parametrize("came", [True, False])

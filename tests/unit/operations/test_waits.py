@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,6 +129,46 @@ def test_hazard_a_hold_does_not_end_while_the_old_claim_is_there(quick: list[Cal
 
     quick.append(renewed)
     site(api).wait_claim(1, old, 60)
+
+
+def test_hazard_a_guard_that_is_still_stopping_has_not_looked_at_the_new_volume(
+    quick: list[Callable[[], None]],
+) -> None:
+    api = Cluster()
+    pod = api.put(make.stopped(1, "abaci-app-1 is fenced: it was primary before.") | {"kind": "Pod"})
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    with pytest.raises(act.NotDone, match="have the guard look at the volume of abaci-app-1"):
+        site(api).wait_guard(1, 0)
+    quick.append(lambda: pod["metadata"].pop("deletionTimestamp"))
+    site(api).wait_guard(1, 60)
+
+
+def test_hazard_the_pod_from_before_its_restart_is_not_the_replica_that_follows(
+    quick: list[Callable[[], None]],
+) -> None:
+    api = Cluster()
+    old = uid(api, "Pod", POD)
+    with pytest.raises(act.NotDone, match="restart abaci-app-1 as a replica"):
+        site(api).wait_follows(1, 0, old, 0)
+    quick.append(lambda: site(api).delete_pod(POD, old))
+    site(api).wait_follows(1, 0, old, 60)
+    with pytest.raises(act.NotDone, match="does not follow abaci-app-2 yet"):
+        site(api).wait_follows(1, 2, old, 0)
+
+
+def test_hazard_writes_that_go_on_are_waited_for_before_the_role_moves_but_not_for_ever(
+    quick: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Cluster()
+    api.put({"kind": "Service", "metadata": {"name": "abaci-app-primary"}, "spec": {"selector": {}}})
+    quick += [api.node(0).write] * 5 + [lambda: None] * 3
+    site(api).divert(1, 60)
+    assert api.node(0).txid == 10
+    clock = itertools.count()
+    monkeypatch.setattr(act.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(act.time, "sleep", lambda _seconds: api.node(0).write())
+    site(api).divert(1, 20)
+    assert 10 < api.node(0).txid <= 10 + 20
 
 
 def test_hazard_a_replica_of_another_cluster_is_not_waited_for_in_vain() -> None:

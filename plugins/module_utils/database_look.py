@@ -60,17 +60,10 @@ def locked(api: Any, namespace: str, pod: str, port: int, database: str, since: 
     held = [name for name in _HELD if found.locks.get(name) == "exclusive"]
     if not held:
         return None
-    log = api.raw(f"/api/v1/namespaces/{namespace}/pods/{pod}/log?container=app&tailLines=5000").decode(
-        errors="replace"
-    )
-    cause = (
-        "and its log says `panic in handler`, so LiteFS will never give it back"
-        if "panic in handler" in log
-        else "so a transaction is open, or LiteFS does not give it back"
-    )
     return (
         f"No write gets through on the primary {pod}: the lock {held[0]} of {database} is held at TXID "
-        f"{since['txid']}, {cause}: see {WRITES_LOCKED}."
+        f"{since['txid']}, so a transaction is open, or LiteFS never gives it back (then the pod's log says `panic in "
+        f"handler`): see {WRITES_LOCKED}."
     )
 
 

@@ -10,7 +10,7 @@ description:
   - Exports over LiteFS's API through the Kubernetes API's port-forward, from a connected replica at the primary's
     position, else from the pod with the highest position.
   - Proves that the file is whole pages, that its integrity check is ok, and that its checksum, computed here, is the
-    one of a position that LiteFS shows around the export or names in its one log line about it.
+    one of a position that LiteFS shows before, during (GET /events) or after the export.
   - A backup that cannot be verified is a failed one and leaves no file behind. The manifest is written last.
 extends_documentation_fragment: [abaci.infra.arguments.database]
 options:

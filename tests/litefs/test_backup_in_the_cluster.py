@@ -14,10 +14,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from litefs_cluster import DATABASE, REPOSITORY, Cluster, MakeCluster, Node, until
 
 JOB = REPOSITORY / "roles/backup/files/job.py"
-CODE = REPOSITORY / "plugins/module_utils/operations"
 SCRIPT = REPOSITORY / "roles/app/files/before_migration.sh"
 
 
@@ -28,8 +28,8 @@ def job(tmp_path: Path) -> Path:
     (folder / "verified").mkdir(parents=True)
     shutil.copy(JOB, folder)
     (folder / "verified/__init__.py").touch()
-    for name in ("checksum.py", "retention.py", "sqlitefile.py"):
-        shutil.copy(CODE / name, folder / "verified")
+    for name in yaml.safe_load((REPOSITORY / "roles/backup/vars/main.yml").read_text())["__backup_shared"]:
+        shutil.copy(REPOSITORY / "plugins/module_utils" / name, folder / "verified")
     (tmp_path / "target").mkdir()
     (tmp_path / "identity").mkdir()
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -145,35 +144,24 @@ def failed(exports: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return found
 
 
-def exported_at(log: str, checksum: str) -> str | None:
-    """The TXID (16 hex) that LiteFS's log gives for an export with this checksum; None where it says nothing of it.
-
-    The one line that is read: ``snapshot successfully exported @ TXID/CHECKSUM``. It counts only if its checksum is
-    that of the file, so a line of somebody else's export cannot be taken for ours unless the content is the same.
-    """
-    pairs = re.findall(r"snapshot successfully exported @ ([0-9a-f]{16})/([0-9a-f]{16})", log)
-    found = [txid for txid, seen in pairs if seen == checksum]
-    return found[-1] if found else None
-
-
 def position(
-    checksum: str, before: tuple[str, str] | None, after: tuple[str, str] | None, log: str
+    checksum: str, before: tuple[str, str] | None, after: tuple[str, str] | None, shown: Mapping[str, str]
 ) -> tuple[str | None, str | None]:
     """The TXID of an exported file with this checksum, and the problem where it cannot be known.
 
-    ``before`` and ``after`` are (txid, checksum) of the node around the export.
+    ``before`` and ``after`` are (txid, checksum) of the node around the export, ``shown`` what it reported in between,
+    checksum -> TXID (transfer.watch()).
     """
     for known in (before, after):
         if known is not None and known[1] == checksum:
             return known[0], None
-    txid = exported_at(log, checksum)
-    if txid is not None:
-        return txid, None
+    if checksum in shown:
+        return shown[checksum], None
     if before is not None and before == after:
         return None, (
             f"its checksum is {checksum}, but the node was at {before[0]}/{before[1]} before and after the export"
         )
-    return None, f"its checksum {checksum} is neither the node's before or after the export nor in its log"
+    return None, f"its checksum {checksum} is neither the node's before or after the export nor of any time in between"
 
 
 def stem(database: str, time: str, pod: str, txid: str) -> str:

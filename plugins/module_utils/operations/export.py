@@ -70,19 +70,19 @@ class _NoPosition(Exception):
 
 
 def _fetch(site: Site, pod: str, path: Path, timeout: float) -> dict[str, Any]:
-    before = _node(site, pod)
-    since = time.time()
-    transfer.download(
-        site.api, site.namespace, pod, site.port, transfer.name_query("/export", site.database), path, timeout
-    )
-    after = _node(site, pod)
-    facts = sqlitefile.verify(path)
-    known = [(txid, checksum) for node in (before, after) if (txid := node["txid"]) and (checksum := node["checksum"])]
-    log = ""
-    if facts["checksum"] not in {checksum for _txid, checksum in known}:
-        log = _log(site, pod, int(time.time() - since) + 5)
-    one, two = ([*known, None, None])[:2]
-    txid, problem = backup.position(facts["checksum"], one, two, log)
+    # What comes before the watch is seen by the look after it, so no transaction is missed.
+    with transfer.watch(site.api, site.namespace, pod, site.port, site.database, 2 * timeout) as shown:
+        before = _node(site, pod)
+        query = transfer.name_query("/export", site.database)
+        transfer.download(site.api, site.namespace, pod, site.port, query, path, timeout)
+        after = _node(site, pod)
+        facts = sqlitefile.verify(path)
+        known = [(node["txid"], node["checksum"]) for node in (before, after) if node["txid"]]
+        one, two = ([*known, None, None])[:2]
+        txid, problem = backup.position(facts["checksum"], one, two, shown)
+        if txid is None and one != two:
+            time.sleep(1)  # a report may be on its way
+            txid, problem = backup.position(facts["checksum"], one, two, shown)
     if txid is None:
         raise _NoPosition(f"is sound, but its position cannot be proven: {problem}")
     cluster = after["cluster_id"]
@@ -113,15 +113,6 @@ def _node(site: Site, pod: str) -> dict[str, Any]:
         "checksum": database.position.checksum,
         "image": containers[0].get("image"),
     }
-
-
-def _log(site: Site, pod: str, seconds: int) -> str:
-    """The pod's log lines of the export: the one reading of a log that is allowed, see backup.exported_at()."""
-    path = f"/api/v1/namespaces/{site.namespace}/pods/{pod}/log?container=app&sinceSeconds={seconds}"
-    try:
-        return site.api.raw(path).decode(errors="replace")
-    except kube.KubeError:
-        return ""
 
 
 def store(

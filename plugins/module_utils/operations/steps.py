@@ -146,7 +146,7 @@ def _import(on: Context, one: Step) -> str:
 
     keep()
     expected = str(file["imported_checksum"])
-    with transfer.watch(site.api, site.namespace, one["pod"], site.port, 2 * seconds + 60) as seen:
+    with transfer.watch(site.api, site.namespace, one["pod"], site.port, site.database, 2 * seconds + 60) as seen:
         query = transfer.name_query("/import", site.database)
         problem = ""
         try:

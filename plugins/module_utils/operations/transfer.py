@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 from .. import kube, wording
+from . import positions
 
 PIECE = 1 << 16
 
@@ -55,8 +55,10 @@ def upload(api: kube.Client, namespace: str, pod: str, port: int, path: str, sou
 
 
 @contextlib.contextmanager
-def watch(api: kube.Client, namespace: str, pod: str, port: int, timeout: float) -> Iterator[dict[str, str]]:
-    """Every transaction that the pod reports while the body runs: checksum -> TXID (GET /events)."""
+def watch(
+    api: kube.Client, namespace: str, pod: str, port: int, database: str, timeout: float
+) -> Iterator[dict[str, str]]:
+    """Every transaction of the database that the pod reports while the body runs: checksum -> TXID (GET /events)."""
     seen: dict[str, str] = {}
     where = f"GET /events on port {port} of pod {namespace}/{pod}"
     with kube.forward(api, namespace, pod, port, timeout, where) as stream:
@@ -67,9 +69,7 @@ def watch(api: kube.Client, namespace: str, pod: str, port: int, timeout: float)
         def read() -> None:
             with contextlib.suppress(Exception):  # it ends by being closed, in whatever way that shows
                 for line in answer:
-                    event = json.loads(line)
-                    if event.get("type") == "tx":
-                        seen[str(event["data"]["postApplyChecksum"])] = str(event["data"]["txID"])
+                    positions.note(line, database, seen)
 
         threading.Thread(target=read, daemon=True).start()
         yield seen

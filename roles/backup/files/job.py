@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The scheduled backup, in the cluster: export from a replica, verify, keep with a manifest. Standard library only.
 
-Beside it, in the package `verified`, stand the collection's own checksum.py, retention.py and sqlitefile.py. The API of
+Beside it, in the package `verified`, stand the collection's own files that are listed in roles/backup/vars. The API of
 Kubernetes is not used: pods are the addresses of the headless Service, and the position of the export is proven by its
 checksum against what LiteFS shows before, after and (GET /events) during it. Exit 0: one more verified backup of
 what the primary has. Exit 1: one sentence on stderr says what is wrong; no file of this run is left, unless no primary
@@ -16,7 +16,6 @@ What a killed run left on the target goes when a later one begins, or at once wh
 from __future__ import annotations
 
 import contextlib
-import datetime
 import http.client
 import json
 import os
@@ -32,14 +31,13 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from verified import retention, sqlitefile
+from verified import clock, keeping, positions, retention, sqlitefile
 
 TRIES = 3
 LEFT_S = 3600  # a folder that nobody wrote into for so long is of a run that is over
 
 
-class Failed(Exception):
-    """No backup was made; the message says why."""
+Failed = keeping.Failed
 
 
 def ask(address: str, path: str, timeout: float = 10) -> bytes:
@@ -124,9 +122,7 @@ class Positions:
     def _watch(self, answer: http.client.HTTPResponse) -> None:
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException, AttributeError):
             for line in answer:
-                event = json.loads(line)
-                if event.get("type") == "tx" and event.get("db") == os.environ["DATABASE"]:
-                    self.seen[str(event["data"]["postApplyChecksum"])] = str(event["data"]["txID"])
+                positions.note(line, os.environ["DATABASE"], self.seen)
 
 
 def fetch(address: str, path: Path) -> None:
@@ -153,21 +149,17 @@ def back_up(target: Path) -> dict[str, Any]:
     chosen = choose(nodes, record.read_text().strip() if record.is_file() else "")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as folder:
         path = Path(folder) / "database"
-        with Positions(chosen["address"]) as positions:
+        with Positions(chosen["address"]) as shown:
             fetch(chosen["address"], path)
         try:
             facts = sqlitefile.verify(path)
         except sqlitefile.BadFile as exc:
             raise Failed(f"The export from {chosen['address']} {exc}.") from exc
-        txid = positions.seen.get(facts["checksum"])
+        txid = shown.seen.get(facts["checksum"])
         if txid is None:
             raise Failed(f"The export from {chosen['address']} is sound, but its position cannot be proven.")
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        stem = f"{os.environ['DATABASE']}.{re.sub('[-:]', '', stamp)}.job.{txid}"
-        if (target / f"{stem}.sqlite").exists() or (target / (stem + retention.SUFFIX)).exists():
-            raise Failed(f"There is already a file {stem}.sqlite, of another application with this database's name.")
+        stamp = clock.now()
         manifest = {
-            "schema": retention.SCHEMA,
             "time": stamp,
             "database": os.environ["DATABASE"],
             "namespace": os.environ["NAMESPACE"],
@@ -178,30 +170,9 @@ def back_up(target: Path) -> dict[str, Any]:
             "txid": txid,
             "cluster_id": chosen["cluster_id"],
             "at_primary": chosen["at_primary"],
-            "file": f"{stem}.sqlite",
-            "stored_size": facts["size"],
-            "stored_sha256": facts["sha256"],
-            "encrypted": False,
-            "read_back": True,
-            "verified": True,
         }
-        note = Path(folder) / "manifest"
-        note.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-        for file, name in ((path, f"{stem}.sqlite"), (note, stem + retention.SUFFIX)):
-            file.chmod(0o600)
-            sync(file)
-            file.rename(target / name)
-        sync(target)
-    return manifest
-
-
-def sync(path: Path) -> None:
-    """Have it on the disk, or the server, before what says that it is there."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        stem = f"{os.environ['DATABASE']}.{clock.compact(stamp)}.job.{txid}"
+        return keeping.put(path, target, stem, ".sqlite", manifest)
 
 
 def make_room(target: Path) -> None:

@@ -18,7 +18,14 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import checksum, retention, sqlitefile
+from ansible_collections.abaci.infra.plugins.module_utils import clock
+from ansible_collections.abaci.infra.plugins.module_utils.operations import (
+    checksum,
+    keeping,
+    positions,
+    retention,
+    sqlitefile,
+)
 from ansible_collections.abaci.infra.plugins.modules import litefs_backup
 from fake_api import Cluster, LiteFS, database, run
 from playing import DATABASE
@@ -60,7 +67,7 @@ def target(tmp_path: Path) -> Path:
 def job(api: Cluster, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The job as a module, in front of the site's pods: each an address of this machine."""
     verified = types.ModuleType("verified")
-    for part in (checksum, retention, sqlitefile):
+    for part in (checksum, clock, keeping, positions, retention, sqlitefile):
         setattr(verified, part.__name__.rpartition(".")[2], part)
     monkeypatch.setitem(sys.modules, "verified", verified)
     spec = importlib.util.spec_from_file_location("job", ROOT / "roles/backup/files/job.py")

@@ -109,22 +109,21 @@ def test_the_audit_log_keeps_the_newest_lines() -> None:
 # Backups
 
 
-LINE = 'level=INFO msg="ABCD: snapshot successfully exported @ 00000000000000{}/{}"\n'
 MINE, ELSE = "c0ffee0000000001", "bad0000000000002"
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "log", "txid"),
+    ("before", "after", "shown", "txid"),
     [
-        (("0" * 15 + "5", MINE), ("0" * 15 + "9", ELSE), "", "0" * 15 + "5"),
-        (("0" * 15 + "3", ELSE), ("0" * 15 + "5", MINE), "", "0" * 15 + "5"),
-        (("0" * 15 + "3", ELSE), ("0" * 15 + "9", ELSE), LINE.format("07", MINE), "0" * 15 + "7"),
-        (("0" * 15 + "3", ELSE), ("0" * 15 + "9", ELSE), LINE.format("07", ELSE), None),
-        (("0" * 15 + "3", ELSE), ("0" * 15 + "3", ELSE), "", None),
-        (None, None, "", None),
+        (("0" * 15 + "5", MINE), ("0" * 15 + "9", ELSE), {}, "0" * 15 + "5"),
+        (("0" * 15 + "3", ELSE), ("0" * 15 + "5", MINE), {}, "0" * 15 + "5"),
+        (("0" * 15 + "3", ELSE), ("0" * 15 + "9", ELSE), {ELSE: "0" * 15 + "9", MINE: "0" * 15 + "7"}, "0" * 15 + "7"),
+        (("0" * 15 + "3", ELSE), ("0" * 15 + "9", ELSE), {ELSE: "0" * 15 + "7"}, None),
+        (("0" * 15 + "3", ELSE), ("0" * 15 + "3", ELSE), {}, None),
+        (None, None, {}, None),
     ],
-    ids=["before", "after", "by the log", "the log of another export", "other content", "nothing known"],
+    ids=["before", "after", "in between", "others in between", "other content", "nothing known"],
 )
-def test_the_position_of_an_export_is_proven_by_its_checksum(before: Any, after: Any, log: str, txid: Any) -> None:
-    found, problem = backup.position(MINE, before, after, log)
+def test_the_position_of_an_export_is_proven_by_its_checksum(before: Any, after: Any, shown: Any, txid: Any) -> None:
+    found, problem = backup.position(MINE, before, after, shown)
     assert found == txid and (problem is None) == (txid is not None)

@@ -68,7 +68,7 @@ class Answers:
     ("answers", "words"),
     [
         (Answers("0" * 15 + "7", write="exclusive"), "a transaction is open"),
-        (Answers("0" * 15 + "7", "level=ERROR panic in handler", write="exclusive"), "never give it back"),
+        (Answers("0" * 15 + "7", "level=ERROR panic in handler", write="exclusive"), "never gives it back"),
         (Answers("0" * 15 + "7", shared="exclusive"), "the lock shared"),
         (Answers("0" * 15 + "7", write="shared"), None),
         (Answers("0" * 15 + "8", write="exclusive"), None),  # one got through meanwhile

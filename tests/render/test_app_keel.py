@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from evaluating import evaluate
 from rendering import ROOT, Rendered, Run, check_schema, run_role
 from test_app import ALL, GATHERED, plan
@@ -187,6 +189,21 @@ def test_the_pods_are_frozen_where_the_policy_in_force_is_never(
         evaluate("app", "__app_desired", keel_frozen=True, keel_enabled=False, __app_info=living(None, None))["frozen"]
         is False
     )
+
+
+def test_only_the_digest_of_the_applications_own_image_is_frozen() -> None:
+    (take, _render) = yaml.safe_load((ROOT / "roles/app/tasks/freeze.yml").read_text())
+    guard = {"__app_pull": {"variable": "app_guard_image"}, "digest": "sha256:guard"}
+    for digest, wanted in (("sha256:app", True), ("", False)):
+        results = [guard, {"__app_pull": {"variable": "app_image"}, "digest": digest}]
+        known = {"__app_pulled": {"results": results}, "app_image": "a:1"}
+        templar = Templar(loader=DataLoader(), variables=known)
+        known["__app_digest"] = found = templar.template(trust_as_template(take["vars"]["__app_digest"]))
+        assert found == digest
+        templar = Templar(loader=DataLoader(), variables=known)
+        assert templar.evaluate_conditional(trust_as_template(take["when"])) is wanted, digest
+        pinned = templar.template(trust_as_template(take["ansible.builtin.set_fact"]["__app_pinned_image"]))
+        assert not wanted or pinned == "a:1@sha256:app"
 
 
 def test_frozen_from_the_first_start_is_what_was_pulled() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, planning, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS, act, holding, planning, runner
 from ansible_collections.abaci.infra.plugins.modules import operation
 from fake_api import Cluster, database, run
 from playing import DATABASE, ME, described, lease, operate
@@ -282,9 +282,9 @@ def test_a_promote_that_gives_an_import_up_removes_it(after: int, left: set[str]
     api = site()
     imported = {"sha256": "ab" * 32, "cluster_id": make.A, "txid": f"{6:016x}"}
     api.record()["progress"] = json.dumps({"restore": imported, "imported": [imported]})
-    step = {"do": "record", "say": "record", "primary_ordinal": 1, "fenced": [0], "promote": None}
-    plan = {"refusal": None, "steps": [step], "notes": [], "export": [], "loss": {"after_txid": f"{after:016x}"}}
-    monkeypatch.setattr(runner, "decide", lambda *_arguments: plan)
+    step = planning.step("record", "record", primary_ordinal=1, fenced=[0], promote=None)
+    plan = planning.plan(None, [step], loss={"after_txid": f"{after:016x}", "pod": "abaci-app-1", "seconds": None})
+    monkeypatch.setattr(OPERATIONS["promote"], "decide", lambda _request: plan)
     here = act.Site(api, "abaci", "abaci-app", "sqlite.db", "litefs-data", 20202)
     runner.step(here, "", "promote", planning.Request(), 1)
     assert api.record()["primaryOrdinal"] == "1" and set(progress(api)) == left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 from ansible_collections.abaci.infra.plugins.module_utils.operations import retention
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,13 +93,26 @@ def test_pruning_removes_manifest_and_file(tmp_path: Path) -> None:
 def test_the_job_runs_with_what_its_configmap_holds(tmp_path: Path) -> None:
     """Its mounted files are all it has: each is in the ConfigMap, and they import nothing else."""
     role = ROOT / "roles/backup"
-    mounted = re.findall(r"\{key: (\S+), path: (\S+)\}", (role / "templates/cronjob-backup.yml.j2").read_text())
-    keys = re.findall(r"^  ([a-z.]+): ", (role / "templates/configmap-backup.yml.j2").read_text(), re.MULTILINE)
-    assert {key for key, _path in mounted} <= set(keys)
+    shared = yaml.safe_load((role / "vars/main.yml").read_text())["__backup_shared"]
+    sources = [role / "files/job.py", *(ROOT / "plugins/module_utils" / name for name in shared)]
+    environment = jinja2.Environment(trim_blocks=True)
+    environment.filters["basename"] = os.path.basename
+
+    def rendered(kind: str) -> str:
+        # The loops alone: what a file is and what else stands there is of no matter here.
+        lines = (role / f"templates/{kind}-backup.yml.j2").read_text().splitlines(keepends=True)
+        wanted = [line for line in lines if re.search(r"\{% (for file|endfor)|basename|key: |^  [a-z.]+: ", line)]
+        start = next(number for number, line in enumerate(wanted) if "for file" in line)
+        stop = next(number for number in range(start, len(wanted)) if "endfor" in wanted[number]) + 1
+        loop = environment.from_string("".join(wanted[start:stop])).render(__backup_shared=shared)
+        return "".join(line for line in wanted[:start] + wanted[stop:] if "{%" not in line) + loop
+
+    mounted = re.findall(r"\{key: (\S+), path: (\S+)\}", rendered("cronjob"))
+    keys = re.findall(r"^  ([a-z.]+): ", rendered("configmap"), re.MULTILINE)
+    assert {key for key, _path in mounted} <= set(keys) and len(mounted) == len(shared) + 2
     for key, path in mounted:
         (tmp_path / path).parent.mkdir(exist_ok=True)
-        sources = (role / "files" / key, ROOT / "plugins/module_utils/operations" / key)
-        source = next((found for found in sources if found.is_file()), None)
+        source = next((found for found in sources if found.name == key), None)
         shutil.copy(source, tmp_path / path) if source else (tmp_path / path).touch()
     subprocess.run(
         [sys.executable, "-IBc", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import job"], check=True

@@ -126,7 +126,7 @@ def test_every_operation_asks_whose_cluster_it_is_before_it_plans() -> None:
         "site_app": "{{ operation_app }}",
     }
     names = [task["name"] for task in yaml.safe_load((roles / "operation/tasks/main.yml").read_text())]
-    assert names.index("Validate") < names.index("Plan")
+    assert names.index("Check the values") < names.index("Plan")
     settle = yaml.safe_load((roles / "operation/tasks/settle.yml").read_text())
     assert settle[0]["ansible.builtin.import_tasks"] == "validate.yml"
 

@@ -112,6 +112,22 @@ def mismatch(bed: Bed, *ordinals: int) -> None:
     until(lambda: all(positions(bed, (n,))[n][0] == OTHER for n in ordinals), 120, "the replicas are mismatched")
 
 
+def lock_by_another(bed: Bed) -> None:
+    """The lock of the operations is held by somebody@elsewhere/1, and will be for longer than any test."""
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "abaci-app-operation", "namespace": "abaci"},
+        "spec": {
+            "holderIdentity": "somebody@elsewhere/1",
+            "leaseDurationSeconds": 900,
+            "acquireTime": "2999-01-01T00:00:00.000000Z",
+            "renewTime": "2999-01-01T00:00:00.000000Z",
+        },
+    }
+    bed.kubectl("apply", "-f", "-", stdin=json.dumps(lease))
+
+
 def lose_volume(bed: Bed, ordinal: int) -> str:
     """Take the claim of a pod away, so that it comes back on an empty volume; the old volume's name."""
     claim = f"litefs-data-abaci-app-{ordinal}"

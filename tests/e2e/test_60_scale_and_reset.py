@@ -60,18 +60,7 @@ def test_scale_up_down_and_away_with_the_volume(bed: Bed, backups: Path) -> None
 
 
 def test_two_operators_cannot_act_at_once(bed: Bed, backups: Path) -> None:
-    lease = {
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": {"name": "abaci-app-operation", "namespace": "abaci"},
-        "spec": {
-            "holderIdentity": "somebody@elsewhere/1",
-            "leaseDurationSeconds": 900,
-            "acquireTime": "2999-01-01T00:00:00.000000Z",
-            "renewTime": "2999-01-01T00:00:00.000000Z",
-        },
-    }
-    bed.kubectl("apply", "-f", "-", stdin=json.dumps(lease))
+    op.lock_by_another(bed)
     refused(operate(bed, "scale", "-e", "scale_replicas=4", backups=backups), "somebody@elsewhere/1 is at work here")
     assert len(bed.pods()) == 3
     taken = operate(

@@ -81,18 +81,7 @@ def test_a_restore_that_was_killed_after_its_import_is_only_brought_to_its_end_w
 def test_site_yml_does_not_begin_while_an_operation_is_at_work_nor_does_an_operation_while_it_works(
     bed: Bed, backups: Path
 ) -> None:
-    lease = {
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": {"name": "abaci-app-operation", "namespace": "abaci"},
-        "spec": {
-            "holderIdentity": "somebody@elsewhere/1",
-            "leaseDurationSeconds": 900,
-            "acquireTime": "2999-01-01T00:00:00.000000Z",
-            "renewTime": "2999-01-01T00:00:00.000000Z",
-        },
-    }
-    bed.kubectl("apply", "-f", "-", stdin=json.dumps(lease))
+    op.lock_by_another(bed)
     site = bed.playbook("--tags", "app", "-e", "app_env={'NEW': 'x'}")
     assert site.rc != 0 and "somebody@elsewhere/1 is at work here" in site.output
     bed.kubectl("delete", "lease", "abaci-app-operation", "-n", "abaci")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.abaci.infra.plugins.module_utils import app_plan as decisions
 from ansible_collections.abaci.infra.plugins.module_utils import state as documents
-from ansible_collections.abaci.infra.plugins.module_utils import values
+from ansible_collections.abaci.infra.plugins.module_utils import tls, values
 
 
 def app_plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,10 +26,27 @@ def app_plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, 
     return plan
 
 
-def secret_values(desired: Mapping[str, Any], existing: Mapping[str, Any] | None, length: int = 32) -> dict[str, str]:
+def app_tls(
+    desired: Mapping[str, Any],
+    secret: Mapping[str, Any] | None,
+    certificate: Mapping[str, Any] | None,
+    info: Mapping[str, Any] | None = None,
+    key: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """See module_utils/tls.py."""
+    decided: dict[str, Any] = dataclasses.asdict(tls.decide(tls.Desired(**desired), secret, certificate, info, key))
+    return decided
+
+
+def secret_values(
+    desired: Mapping[str, Any],
+    existing: Mapping[str, Any] | None = None,
+    length: int = 32,
+    empty_is_value: bool = False,
+) -> dict[str, str]:
     """See module_utils/values.py."""
     try:
-        filled: dict[str, str] = values.secret_values(desired, existing, length)
+        filled: dict[str, str] = values.secret_values(desired, existing, length, empty_is_value)
     except ValueError as exc:
         raise AnsibleFilterError(str(exc)) from None
     return filled
@@ -51,27 +69,14 @@ def keyed_hash(text: str, key: str) -> str:
     return digest
 
 
-def domain_problems(domains: str | Sequence[Any], variable: str = "app_domain") -> list[str]:
-    """See module_utils/values.py."""
-    problems: list[str] = values.domain_problems(domains, variable)
-    return problems
-
-
-def template_hash(statefulset: Mapping[str, Any]) -> str:
-    """See module_utils/state.py."""
-    digest: str = documents.template_hash(statefulset)
-    return digest
-
-
 class FilterModule:
     """Filters of the role app."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "app_plan": app_plan,
-            "domain_problems": domain_problems,
+            "app_tls": app_tls,
             "kept_secrets": kept_secrets,
             "keyed_hash": keyed_hash,
             "secret_values": secret_values,
-            "template_hash": template_hash,
         }

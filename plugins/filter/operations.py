@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.abaci.infra.plugins.module_utils import datastore
+from ansible_collections.abaci.infra.plugins.module_utils import datastore, k3s
 
 
 def backup_line(manifest: Mapping[str, Any]) -> str:
@@ -41,8 +41,16 @@ def cluster_backup_line(kept: Mapping[str, Any]) -> str:
 
 
 def cluster_backup_age(probe: Mapping[str, Any], warn_days: int) -> str:
-    """How old the last copy of a server's datastore is, from what k3s_probe saw; see module_utils/datastore.py."""
+    """How old the last copy of a server's datastore is, from what host_probe saw; see module_utils/datastore.py."""
     return str(datastore.age(probe["copied"], float(probe["now"]), warn_days))
+
+
+def cluster_restore_errors(
+    copied: Mapping[str, Any], server: Mapping[str, Any], agents: list[Mapping[str, Any]], version: str, accepted: str
+) -> list[str]:
+    """Why a copy may not become a server's datastore, where k3s of this version follows; see module_utils."""
+    error = k3s.upgrade_error(copied["k3s"], version, True)
+    return list(datastore.restore_errors(copied, server, agents, error, accepted))
 
 
 class FilterModule:
@@ -54,6 +62,6 @@ class FilterModule:
             "volume_line": volume_line,
             "cluster_backup_line": cluster_backup_line,
             "cluster_backup_age": cluster_backup_age,
-            "cluster_restore_errors": datastore.restore_errors,
+            "cluster_restore_errors": cluster_restore_errors,
             "cluster_restore_in_place": datastore.in_place,
         }

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from . import app_image, identity, isolation, litefs
+from . import state as documents
 from .operations import backup, progress
 from .placement import may_run
 
@@ -54,7 +55,7 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
         node_selector: {str: str}    of the pods; default none
         tolerations: [dict]          of the pods; default none
         image: str                   app_image; default none, for which nothing is chosen
-        frozen: bool                 keel.sh/policy never is in force; default false
+        keel_policy: str             keel.sh/policy of app_annotations; default none
         litefs_port, proxy_port: int compared with the pods' where given
         privileged: bool             app_privileged; default false
         user_namespace: bool|null    app_user_namespace; default null
@@ -77,9 +78,10 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
         first_start: bool            no trace of the application's data exists
         record: {action: none|create|update, data: {str: str}}    the ConfigMap's whole data
         retain: {admission_policy: bool (the API has what makes volumes Retain at creation),
-                 patch: [str] (volumes of ours whose reclaim policy has to be set to Retain now)}
+                 objects: [dict] (what sets the reclaim policy of our volumes to Retain where it is not)}
         isolation: {mode: user-namespace|device-plugin|privileged, reason: str,
                     without_device: [str] (nodes that may run the pods, where none offers the FUSE device)}
+        annotations: {str: str}      of the StatefulSet, for Keel: whose policy is in force; none where Keel is off
         image: {text: str, pull: bool, pin: bool, running: bool, note: str}    see app_image.py
         notes: [str]                 sentences for the summary
     """
@@ -115,7 +117,10 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
     notes += said
     chosen = isolation.decide(state, desired)
     notes.append(_ISOLATION_SAYS[chosen.mode].format(reason=chosen.reason))
-    image = app_image.choose(state, str(desired.get("image") or ""), bool(desired.get("frozen")), decision.ordinal)
+    annotations, said = keel(state, str(desired.get("keel_policy") or ""))
+    notes += said
+    frozen = annotations.get(documents.KEEL_POLICY) == "never"
+    image = app_image.choose(state, str(desired.get("image") or ""), frozen, decision.ordinal)
     notes += [image.note] if image.note else []
     notes += (
         litefs.left_out(state)
@@ -143,13 +148,16 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
         "retain": {
             # Not known is a check run without a cluster: the k3s that would be installed has it.
             "admission_policy": minor is None or minor >= ADMISSION_POLICY_MINOR,
-            "patch": [volume["name"] for volume in state["volumes"] if volume["reclaim_policy"] != "Retain"],
+            "objects": [
+                _retained(volume["name"]) for volume in state["volumes"] if volume["reclaim_policy"] != "Retain"
+            ],
         },
         "isolation": {
             "mode": chosen.mode,
             "reason": chosen.reason,
             "without_device": isolation.without_device(state, desired),
         },
+        "annotations": annotations,
         "image": dataclasses.asdict(image),
         "notes": notes,
     }
@@ -167,7 +175,7 @@ _DESIRED = {
     "replicas",
     "primary_ordinal",
     "image",
-    "frozen",
+    "keel_policy",
     "litefs_port",
     "proxy_port",
     "sysctls",
@@ -183,6 +191,31 @@ _DESIRED = {
     "claim_template",
     "pod_management_policy",
 }
+
+
+def keel(state: Mapping[str, Any], policy: str) -> tuple[dict[str, str], list[str]]:
+    """(annotations, sentences): whoever changed Keel's policy last decides, as with the replicas.
+
+    A freeze by hand stays. ``policy`` is the inventory's, empty where Keel is off.
+    """
+    if not policy:
+        return {}, []
+    living = state["statefulset"]["keel_policy"] or ""
+    last = state["statefulset"]["last_applied_keel_policy"] or ""
+    kept = living not in ("", policy) and (last == policy or (not last and living == "never"))
+    note = f"The StatefulSet keeps keel.sh/policy {living}, which was set in the cluster; the inventory says {policy}."
+    annotations = {documents.KEEL_POLICY: living if kept else policy, documents.LAST_APPLIED_KEEL_POLICY: policy}
+    return annotations, [note] if kept else []
+
+
+def _retained(volume: str) -> dict[str, Any]:
+    """The manifest that says of a volume only that it outlives its claim."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": volume},
+        "spec": {"persistentVolumeReclaimPolicy": "Retain"},
+    }
 
 
 def _whole(desired: Mapping[str, Any], key: str) -> tuple[int, list[str]]:

@@ -1,15 +1,26 @@
-"""What applying manifests changes, and what of it check mode can ask the API."""
+"""Brings a list of objects to what their manifests say, as one field manager, and says object by object what changed.
+
+Live objects are read by one request for each kind and namespace; what they show to be as it should be (managed.py) is
+not asked again. I/O, but for the functions at the top.
+"""
 
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils import certificates, kube, managed, waiting
 
 Object = dict[str, Any]
+Group = tuple[str, str, str | None]  # apiVersion, kind, namespace
 
 FIELD_MANAGER = "abaci.infra"
+POLL = 1.0
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+DEFINITION = "CustomResourceDefinition"
 # What the API changes by itself with every write, or what controllers write.
 _NOISE = ("resourceVersion", "generation", "managedFields", "uid", "creationTimestamp", "selfLink")
 
@@ -31,26 +42,12 @@ def comparable(obj: Object | None) -> Object:
     return bare
 
 
-def scope(client: kube.Client | None, objects: list[Object], why: str) -> tuple[list[int], list[str]]:
-    """Return the positions of the objects that the API can dry-run, and a line for each that would be created.
-
-    A dry run refuses an object whose namespace or kind the same run would first create. ``client`` is None where
-    there is no API, for the reason ``why``. Raises KubeError where the API fails midway.
-    """
-    possible: list[int] = []
-    others: list[str] = []
-    namespaces: dict[str, bool] = {}
-    for position, obj in enumerate(objects):
-        namespace = obj["metadata"].get("namespace")
-        if client is None:
-            others.append(f"{label(obj)} ({why})")
-        elif not client.knows(obj["apiVersion"], obj["kind"]):
-            others.append(f"{label(obj)} (the API does not know {obj['apiVersion']} {obj['kind']} yet)")
-        elif namespace and not _there(client, namespace, namespaces):
-            others.append(f"{label(obj)} (namespace {namespace} does not exist yet)")
-        else:
-            possible.append(position)
-    return possible, others
+def difference(obj: Object, before: Object, after: Object) -> Object:
+    """The difference of one object for the callback; of a CRD, whose schema has thousands of lines, only that it is."""
+    texts: Object = {"before": before, "after": after}
+    if obj["kind"] == DEFINITION:
+        texts = {"before": "the old schema\n" if before else "", "after": "the schema of this version\n"}
+    return {"before_header": label(obj), "after_header": label(obj), **texts}
 
 
 def would_be_created(lines: list[str]) -> Object:
@@ -64,21 +61,187 @@ def namespace_object(name: str) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def apply(client: kube.Client, obj: Object, dry_run: bool) -> tuple[Object, Object]:
-    """Apply one manifest; return the object before ({} where there was none) and after, comparable.
+def foreign(found: Object | None) -> str:
+    """Who else installed the object that would be taken over, in a sentence; "" where nobody did."""
+    annotations = ((found or {}).get("metadata") or {}).get("annotations") or {}
+    release = annotations.get("meta.helm.sh/release-name")
+    if not release:
+        return ""
+    where = annotations.get("meta.helm.sh/release-namespace", "default")
+    return (
+        f"It was installed by Helm (release {release} in namespace {where}), and two owners would undo each other's "
+        "work: remove that release first, with its CRDs kept, or keep it and switch the role off that would replace it."
+    )
 
-    For the stages of a release manifest, between which the API has to be asked; all else goes through
-    kubernetes.core.k8s.
-    """
+
+def connect(kubeconfig: str, check: bool) -> kube.Client | None:
+    """The cluster; None in check mode where there is no kubeconfig yet. Raises KubeError."""
     try:
-        before = client.get(obj["apiVersion"], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
-        after = client.apply(obj, FIELD_MANAGER, force=True, dry_run=dry_run)
-    except kube.KubeError as exc:
-        raise kube.KubeError(f"{label(obj)} cannot be applied. {exc}", exc.status, exc.unknown_kind) from exc
-    return comparable(before), comparable(after)
+        # Longer than the 30 s that the API server gives a webhook.
+        return kube.connect(kubeconfig, timeout=45)
+    except kube.KubeError:
+        # A check run on clean hosts comes here before there is a cluster.
+        if check:
+            return None
+        raise
 
 
-def _there(client: kube.Client, namespace: str, known: dict[str, bool]) -> bool:
-    if namespace not in known:
-        known[namespace] = client.get("v1", "Namespace", namespace) is not None
-    return known[namespace]
+class Apply:
+    """One run. ``check``: nothing is stored. ``timeout`` (s): how long kinds and webhooks may take to come up."""
+
+    def __init__(self, client: kube.Client | None, check: bool, timeout: float = 0) -> None:
+        self.client, self.check, self.timeout = client, check, timeout
+        self.changes: list[str] = []
+        self.differences: list[Object] = []
+        self.restarts: list[str] = []  # workloads whose pods get another template
+        self._pending: list[str] = []
+        self._found: dict[Group, dict[str, Object]] = {}
+        self.unknown: set[Group] = set()
+        self._missing: set[str] = set()  # namespaces
+
+    def observe(self, objects: Iterable[Object]) -> None:
+        """Read what is there of these objects; a kind that the API does not serve (yet) has none.
+
+        Raises KubeError. In check mode an API that does not answer is one without objects.
+        """
+        names: dict[Group, set[str]] = {}
+        for obj in objects:
+            names.setdefault(_group(obj), set()).add(obj["metadata"]["name"])
+        if self.client is None or not names:
+            return
+        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="observe") as pool:
+            try:
+                for group, found in zip(names, pool.map(self._read, names, names.values()), strict=True):
+                    if found is None:
+                        self.unknown.add(group)
+                    else:
+                        self.unknown.discard(group)
+                        self._found.setdefault(group, {}).update(found)
+            except kube.KubeError as exc:
+                if not self.check or exc.status is not None:
+                    raise
+                self.client = None
+
+    def _read(self, group: Group, names: set[str]) -> dict[str, Object] | None:
+        assert self.client is not None
+        version, kind, namespace = group
+        try:
+            if len(names) == 1:
+                found = [self.client.get(version, kind, next(iter(names)), namespace)]
+            else:
+                found = list(self.client.list(version, kind, namespace))
+        except kube.KubeError as exc:
+            if exc.unknown_kind:
+                return None
+            raise
+        return {obj["metadata"]["name"]: obj for obj in found if obj is not None}
+
+    def found(self, obj: Object) -> Object | None:
+        """The object as it was read, or as this run left it."""
+        return self._found.get(_group(obj), {}).get(obj["metadata"]["name"])
+
+    def run(self, objects: list[Object], absent: list[Object]) -> None:
+        """Remove and apply, each in order. Raises KubeError."""
+        self.observe([*objects, *absent])
+        for obj in objects:
+            reason = foreign(self.found(obj)) if obj["kind"] in WORKLOADS else ""
+            if reason:
+                raise kube.KubeError(f"{label(obj)} is already there. {reason}")
+        for obj in absent:
+            self._remove(obj)
+        new_kinds: list[Object] = []
+        for obj in objects:
+            if obj["kind"] == DEFINITION:
+                new_kinds.append(obj)
+            elif new_kinds and obj["kind"] != "Namespace":
+                self._established(new_kinds)
+                new_kinds = []
+            self._apply(obj)
+        if self._pending:
+            self.differences.insert(0, would_be_created(self._pending))
+
+    def _apply(self, obj: Object) -> None:
+        client, before = self.client, self.found(obj)
+        if before is not None and managed.unchanged(obj, before, FIELD_MANAGER):
+            return
+        why = self._impossible(obj, before) if self.check else ""
+        if why or client is None:
+            self._pending.append(f"{label(obj)} ({why})")
+            self.changes.append(self._pending[-1])
+            return
+        try:
+            after = self._patient(lambda: client.apply(obj, FIELD_MANAGER, force=True, dry_run=self.check))
+        except kube.KubeError as exc:
+            raise kube.KubeError(f"{label(obj)} cannot be applied. {exc}", exc.status, exc.unknown_kind) from exc
+        if not self.check:
+            self._found.setdefault(_group(obj), {})[obj["metadata"]["name"]] = after
+        old, new = comparable(before), comparable(after)
+        if old != new:
+            self.changes.append(label(obj))
+            self.differences.append(difference(obj, old, new))
+        templates = [(side.get("spec") or {}).get("template") for side in (old, new)]
+        if old and obj["kind"] in WORKLOADS and templates[0] != templates[1]:
+            self.restarts.append(label(obj))
+
+    def _impossible(self, obj: Object, found: Object | None) -> str:
+        """Why check mode cannot ask the API for a dry run: this same run would first have to make it possible."""
+        namespace = obj["metadata"].get("namespace")
+        if self.client is None:
+            return "no API answers yet"
+        if _group(obj) in self.unknown:
+            return f"the API does not know {obj['apiVersion']} {obj['kind']} yet"
+        if found is None and namespace and not self._there(namespace):
+            return f"namespace {namespace} does not exist yet"
+        return ""
+
+    def _there(self, namespace: str) -> bool:
+        space = namespace_object(namespace)
+        if namespace not in self._missing and self.found(space) is None:
+            self.observe([space])
+            if self.found(space) is None:
+                self._missing.add(namespace)
+        return namespace not in self._missing
+
+    def _patient(self, call: Callable[[], Object]) -> Object:
+        """The answer; a kind that is not served yet, and a webhook that is coming up, are waited for."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return call()
+            except kube.KubeError as exc:
+                passing = exc.unknown_kind or certificates.in_race(str(exc))
+                if self.check or not passing or time.monotonic() >= deadline:
+                    raise
+            time.sleep(POLL)
+
+    def _established(self, definitions: list[Object]) -> None:
+        if self.client is None or self.check:
+            return
+        for obj in definitions:
+            target = waiting.Target(DEFINITION, obj["metadata"]["name"])
+            status = waiting.wait(self.client, target, max(self.timeout, 60), self.found(obj))
+            if status.state != "done":
+                raise kube.KubeError(status.sentence)
+
+    def _remove(self, obj: Object) -> None:
+        if self.found(obj) is None or self.client is None:
+            return
+        self.changes.append(label(obj))
+        self.differences.append({"before_header": label(obj), "before": f"{label(obj)}\n", "after": ""})
+        if self.check:
+            return
+        place = (obj["apiVersion"], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
+        self.client.delete(*place, propagation_policy="Foreground" if self.timeout else "Background")
+        del self._found[_group(obj)][obj["metadata"]["name"]]
+        deadline = time.monotonic() + self.timeout
+        while self.timeout and self.client.get(*place) is not None:
+            if time.monotonic() >= deadline:
+                raise kube.KubeError(
+                    f"{label(obj)} was deleted and is still there after {self.timeout:g} s: `kubectl describe` says "
+                    "who uses it, and what its finalizers wait for."
+                )
+            time.sleep(POLL / 4)
+
+
+def _group(obj: Object) -> Group:
+    return obj["apiVersion"], obj["kind"], obj["metadata"].get("namespace")

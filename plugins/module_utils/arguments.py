@@ -9,6 +9,26 @@ APPLICATION = KUBECONFIG | {
     "namespace": {"type": "str", "default": "abaci"},
     "name": {"type": "str", "default": "abaci-app"},
 }
+_KINDS = ["StatefulSet", "Deployment", "DaemonSet", "PersistentVolumeClaim", "ClusterIssuer", "Certificate"]
+APPLY = KUBECONFIG | {
+    "objects": {"type": "list", "elements": "dict", "default": []},
+    "absent": {"type": "list", "elements": "dict", "default": []},
+    "namespace": {"type": "str", "default": ""},
+    "wait_kinds": {"type": "list", "elements": "str", "choices": _KINDS, "default": []},
+    "wait": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "kind": {"type": "str", "required": True, "choices": _KINDS},
+            "name": {"type": "str", "required": True},
+            "namespace": {"type": "str"},
+            "annotations": {"type": "dict", "default": {}},
+            "node_resource": {"type": "str", "default": ""},
+        },
+    },
+    "timeout": {"type": "int", "default": 0},
+}
 # It may have a passphrase in it.
 COMMAND = {"type": "list", "elements": "str", "default": [], "no_log": True}
 DATABASE = APPLICATION | {

@@ -12,7 +12,6 @@ from .wording import said
 
 Object = dict[str, Any]
 
-WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 # What an API server says while cert-manager's webhook comes up. Anything else is a refusal, and waiting would not help.
 _RACE = (
     "failed calling webhook",
@@ -40,16 +39,6 @@ class Status:
 def in_race(message: str) -> bool:
     """Whether the API server refused only because the webhook is not up yet."""
     return any(part in message for part in _RACE) or bool(re.search(r"service \S+ not found", message))
-
-
-def without_bundle(configurations: Iterable[Object | None]) -> list[str]:
-    """Kinds of the webhook configurations that cert-manager has not yet given its CA."""
-    lacking = []
-    for kind, found in zip(WEBHOOK_KINDS, configurations, strict=True):
-        hooks = (found or {}).get("webhooks") or []
-        if not hooks or not all((hook.get("clientConfig") or {}).get("caBundle") for hook in hooks):
-            lacking.append(kind)
-    return lacking
 
 
 def _of_now(obj: Object, found: Mapping[str, Any]) -> bool:

@@ -35,7 +35,7 @@ class Request:
 
 
 def parse(given: Mapping[str, Any]) -> Request:
-    """Turn a dictionary with the keys of the module edge_probe into a Request; raises BadRequest."""
+    """Turn a dictionary with the keys of edge_status.requests() into a Request; raises BadRequest."""
     url = str(given.get("url") or "")
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

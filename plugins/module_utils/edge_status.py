@@ -1,7 +1,7 @@
 """What site.yml asks of the site from outside, and what is wrong with the answers. Pure functions.
 
-The requests are those of the module edge_probe, the answers what it returns for them. Nothing here leaves a trace in
-the application's data: the writes go to a path that it rejects.
+The module edge_check sends the requests. Nothing here leaves a trace in the application's data: the writes go to a path
+that it rejects.
 """
 
 from __future__ import annotations
@@ -49,6 +49,16 @@ def write(expected: Expected, probe: Mapping[str, Any]) -> Request:
         request["body"] = str(probe["body"])
     request["headers"] = {str(key): str(value) for key, value in (probe.get("headers") or {}).items()}
     return request
+
+
+def write_problems(answer: Answer, probe: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the answer to that request."""
+    if answer["status"] == int(probe["status"]):
+        return []
+    return [
+        f"The write of app_write_probe ({probe['method']} {probe['path']}) was answered "
+        f"{answer['status'] or answer['error']}, not {probe['status']}: see what the primary's log says."
+    ]
 
 
 def problems(answers: Sequence[Answer] | None, expected: Expected) -> list[str]:

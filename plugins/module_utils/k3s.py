@@ -1,4 +1,4 @@
-"""Decisions about k3s: plain data in, plain data or sentences out, no I/O."""
+"""Decisions about k3s: reports (node_types) or other plain data in, plain data or sentences out, no I/O."""
 
 from __future__ import annotations
 
@@ -6,14 +6,38 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote, urlsplit
 
-from ansible_collections.abaci.infra.plugins.module_utils import clock, conditions
-from ansible_collections.abaci.infra.plugins.module_utils.preflight import by_text
+from . import clock, conditions
+from .node_types import Fetch, K3sDesired, K3sProbe, Kubeconfig, Report
+from .preflight import by_text
 
 Config = dict[str, Any]
-Report = Mapping[str, Any]
+
+
+class Given(TypedDict):
+    """The inventory's values for one node; ``server_layers`` are its server's, as far as another host can know them."""
+
+    server: bool
+    layers: dict[str, Config]
+    server_layers: list[Config]
+    data_dir: str
+    url: str
+    api: str
+    address: str
+    token_file: str
+    token_given: bool
+
+
+class Settings(TypedDict):
+    """What follows from the inventory alone: config.yaml, its errors, and where the server keeps what others read."""
+
+    config: Config
+    errors: list[str]
+    kubeconfig: str
+    storage: str
+
 
 # Keys that the role writes itself, each with what to use instead.
 OWNED_KEYS = {
@@ -61,34 +85,54 @@ def artifact(version: str, source: str, base: str, arch: str) -> dict[str, str]:
     return {**{name: f"{root}/{file}" for name, file in names.items()}, "images_name": names["images"]}
 
 
-def files(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The files of a release that a node lacks: variable of the checksum, checksum, name and path (or address)."""
-    place = artifact(desired["version"], desired["source"], desired["base"], probe["arch"])
-    wanted = [("k3s_checksum", desired["checksum"], "k3s" + ARCHITECTURES[probe["arch"]], "binary")]
-    if desired["images_enabled"]:
-        wanted.append(("k3s_images_checksum", desired["images_checksum"], place["images_name"], "images"))
-    return [
-        {"variable": variable, "checksum": checksum, "name": name, "path": place[part]}
-        for variable, checksum, name, part in wanted
-        if not checksum or probe[f"{part}_sha256"] != checksum
-    ]
+def lacking(probe: K3sProbe, desired: K3sDesired) -> list[Fetch]:
+    """Return the files of the release that a node lacks."""
+    arch = probe["arch"]
+    place = artifact(desired["version"], desired["source"], desired["base"], arch)
+    binary = Fetch(
+        variable="k3s_checksum",
+        checksum=checksum(desired, arch),
+        name="k3s" + ARCHITECTURES[arch],
+        path=place["binary"],
+        dest="/usr/local/bin/k3s",
+        mode="0755",
+    )
+    images = Fetch(
+        variable="k3s_images_checksum",
+        checksum=desired["images_checksum"],
+        name=place["images_name"],
+        path=place["images"],
+        dest=f"{desired['data_dir']}/agent/images/{place['images_name']}",
+        mode="0644",
+    )
+    found = []
+    if not binary["checksum"] or probe["binary_sha256"] != binary["checksum"]:
+        found.append(binary)
+    if desired["images_enabled"] and (not images["checksum"] or probe["images_sha256"] != images["checksum"]):
+        found.append(images)
+    return found
 
 
-def files_in_folder(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
-    """Paths of the files that a node is to get from a folder of the machine that runs Ansible."""
+def checksum(desired: K3sDesired, arch: str) -> str:
+    """Return the SHA-256 that the binary has to have; empty where none is known."""
+    return desired["checksum"] or desired["pins"].get(arch, "")
+
+
+def in_folder(probe: K3sProbe, desired: K3sDesired) -> list[str]:
+    """Return the paths of the files that a node is to get from a folder of the controller."""
     if desired["source"] != "folder" or not desired["base"] or probe["arch"] not in ARCHITECTURES:
         return []
-    return [file["path"] for file in files(probe, desired)]
+    return [file["path"] for file in lacking(probe, desired)]
 
 
-def file_error(path: str, found: str, variable: str, checksum: str) -> str:
-    """Why a file in the folder with the SHA-256 ``found`` (empty: no file) is not the wanted one; empty where it is."""
+def _file_error(file: Fetch, found: str) -> str:
+    """Why a file in the folder with the SHA-256 ``found`` (empty: no file) is not the right one; empty where it is."""
     if not found:
-        return f"{path} does not exist; k3s_artifact_dir has to be the folder with the files of the release."
-    if found != checksum:
+        return f"{file['path']} does not exist; k3s_artifact_dir has to be the folder with the files of the release."
+    if found != file["checksum"]:
         return (
-            f"{path} has the SHA-256 {found}, but {variable} is {checksum}; get the right file, or correct the "
-            "variable."
+            f"{file['path']} has the SHA-256 {found}, but {file['variable']} is {file['checksum']}; "
+            "get the right file, or correct the variable."
         )
     return ""
 
@@ -123,6 +167,30 @@ def upgrade_error(installed: str, wanted: str, allowed: bool) -> str:
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------
+
+
+def settings(given: Given) -> Settings:
+    """Return what the inventory's values come to, before any host was asked."""
+    mine = config(given)
+    # An agent knows of its server what the inventory gives it, and no default of the role names these keys.
+    servers = mine if given["server"] else merge_config(given["server_layers"])
+    return {
+        "config": mine,
+        "errors": config_errors(given["layers"]),
+        "kubeconfig": servers.get("write-kubeconfig", "/etc/rancher/k3s/k3s.yaml"),
+        "storage": servers.get("default-local-storage-path", f"{given['data_dir']}/storage"),
+    }
+
+
+def config(given: Given) -> Config:
+    """Return a node's config.yaml: the inventory's layers, then the keys that the role owns."""
+    owned: Config = {"data-dir": given["data_dir"]}
+    if given["server"]:
+        owned["tls-san"] = san(given["api"], given["address"])
+        owned |= {"token-file": given["token_file"]} if given["token_given"] else {}
+    else:
+        owned |= {"server": given["url"], "token-file": given["token_file"]}
+    return merge_config([*given["layers"].values(), owned])
 
 
 def merge_config(layers: Iterable[Mapping[str, Any]]) -> Config:
@@ -172,19 +240,26 @@ def san(url: str, *addresses: str) -> list[str]:
 # --- who belongs to which cluster ------------------------------------------------------------------------------------
 
 
-def cluster_errors(reports: Iterable[Report], servers: list[str], agents: list[str]) -> list[str]:
+def cluster_errors(reports: Iterable[Report]) -> list[str]:
     """Return one sentence for each thing in the inventory or on the nodes that would break or split a cluster.
 
-    A report is one node's: ``{"name", "probe": {...}, "desired": {...}, "folder": {path: SHA-256 or ""}}``; see
-    k3s_probe and files_in_folder. ``servers`` and ``agents`` are the inventory's, whether they take part in this run
-    or not.
+    The inventory's servers and agents count whether they take part in this run or not.
     """
-    reports = [report for report in reports if report.get("probe")]
-    by_name = {report["name"]: report for report in reports}
-    found = _inventory(servers, agents)
-    found += by_text({report["name"]: _one_node(report, servers, by_name) for report in reports})
+    reports = [report for report in reports if "k3s" in report["desired"]]
+    if not reports:
+        return []
+    servers, agents = reports[0]["desired"]["k3s"]["servers"], reports[0]["desired"]["k3s"]["agents"]
+    by_name = {report["name"]: report for report in reports if not report["reason"]}
+    found = list(dict.fromkeys(text for report in reports for text in report["desired"]["k3s"]["config_errors"]))
+    found += _inventory(servers, agents)
+    found += by_text({name: _one_node(report, by_name) for name, report in by_name.items()})
     if len(servers) == 1 and servers[0] in by_name:
-        found += _foreign(by_name[servers[0]], [by_name[name] for name in agents if name in by_name])
+        server = by_name[servers[0]]
+        found += _foreign(server, [by_name[name] for name in agents if name in by_name])
+        # Of a server that was lost the agents know the cluster.
+        known = [report["probe"]["k3s"]["ca_hash"] for report in (server, *by_name.values())]
+        refusal = kubeconfig_refusal(server["kubeconfig"], next(filter(None, known), ""))
+        found += [refusal] if refusal else []
     return found
 
 
@@ -206,77 +281,77 @@ def _inventory(servers: list[str], agents: list[str]) -> list[str]:
     return found
 
 
-def _one_node(report: Report, servers: list[str], by_name: Mapping[str, Report]) -> list[str]:
-    probe, desired = report["probe"], report["desired"]
-    found = []
+def _one_node(report: Report, by_name: Mapping[str, Report]) -> list[str]:
+    probe, desired = report["probe"]["k3s"], report["desired"]["k3s"]
     try:
         parse_version(desired["version"])
     except ValueError as exc:
         return [str(exc)]
     if probe["arch"] not in ARCHITECTURES:
         return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
-    found += _source(probe, desired, report["folder"])
-    other = "k3s-agent" if report["name"] in servers else "k3s"
+    found = _source(report)
+    is_server = report["name"] in desired["servers"]
+    other = "k3s-agent" if is_server else "k3s"
     if other in probe["units"]:
-        role = "server" if report["name"] in servers else "agent"
         found.append(
-            f"the service {other} is installed, but the inventory says {role}; put the host back into its group, or "
-            f"put its k3s aside first. {_kept(probe)}"
+            f"the service {other} is installed, but the inventory says {'server' if is_server else 'agent'}; put the "
+            f"host back into its group, or put its k3s aside first. {_kept(probe)}"
         )
-    # An agent behind a server that has the wanted version already is an upgrade that was interrupted: it goes on.
-    server = by_name.get(servers[0]) if servers else None
-    interrupted = (
-        server is not None and server is not report and server["probe"]["installed_version"] == desired["version"]
-    )
-    if probe["binary_sha256"] and probe["binary_sha256"] == desired["checksum"]:
+    wanted = checksum(desired, probe["arch"])
+    if probe["binary_sha256"] and probe["binary_sha256"] == wanted:
         if probe["installed_version"] != desired["version"]:
             found.append(
-                f"the binary with k3s_checksum {desired['checksum']} calls itself {probe['installed_version']}, but "
-                f"k3s_version is {desired['version']}; correct one of the two."
+                f"the binary with k3s_checksum {wanted} calls itself {probe['installed_version']}, but k3s_version is "
+                f"{desired['version']}; correct one of the two."
             )
         return found
-    found.append(upgrade_error(probe["installed_version"], desired["version"], desired["allow_upgrade"] or interrupted))
+    # An agent behind a server that has the version already is an upgrade that was interrupted: it goes on.
+    server = next((by_name[name] for name in desired["servers"] if name in by_name), None)
+    interrupted = (
+        server is not None
+        and server is not report
+        and server["probe"]["k3s"]["installed_version"] == desired["version"]
+    )
+    allowed = desired["allow_upgrade"] or interrupted
+    found.append(upgrade_error(probe["installed_version"], desired["version"], allowed))
     return [text for text in found if text]
 
 
-def _source(probe: Mapping[str, Any], desired: Mapping[str, Any], folder: Mapping[str, str]) -> list[str]:
-    variable = {"release": "k3s_release_url", "mirror": "k3s_mirror_url", "folder": "k3s_artifact_dir"}[
-        desired["source"]
-    ]
+def _source(report: Report) -> list[str]:
+    probe, desired = report["probe"]["k3s"], report["desired"]["k3s"]
     if not desired["base"]:
-        return [f"k3s_source is {desired['source']}, so {variable} has to say where the files are."]
+        places = {"release": "k3s_release_url", "mirror": "k3s_mirror_url", "folder": "k3s_artifact_dir"}
+        source = desired["source"]
+        return [f"k3s_source is {source}, so {places[source]} has to say where the files are."]
     sums = artifact(desired["version"], desired["source"], desired["base"], probe["arch"])["sums"]
     show = f"cat {sums}" if desired["source"] == "folder" else f"curl -sfL {sums}"
     found = []
-    for file in files(probe, desired):
-        variable, checksum, name, path = file["variable"], file["checksum"], file["name"], file["path"]
-        if not checksum:
+    for file in lacking(probe, desired):
+        variable, name = file["variable"], file["name"]
+        if not file["checksum"]:
             found.append(
                 f"{variable} is not set, and no checksum of {name} {desired['version']} is known here; set it to what "
                 f'"{show} | grep -w {name}" shows.'
             )
-        elif not re.fullmatch(r"[0-9a-f]{64}", checksum):
+        elif not re.fullmatch(r"[0-9a-f]{64}", file["checksum"]):
             found.append(
                 f'{variable} is no SHA-256 of 64 hexadecimal digits; set it to what "{show} | grep -w {name}" shows.'
             )
-        elif path in folder and (error := file_error(path, folder[path], variable, checksum)):
+        elif file["path"] in report["folder"] and (error := _file_error(file, report["folder"][file["path"]])):
             found.append(error)
     return found
 
 
 def _foreign(server: Report, agents: list[Report]) -> list[str]:
-    probe = server["probe"]
+    probe = server["probe"]["k3s"]
     found = []
     if probe["token_matches"] is False:
         found.append(
             f"k3s_token is the token of another cluster than the one that lives on {server['name']}; "
             "remove k3s_token from the inventory (the cluster keeps its own), or correct it."
         )
-    for agent in agents:
-        foreign = foreign_error(agent["name"], agent["probe"], server["name"], probe["ca_hash"])
-        if foreign:
-            found.append(foreign)
-    if not probe["ca_hash"] and server["desired"]["token_is_long"]:
+    found += [error for agent in agents if (error := foreign_error(agent, probe["ca_hash"]))]
+    if not probe["ca_hash"] and server["desired"]["k3s"]["token_is_long"]:
         found.append(
             "k3s_token has the long form (K10...) of a cluster that exists, but there is none on "
             f"{server['name']}; give the short form, or leave k3s_token out and let k3s make one."
@@ -284,23 +359,24 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
     return found
 
 
-def foreign_error(agent: str, probe: Mapping[str, Any], server: str, server_hash: str) -> str:
+def foreign_error(agent: Report, server_hash: str) -> str:
     """Return why an agent may not join the server's cluster: it belongs to one with another CA. Empty hash: none."""
+    name, probe, server = agent["name"], agent["probe"]["k3s"], agent["desired"]["k3s"]["servers"][0]
     if not probe["ca_hash"] or probe["ca_hash"] == server_hash:
         return ""
     if not server_hash:
         return (
-            f"{agent} belongs to a cluster, but {server} has none, and a second one must not be founded; check that "
+            f"{name} belongs to a cluster, but {server} has none, and a second one must not be founded; check that "
             f"{server} is the right host and its data directory is mounted. Where its disk is lost, bring the cluster "
             f"back with playbooks/cluster_restore.yml, or without a backup of it by {RUNBOOK}. {_kept(probe)}"
         )
     return (
-        f"{agent} belongs to another cluster than the one on {server}; take the host out of this inventory, or put its "
+        f"{name} belongs to another cluster than the one on {server}; take the host out of this inventory, or put its "
         f"k3s aside first. {_kept(probe)}"
     )
 
 
-def _kept(probe: Mapping[str, Any]) -> str:
+def _kept(probe: K3sProbe) -> str:
     """What the host still holds, and where it is written how to copy it away. No command: it would be pasted unread."""
     names = probe["volumes"]
     if not names:
@@ -332,40 +408,62 @@ def _password(credentials: str) -> str:
     return credentials.strip().rsplit(":", 1)[-1]
 
 
+def mark(token: str) -> str:
+    """Return a hash by which two tokens are compared; a slow one, since a person may have chosen a short password."""
+    salt = b"abaci.infra"
+    return hashlib.scrypt(token.encode(), salt=salt, n=2**14, r=8, p=1, dklen=16).hex() if token else ""
+
+
 # --- kubeconfig ------------------------------------------------------------------------------------------------------
+# k3s writes its own as YAML or JSON, always of one form, and a host need not have a reader for YAML: patterns it is.
+
+SERVER = re.compile(r'(\bserver"?:\s*)"?https?://[^\s",}]+"?')
+AUTHORITY = re.compile(r'certificate-authority-data"?:\s*"?([A-Za-z0-9+/=]+)')
 
 
-def kubeconfig_for(document: Mapping[str, Any], server: str) -> dict[str, Any]:
+def kubeconfig_for(text: str, server: str) -> str:
     """Return the server's own kubeconfig with the address under which the reader reaches the API."""
-    clusters = [{**entry, "cluster": {**entry["cluster"], "server": server}} for entry in document["clusters"]]
-    return {**document, "clusters": clusters}
+    return SERVER.sub(lambda match: f'{match.group(1)}"{server}"', text)
 
 
-def kubeconfig_refusal(existing: Any, living: str, path: str) -> str:
+def kubeconfig_ca(text: str) -> str:
+    """Return the hash of the CA of a kubeconfig's first cluster, as the long form of a token has it; empty: none."""
+    match = AUTHORITY.search(text)
+    return hashlib.sha256(base64.b64decode(match.group(1))).hexdigest() if match else ""
+
+
+def kubeconfig_facts(path: str, mode: str, text: str, document: Any) -> Kubeconfig:
+    """Return what the decisions need to know of a kubeconfig; ``document`` is its text as YAML reads it."""
+    clusters = document.get("clusters") if isinstance(document, Mapping) else None
+    readable = isinstance(clusters, list) and all(isinstance(entry, Mapping) for entry in clusters)
+    return {
+        "path": path,
+        "mode": mode,
+        "sha256": hashlib.sha256(text.encode()).hexdigest() if document else "",
+        "clusters": len(clusters or []) if readable else -1,
+        "ca_hash": _ca(clusters[0]) if readable and clusters else "",
+    }
+
+
+def kubeconfig_refusal(existing: Kubeconfig, living: str) -> str:
     """Return why an existing kubeconfig must not be overwritten; empty where it is ours or there is none.
 
     It is ours when it holds one cluster and the hash of its CA is ``living``, that of the cluster on the server (empty:
     there is none yet, so the file is somebody else's). Addresses and client certificates may change.
     """
-    if not existing:
+    if not existing["sha256"]:
         return ""
-    way_out = "move it away, or set k3s_kubeconfig to another path."
-    clusters = existing.get("clusters") if isinstance(existing, Mapping) else None
-    if not isinstance(clusters, list) or not all(isinstance(entry, Mapping) for entry in clusters):
+    path, way_out = existing["path"], "move it away, or set k3s_kubeconfig to another path."
+    if existing["clusters"] < 0:
         return f"{path} (k3s_kubeconfig) exists and is no kubeconfig; {way_out}"
-    if len(clusters) > 1:
-        return f"{path} (k3s_kubeconfig) holds {len(clusters)} clusters and would be overwritten; {way_out}"
-    if clusters and _ca(clusters[0]) != living:
+    if existing["clusters"] > 1:
+        return f"{path} (k3s_kubeconfig) holds {existing['clusters']} clusters and would be overwritten; {way_out}"
+    if existing["clusters"] and existing["ca_hash"] != living:
         return (
             f"{path} (k3s_kubeconfig) is the kubeconfig of another cluster than the inventory's and is left as it is; "
             f"{way_out}"
         )
     return ""
-
-
-def kubeconfig_ca(document: Mapping[str, Any]) -> str:
-    """Return the hash of the CA of a kubeconfig's first cluster, as the long form of a token has it."""
-    return _ca(document["clusters"][0])
 
 
 def _ca(entry: Mapping[str, Any]) -> str:

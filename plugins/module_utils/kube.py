@@ -25,6 +25,39 @@ from . import clock, wording
 Object = dict[str, Any]
 
 
+# What every supported API serves, so that nobody has to ask: the name in paths, and whether it lives in a namespace.
+_BUILT_IN: dict[str, dict[str, tuple[str, bool]]] = {
+    "v1": {
+        "Namespace": ("namespaces", False),
+        "Node": ("nodes", False),
+        "PersistentVolume": ("persistentvolumes", False),
+        "PersistentVolumeClaim": ("persistentvolumeclaims", True),
+        "Pod": ("pods", True),
+        "ConfigMap": ("configmaps", True),
+        "Secret": ("secrets", True),
+        "Service": ("services", True),
+        "ServiceAccount": ("serviceaccounts", True),
+        "Event": ("events", True),
+    },
+    "apps/v1": {
+        "StatefulSet": ("statefulsets", True),
+        "Deployment": ("deployments", True),
+        "DaemonSet": ("daemonsets", True),
+    },
+    "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
+    "networking.k8s.io/v1": {"Ingress": ("ingresses", True), "NetworkPolicy": ("networkpolicies", True)},
+    "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
+    "coordination.k8s.io/v1": {"Lease": ("leases", True)},
+    "rbac.authorization.k8s.io/v1": {
+        "Role": ("roles", True),
+        "RoleBinding": ("rolebindings", True),
+        "ClusterRole": ("clusterroles", False),
+        "ClusterRoleBinding": ("clusterrolebindings", False),
+    },
+    "apiextensions.k8s.io/v1": {"CustomResourceDefinition": ("customresourcedefinitions", False)},
+}
+
+
 class KubeError(Exception):
     """What went wrong, as one sentence.
 
@@ -285,6 +318,9 @@ class Client:
     # --- HTTP ------------------------------------------------------------------------------------------------
 
     def _resource(self, api_version: str, kind: str) -> Object:
+        built_in = _BUILT_IN.get(api_version, {}).get(kind)
+        if built_in is not None:
+            return {"name": built_in[0], "namespaced": built_in[1]}
         for fresh in (False, True):  # a kind that is new since the last look deserves a second one
             with self._lock:
                 if fresh or api_version not in self._kinds:

@@ -1,7 +1,5 @@
-"""Decisions about hosts, before anything on them is changed: plain data in, sentences out, no I/O.
+"""Decisions about hosts, before anything on them is changed: reports in (node_types), sentences out, no I/O.
 
-A report is what host_probe saw on one host, beside what the inventory asks for:
-``{"name", "address", "hostname", "server": bool, "unreachable": str, "probe": {...}, "desired": {...}}``.
 Every function returns all the errors it finds, so that one run names them all.
 """
 
@@ -9,11 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from .node_types import FuseProbe, HostDesired, Listener, Probe, Report
 from .wording import listed, said
-
-Report = Mapping[str, Any]
 
 CGROUP_V1_REFUSED_FROM = (1, 35)
 # Units whose processes may hold the cluster's own ports: k3s itself and the pods that it runs.
@@ -23,8 +19,9 @@ OWN_UNITS = ("k3s.service", "k3s-agent.service", "kubepods")
 def host_errors(reports: Iterable[Report]) -> list[str]:
     """Return one sentence for each thing that is wrong on a host or between hosts; an empty list means go."""
     reports = list(reports)
+    asked = [report for report in reports if "host" in report["desired"]]
     found = by_text({report["name"]: _one_host(report) for report in reports})
-    return found + _same_twice(reports) + clock_errors(reports)
+    return found + _same_twice(asked) + clock_errors(asked)
 
 
 def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
@@ -37,31 +34,37 @@ def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def _one_host(report: Report) -> list[str]:
-    if report.get("unreachable"):
-        reason = said(report["unreachable"])
-        return [
-            f"the host cannot be reached at {report['address']} ({reason}); check that it runs and that ansible_host, "
-            "ansible_port, ansible_user and its SSH key in the inventory are right, or leave it out with "
-            f"--limit 'all:localhost:!{report['name']}'."
-        ]
-    probe, desired = report["probe"], report["desired"]
-    return [
-        text
-        for text in (
-            *_system(probe, desired),
-            _cgroup(probe, desired),
-            *_ports(probe, desired, bool(report["server"])),
-            *_size(probe, desired),
-            _route(probe),
-            _time(probe, desired),
-            fuse_error(probe) if desired["fuse_required"] else "",
-        )
-        if text
-    ]
+    if report["reason"]:
+        return [_unreachable(report)]
+    probe = report["probe"]
+    fuse = fuse_error(probe["fuse"], probe["kernel"])
+    if "host" not in report["desired"]:
+        return [fuse] if fuse and "fuse" in report["desired"] else []
+    desired = report["desired"]["host"]
+    found = (
+        *_system(probe, desired),
+        _cgroup(probe, desired),
+        *_ports(probe, desired),
+        *_size(probe, desired),
+        _route(probe),
+        _time(probe, desired),
+        fuse if desired["fuse_required"] else "",
+    )
+    return [text for text in found if text]
 
 
-def _system(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
-    supported: Mapping[str, str] = desired["supported_systems"]
+def _unreachable(report: Report) -> str:
+    desired = report["desired"].get("host")
+    where = f" at {desired['address']}" if desired else ""
+    return (
+        f"the host cannot be reached{where} ({said(report['reason'])}); check that it runs and that ansible_host, "
+        "ansible_port, ansible_user and its SSH key in the inventory are right, or leave it out with "
+        f"--limit 'all:localhost:!{report['name']}'."
+    )
+
+
+def _system(probe: Probe, desired: HostDesired) -> list[str]:
+    supported = desired["supported_systems"]
     name, version = probe["os"]["id"], probe["os"]["version"]
     known = ", ".join(f"{system} {least}" for system, least in sorted(supported.items()))
     found = []
@@ -82,7 +85,7 @@ def _system(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _cgroup(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+def _cgroup(probe: Probe, desired: HostDesired) -> str:
     version = _numbers(desired["k3s_version"])[:2]
     refused = not version or version >= CGROUP_V1_REFUSED_FROM
     if probe["cgroup"] == 2 or not refused or desired["cgroup_v1_allowed"]:
@@ -94,9 +97,9 @@ def _cgroup(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     )
 
 
-def _ports(probe: Mapping[str, Any], desired: Mapping[str, Any], server: bool) -> list[str]:
+def _ports(probe: Probe, desired: HostDesired) -> list[str]:
     wanted = [int(port) for port in desired["ports"]]
-    if server:
+    if desired["server"]:
         wanted += [int(port) for port in desired["server_ports"]]
     found = []
     for port in sorted(set(wanted)):
@@ -115,13 +118,13 @@ def _ports(probe: Mapping[str, Any], desired: Mapping[str, Any], server: bool) -
     return found
 
 
-def _holder(listener: Mapping[str, Any]) -> str:
+def _holder(listener: Listener) -> str:
     unit = listener["unit"].rsplit("/", 1)[-1]
     process = listener["process"] or "an unknown process"
     return f"{process} ({unit})" if unit else process
 
 
-def _size(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
+def _size(probe: Probe, desired: HostDesired) -> list[str]:
     found = []
     if probe["memory_mb"] < int(desired["min_memory_mb"]):
         found.append(
@@ -137,7 +140,7 @@ def _size(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _route(probe: Mapping[str, Any]) -> str:
+def _route(probe: Probe) -> str:
     if probe["default_route"]:
         return ""
     return (
@@ -146,7 +149,7 @@ def _route(probe: Mapping[str, Any]) -> str:
     )
 
 
-def _time(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+def _time(probe: Probe, desired: HostDesired) -> str:
     if desired["time_sync"] != "existing" or probe["clock_synchronised"]:
         return ""
     return (
@@ -155,12 +158,11 @@ def _time(probe: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     )
 
 
-def fuse_error(probe: Mapping[str, Any]) -> str:
-    """Return why no FUSE file system can be mounted on this host, or an empty string where one can (or could be)."""
-    fuse = probe["fuse"]
+def fuse_error(fuse: FuseProbe, kernel: str) -> str:
+    """Return why no FUSE file system can be mounted on a host, or an empty string where one can (or could be)."""
     if not fuse["in_kernel"] and not fuse["module"]:
         return (
-            f"the kernel {probe['kernel']} has neither FUSE built in nor a fuse module, and LiteFS needs it; install "
+            f"the kernel {kernel} has neither FUSE built in nor a fuse module, and LiteFS needs it; install "
             "the distribution's full kernel package (on Ubuntu linux-modules-extra), or use another host."
         )
     if fuse["in_kernel"] and not fuse["device"]:
@@ -176,9 +178,11 @@ def _same_twice(reports: list[Report]) -> list[str]:
     hostnames: dict[str, list[str]] = {}
     addresses: dict[str, list[str]] = {}
     for report in reports:
-        addresses.setdefault(report["address"], []).append(report["name"])
-        if not report.get("unreachable"):
-            hostnames.setdefault(report["hostname"].lower(), []).append(report["name"])
+        desired = report["desired"]["host"]
+        addresses.setdefault(desired["address"], []).append(report["name"])
+        if not report["reason"]:
+            hostname = desired["hostname"] or report["probe"]["hostname"]
+            hostnames.setdefault(hostname.lower(), []).append(report["name"])
     for address, names in addresses.items():
         if len(names) > 1:
             found.append(
@@ -196,15 +200,15 @@ def _same_twice(reports: list[Report]) -> list[str]:
 
 
 def clock_errors(reports: Iterable[Report]) -> list[str]:
-    """Return one sentence where two clocks surely differ by more than is allowed; hosts of chrony are left out.
+    """Return one sentence where two clocks surely differ by more than desired; hosts of chrony are left out.
 
     ``probe["clock"]`` is the interval [least, most] in seconds that holds the host's offset from the controller: what
     a slow connection adds widens the interval, and only a gap between two intervals counts as a difference.
     """
     clocks = [
-        (report["name"], report["probe"]["clock"], float(report["desired"]["clock_skew_max"]))
+        (report["name"], report["probe"]["clock"], float(report["desired"]["host"]["clock_skew_max"]))
         for report in reports
-        if not report.get("unreachable") and report["desired"]["time_sync"] != "chrony"
+        if not report["reason"] and report["desired"]["host"]["time_sync"] != "chrony"
     ]
     if len(clocks) < 2:
         return []
@@ -217,16 +221,6 @@ def clock_errors(reports: Iterable[Report]) -> list[str]:
         f"the clock of {ahead[0]} is at least {gap:.1f} s ahead of that of {behind[0]}, and the site needs one time; "
         "set host_time_sync: chrony, or repair the time service on both (host_clock_skew_max holds the limit)."
     ]
-
-
-def fstab_without_swap(text: str) -> str:
-    """Return an fstab whose swap entries are comments; every other line, and the text of each entry, stays as it is."""
-    return "".join(f"# abaci.infra: {line}" if _is_swap(line) else line for line in text.splitlines(keepends=True))
-
-
-def _is_swap(line: str) -> bool:
-    fields = line.split()
-    return len(fields) >= 3 and not fields[0].startswith("#") and fields[2] == "swap"
 
 
 def _numbers(version: object) -> tuple[int, ...]:

@@ -51,13 +51,9 @@ def prepared(documents: Iterable[Any], namespace_labels: Mapping[str, str]) -> l
     return objects
 
 
-def stages(objects: Iterable[Object]) -> tuple[list[Object], list[Object]]:
-    """(namespaces and CRDs, everything else): the API has to know the first before it takes the second."""
-    first: list[Object] = []
-    second: list[Object] = []
-    for item in objects:
-        (first if item["kind"] in ("Namespace", CRD) else second).append(item)
-    return first, second
+def ordered(objects: Iterable[Object]) -> list[Object]:
+    """Namespaces and CRDs first: the API has to know them before it takes the rest."""
+    return sorted(objects, key=lambda item: item["kind"] not in ("Namespace", CRD))
 
 
 def removal(objects: Iterable[Object], with_data: bool) -> list[Object]:
@@ -72,16 +68,3 @@ def removal(objects: Iterable[Object], with_data: bool) -> list[Object]:
 def established(crd: Object | None) -> bool:
     """Whether the API serves the kinds of a CRD."""
     return holds(crd, "Established")
-
-
-def foreign(deployment: Object | None) -> str:
-    """Who else installed the Deployment that the manifest would take over, in a sentence; "" where nobody did."""
-    annotations = ((deployment or {}).get("metadata") or {}).get("annotations") or {}
-    release = annotations.get("meta.helm.sh/release-name")
-    if not release:
-        return ""
-    where = annotations.get("meta.helm.sh/release-namespace", "default")
-    return (
-        f"It was installed by Helm (release {release} in namespace {where}), and two owners would undo each other's "
-        f"work: remove that release first, with its CRDs kept, or set cert_manager_enabled to false and keep it."
-    )

@@ -16,7 +16,6 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
       name: str, exists: bool         the rest is null, or an empty list, where it does not exist
       uid: str, generation: int, observed_generation: int, deleting: bool
       replicas, ready_replicas, updated_replicas: int
-      template_hash: str              sha256 over spec.template as the API holds it, see template_hash()
       image: str                      of the container "app", else of the first
       last_applied_replicas: int      annotation abaci.infra/last-applied-replicas: app_replicas of the last apply
       keel_policy: str|null           annotation keel.sh/policy
@@ -69,8 +68,6 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -146,12 +143,6 @@ def document(
     }
 
 
-def template_hash(statefulset: Object) -> str:
-    """sha256 over a StatefulSet's pod template: equal for two answers of one API exactly if no pod would change."""
-    template = statefulset.get("spec", {}).get("template", {})
-    return hashlib.sha256(json.dumps(template, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def our_pods(pods: Iterable[Object], name: str) -> list[tuple[Object, int]]:
     """The StatefulSet's pods with their ordinals: those it owns, and those left behind that still carry its label."""
     found: list[tuple[Object, int]] = []
@@ -217,7 +208,6 @@ def _statefulset(name: str, item: Object | None) -> dict[str, Any]:
         "replicas": spec.get("replicas", 1) if item is not None else None,
         "ready_replicas": status.get("readyReplicas", 0) if item is not None else None,
         "updated_replicas": status.get("updatedReplicas", 0) if item is not None else None,
-        "template_hash": template_hash(item) if item is not None else None,
         "image": app.get("image"),
         "last_applied_replicas": _integer((metadata.get("annotations") or {}).get(LAST_APPLIED_REPLICAS)),
         "keel_policy": (metadata.get("annotations") or {}).get(KEEL_POLICY),

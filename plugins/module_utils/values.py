@@ -15,19 +15,25 @@ from typing import Any
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def secret_values(desired: Mapping[str, Any], existing: Mapping[str, Any] | None, length: int = 32) -> dict[str, str]:
+def secret_values(
+    desired: Mapping[str, Any], existing: Mapping[str, Any] | None, length: int = 32, empty_is_value: bool = False
+) -> dict[str, str]:
     """Return a value for each desired key: the variable's, else what the Secret holds, else a new one.
 
-    An empty string and null ask for "what it has". ``existing`` is the Secret's data (base64), or null. A new value has
-    ``length`` random bytes in URL-safe base64. Raises ValueError, without the value, where the Secret's is not text.
+    Null asks for "what it has", and so does an empty string, unless ``empty_is_value``: then it is a value, desired or
+    held. ``existing`` is the Secret's data (base64), or null. A new value has ``length`` random bytes in URL-safe
+    base64. Raises ValueError, without the value, where the Secret's is not text.
     """
     values: dict[str, str] = {}
+
+    def lacks(key: str) -> bool:
+        return not (values.get(key) or (key in values and empty_is_value))
+
     for key, value in desired.items():
-        if value not in (None, ""):
-            values[key] = str(value)
-            continue
         held = (existing or {}).get(key)
-        if held:
+        if value is not None:
+            values[key] = str(value)
+        if held is not None and lacks(key):
             try:
                 values[key] = base64.b64decode(held, validate=True).decode()
             except (binascii.Error, UnicodeDecodeError) as exc:
@@ -36,7 +42,7 @@ def secret_values(desired: Mapping[str, Any], existing: Mapping[str, Any] | None
                 raise ValueError(
                     f"The Secret's value of {key} is not text ({kind}): set a value for {key} in the inventory."
                 ) from None
-        if not values.get(key):
+        if lacks(key):
             values[key] = secrets.token_urlsafe(length)
     return values
 

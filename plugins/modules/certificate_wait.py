@@ -68,68 +68,19 @@ from ansible_collections.abaci.infra.plugins.module_utils import (
     clock,
     conditions,
     kube,
+    waiting,
 )
+from ansible_collections.abaci.infra.plugins.module_utils.waiting import ACME, ISSUE
 
 Object = dict[str, Any]
 
-POLL = 2.0
-V1 = "cert-manager.io/v1"
-ACME = "acme.cert-manager.io/v1"
 ASKED = "abaci.infra/asked-again"
-
-
-def look(client: Any, kind: str, name: str, namespace: str | None) -> certificates.Status:
-    """How the object is now."""
-    if kind == "ClusterIssuer":
-        return certificates.issuer_status(kind, name, client.get(V1, kind, name))
-    certificate = client.get(V1, kind, name, namespace)
-    where = f"{namespace}/{name}"
-    nothing = certificates.Status("ready")
-    first = certificates.certificate_status(where, certificate, [], [], [], nothing, [])
-    if certificate is None or first.state == "ready":
-        return first
-    asked = certificate["spec"]["issuerRef"]
-    issuer_kind = asked.get("kind", "Issuer")
-    issuer = nothing
-    if asked.get("group", "cert-manager.io") == "cert-manager.io" and issuer_kind in ("ClusterIssuer", "Issuer"):
-        place = namespace if issuer_kind == "Issuer" else None
-        found = client.get(V1, issuer_kind, asked["name"], place)
-        issuer = certificates.issuer_status(issuer_kind, asked["name"], found)
-    return certificates.certificate_status(
-        where,
-        certificate,
-        client.list(V1, "CertificateRequest", namespace),
-        client.list(ACME, "Order", namespace),
-        client.list(ACME, "Challenge", namespace),
-        issuer,
-        client.list("v1", "Event", namespace),
-    )
-
-
-def wait(client: Any, kind: str, name: str, namespace: str | None, timeout: int, poll: float = POLL) -> str:
-    """Return "" once the object is ready, or the sentence that says why it is not."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            status = look(client, kind, name, namespace)
-        except kube.KubeError as exc:
-            if exc.unknown_kind:
-                return f"{exc} Run the role cert_manager first."
-            status = certificates.Status("waiting", str(exc))
-        if status.state == "ready":
-            return ""
-        sentence: str = status.sentence
-        if status.state == "failed":
-            return sentence
-        if time.monotonic() >= deadline:
-            return f"After {timeout} s: {sentence}"
-        time.sleep(poll)
 
 
 def ask_again(client: Any, name: str, namespace: str | None) -> bool:
     """End cert-manager's break after a failed attempt; whether there was one."""
     for _attempt in range(5):
-        certificate = client.get(V1, "Certificate", name, namespace)
+        certificate = client.get(ISSUE, "Certificate", name, namespace)
         if certificate is None:
             return False
         now = clock.now()
@@ -137,7 +88,7 @@ def ask_again(client: Any, name: str, namespace: str | None) -> bool:
             return first_again(client, certificate, now)
         try:
             client.patch_status(
-                {"apiVersion": V1, "kind": "Certificate", **certificate}, certificates.asked_again(certificate, now)
+                {"apiVersion": ISSUE, "kind": "Certificate", **certificate}, certificates.asked_again(certificate, now)
             )
         except kube.KubeError as exc:
             if exc.status != 409:
@@ -152,7 +103,7 @@ def first_again(client: Any, certificate: Object, now: str) -> bool:
     if conditions.is_ready(certificate):
         return False
     namespace = certificate["metadata"]["namespace"]
-    requests = client.list(V1, "CertificateRequest", namespace)
+    requests = client.list(ISSUE, "CertificateRequest", namespace)
     waiting = certificates.unanswered(certificate, requests, client.list(ACME, "Order", namespace))
     for order in waiting:
         metadata = {"name": order["metadata"]["name"], "namespace": namespace, "annotations": {ASKED: now}}
@@ -183,9 +134,10 @@ def main() -> None:
             again = ask_again(client, asked["name"], asked["namespace"])
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
-    sentence = wait(client, asked["kind"], asked["name"], asked["namespace"], asked["timeout"])
-    if sentence:
-        module.fail_json(msg=sentence)
+    target = waiting.Target(asked["kind"], asked["name"], asked["namespace"])
+    status = waiting.wait(client, target, asked["timeout"])
+    if status.state != "done":
+        module.fail_json(msg=status.sentence)
     module.exit_json(changed=again, waited=round(time.monotonic() - begin), asked_again=again)
 
 

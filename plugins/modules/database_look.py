@@ -22,6 +22,16 @@ options:
     description: Whether replicas are meant to have a read-only mount; otherwise their mounts are not looked at.
     type: bool
     default: true
+  wait_replicated:
+    description:
+      - Seconds to wait first until every replica has reached the position that the primary had when it was first asked.
+        Fails in one sentence when the time is over. 0 does not wait, nor does check mode.
+    type: int
+    default: 0
+  low_water:
+    description: Whether to write down how far the data was seen, as M(abaci.infra.low_water) does.
+    type: bool
+    default: false
   timeout:
     description: Seconds that the primary may take for the header; a transaction that stays open that long is an error.
     type: int
@@ -51,6 +61,7 @@ notes:
   elements: str
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -63,6 +74,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import (
     kube,
     litefs,
 )
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act
 
 
 def writable(api: Any, namespace: str, pods: list[str], mount: str) -> list[str]:
@@ -97,12 +109,27 @@ def keep_mode(api: Any, namespace: str, name: str, mode: str, check_mode: bool) 
     return True
 
 
+def replicated(module: AnsibleModule, observe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The state document once every replica has what the primary had; fails the module where that does not come."""
+    seconds = module.params["wait_replicated"]
+    document, position, problems = gather.wait_replicated(observe, module.params["database"], seconds)
+    if problems:
+        more = f" ({len(problems) - 1} more, see problems)" if len(problems) > 1 else ""
+        sentence = f"Not replicated within {seconds} s: {problems[0]}{more}"
+        module.fail_json(msg=sentence, problems=problems, position=position, state=document)
+    for sentence in litefs.left_out(document):
+        module.warn(sentence)
+    return dict(document)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
             "mount": {"type": "path", "default": "/litefs"},
             "read_only": {"type": "bool", "default": True},
+            "wait_replicated": {"type": "int", "default": 0},
+            "low_water": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
@@ -111,7 +138,12 @@ def main() -> None:
     namespace, name, database, port = (options[key] for key in ("namespace", "name", "database", "port"))
     try:
         api = kube.connect(options["kubeconfig"])
-        document = gather.gather(api, namespace, name, database, options["claim_template"], port)
+
+        def observe() -> dict[str, Any]:
+            return dict(gather.gather(api, namespace, name, database, options["claim_template"], port))
+
+        waits = options["wait_replicated"] and not module.check_mode
+        document = replicated(module, observe) if waits else observe()
         position = litefs.primary_position(document, database)
         if position is None:
             module.exit_json(changed=False, header={}, notes=[])
@@ -132,7 +164,9 @@ def main() -> None:
             module.warn(note)
         lost = recorded == "wal" and seen["journal_mode"] == "delete" and not following
         changed = not lost and keep_mode(api, namespace, name, seen["journal_mode"], module.check_mode)
-    except kube.KubeError as exc:
+        if options["low_water"] and not module.check_mode:
+            act.Site(api, namespace, name, database, options["claim_template"], port).raise_low_water(document)
+    except (act.NotDone, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=changed, header=seen, notes=found)
 

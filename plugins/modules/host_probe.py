@@ -1,38 +1,121 @@
 #!/usr/bin/python
-"""Look at a host: everything that the preflight rules ask for, in one round trip."""
+"""Look at a host: everything that the roles host, fuse and k3s decide by, in one round trip."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_probe
-short_description: Look at a host before it becomes a cluster node
+short_description: Observe a host once, for all roles that run on it
 description:
-  - Reads what the preflight rules need (system, cgroup version, listening ports and who holds them, memory, disk,
-    clock, default route, FUSE, swap, kernel settings, packages) and changes nothing.
-  - An action plugin of the same name adds C(probe.clock), the interval in seconds that holds the offset of this host's
-    clock from the controller's.
+  - Reads what the roles C(host), C(fuse) and C(k3s) decide by (system, ports, memory, packages, kernel settings, files,
+    services, FUSE, k3s) and changes nothing. Each role asks by an option of its name.
+  - An action plugin of the same name adds what only the controller can tell. It compares the files with the content
+    that they should have, which is not sent to the host, and bounds how far the host's clock is off.
+  - The result is the report that the filters C(node_errors) and C(node_plan) read.
 options:
-  disk_path:
-    description: Path whose file system has to have room; its nearest existing parent is measured.
-    type: path
-    default: /var/lib
-  sysctl:
-    description: Names of kernel settings to read.
-    type: list
-    elements: str
-    default: []
-  packages:
-    description: Debian package names; those that are not installed come back in C(probe.packages_missing).
-    type: list
-    elements: str
-    default: []
+  name:
+    description: The host's name in the inventory, for sentences.
+    type: str
+    default: ""
+  host:
+    description: What the role C(host) asks.
+    type: dict
+    suboptions:
+      disk_path:
+        description: Path whose file system has to have room; its nearest existing parent is measured.
+        type: path
+        default: /var/lib
+      sysctl:
+        description: Names of kernel settings to read.
+        type: list
+        elements: str
+        default: []
+      packages:
+        description: Debian package names; those that are not installed come back in C(probe.packages_missing).
+        type: list
+        elements: str
+        default: []
+      services:
+        description: Names of systemd units.
+        type: list
+        elements: str
+        default: []
+      files:
+        description: Files and folders with C(topic), C(dest), C(mode) and C(content); empty is any content.
+        type: list
+        elements: dict
+        default: []
+      desired:
+        description: What the role is asked for, returned for the decisions. Handled by the action plugin.
+        type: dict
+        default: {}
+  fuse:
+    description: What the role C(fuse) asks. With it a FUSE file system is mounted for a moment, but not in check mode.
+    type: dict
+    suboptions:
+      packages:
+        description: As in O(host).
+        type: list
+        elements: str
+        default: []
+      files:
+        description: As in O(host).
+        type: list
+        elements: dict
+        default: []
+      desired:
+        description: As in O(host).
+        type: dict
+        default: {}
+  k3s:
+    description: What the role C(k3s) asks.
+    type: dict
+    suboptions:
+      files:
+        description: As in O(host).
+        type: list
+        elements: dict
+        default: []
+      desired:
+        description: As in O(host).
+        type: dict
+        default: {}
+      data_dir:
+        description: k3s's data directory.
+        type: path
+        default: /var/lib/rancher/k3s
+      storage_dir:
+        description: Where local-path keeps the volumes; empty is C(storage) in the data directory.
+        type: path
+        default: ""
+      token:
+        description: Token of the inventory, to compare with the living cluster's; empty compares nothing.
+        type: str
+        default: ""
+      links:
+        description: Names of further commands that k3s can be.
+        type: list
+        elements: str
+        default: []
+      kubeconfig:
+        description: On a server, where it writes its own kubeconfig; empty on an agent.
+        type: path
+        default: ""
+      kubeconfig_server:
+        description: Where the controller reaches the API.
+        type: str
+        default: ""
+      kubeconfig_here:
+        description: The kubeconfig on the controller. Handled by the action plugin.
+        type: path
+        default: ""
   clock_timeout:
     description: Seconds to wait until the clock is synchronised; the look at everything else comes after it.
     type: int
     default: 0
   keep_going:
     description:
-      - Return C(reason) with an empty C(probe) for a host that cannot be reached, instead of ending the play.
+      - Return why in RV(reason) for a host that cannot be reached, instead of ending the play.
       - Handled by the action plugin.
     type: bool
     default: false
@@ -44,22 +127,44 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Observe the host
   abaci.infra.host_probe:
-    sysctl: [vm.overcommit_memory]
-    packages: [fuse3]
-  register: __host_probe
+    name: "{{ inventory_hostname }}"
+    host:
+      sysctl: [vm.overcommit_memory]
+      packages: [chrony]
+  register: __host_observed
 """
 
 RETURN = r"""
-probe:
-  description: What was seen.
+name:
+  description: As it was given.
+  returned: always
+  type: str
+reason:
+  description: Why the host cannot be reached; empty where it can be.
+  returned: always
+  type: str
+desired:
+  description: What each role is asked for, by its name.
   returned: always
   type: dict
-reason:
-  description: Why the host cannot be reached.
-  returned: with C(keep_going), when the host cannot be reached
-  type: str
+probe:
+  description: What was observed; empty for a host that cannot be reached.
+  returned: always
+  type: dict
+differing:
+  description: By role, the topics with a file that is not as desired.
+  returned: always
+  type: dict
+kubeconfig:
+  description: What is known of the kubeconfig on the controller.
+  returned: always
+  type: dict
+folder:
+  description: SHA-256 by path of the files that the host would get from a folder of the controller.
+  returned: always
+  type: dict
 """
 
 import ctypes
@@ -71,24 +176,23 @@ import shutil
 import stat
 import subprocess
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import fuse_mount, k3s_observe
+from ansible_collections.abaci.infra.plugins.module_utils.k3s_observe import read
+from ansible_collections.abaci.infra.plugins.module_utils.node_types import File, FuseProbe, Listener, Service, System
 
 TCP_LISTEN = "0A"
 STA_UNSYNC = 0x0040
+# Around the names that the role host writes into /etc/hosts
+BLOCK = re.compile(r"^# BEGIN abaci\.infra\n(.*?)^# END abaci\.infra$", re.MULTILINE | re.DOTALL)
+# As roles/host/tasks/swap.yml has it
+SWAP = re.compile(r"^([ \t]*[^#\s]\S*[ \t]+\S+[ \t]+swap([ \t].*)?)$", re.MULTILINE)
 
 
-def read(path: str) -> str:
-    """Return the text of a small file, or an empty string where there is none to read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def os_release() -> dict[str, str]:
+def os_release() -> System:
     values = dict(re.findall(r'^(\w+)="?(.*?)"?$', read("/etc/os-release"), re.MULTILINE))
     return {"id": values.get("ID", ""), "version": values.get("VERSION_ID", "")}
 
@@ -132,7 +236,7 @@ def clock_synchronised() -> bool:
     return not status & STA_UNSYNC
 
 
-def listeners() -> list[dict[str, Any]]:
+def listeners() -> list[Listener]:
     """Return the TCP ports that something listens on, with the process and its systemd unit."""
     ports: dict[str, int] = {}
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -163,7 +267,8 @@ def unit_of(cgroups: str) -> str:
     return ""
 
 
-def fuse() -> dict[str, Any]:
+def fuse(mount: bool) -> FuseProbe:
+    """Look at FUSE; with ``mount`` also mount a file system for a moment, where there is a device."""
     in_kernel = any(line.split()[-1:] == ["fuse"] for line in read("/proc/filesystems").splitlines())
     modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     module = False
@@ -175,7 +280,19 @@ def fuse() -> dict[str, Any]:
         device = f"{stat.S_IMODE(mode):04o}" if stat.S_ISCHR(mode) else ""
     # A module, loaded or not, has to be named for the next boot; a kernel that has FUSE built in lists no such module.
     loaded = any(line.startswith("fuse ") for line in read("/proc/modules").splitlines())
-    return {"in_kernel": in_kernel, "module": module or loaded, "device": device}
+    mounted = None
+    if mount and device:
+        try:
+            mounted = bool(fuse_mount.prove(10))
+        except OSError:
+            mounted = False
+    return {
+        "in_kernel": in_kernel,
+        "module": module or loaded,
+        "device": device,
+        "udev": os.path.isdir("/etc/udev/rules.d"),
+        "mounted": mounted,
+    }
 
 
 def packages_missing(names: list[str]) -> list[str]:
@@ -191,39 +308,102 @@ def packages_missing(names: list[str]) -> list[str]:
     return [name for name in names if name not in installed]
 
 
+def files(paths: Iterable[str]) -> dict[str, File]:
+    """Return those of the paths that exist."""
+    found: dict[str, File] = {}
+    for path in paths:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            continue
+        digest = k3s_observe.sha256(path) if stat.S_ISREG(mode) else ""
+        found[path] = {"sha256": digest, "mode": f"{stat.S_IMODE(mode):04o}"}
+    return found
+
+
+def services(names: list[str]) -> dict[str, Service]:
+    """Return each unit's state in systemd's words; without systemd they are all empty."""
+    argv = ["systemctl", "show", "--property=ActiveState,UnitFileState", *names]
+    try:
+        text = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        text = ""
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")]
+    blocks += [{}] * len(names)
+    return {
+        name: {"active": block.get("ActiveState", ""), "enabled": block.get("UnitFileState", "")}
+        for name, block in zip(names, blocks, strict=False)
+    }
+
+
+def kernel_setting(name: str) -> str:
+    return " ".join(read("/proc/sys/" + name.replace(".", "/")).split())
+
+
+def hosts_block() -> list[str] | None:
+    """Return the lines that the role host wrote into /etc/hosts; None where it wrote none."""
+    match = BLOCK.search(read("/etc/hosts"))
+    return match.group(1).splitlines() if match else None
+
+
+def arguments() -> dict[str, Any]:
+    texts = {"type": "list", "elements": "str", "default": []}
+    files_and_desired = {
+        "files": {"type": "list", "elements": "dict", "default": []},
+        "desired": {"type": "dict", "default": {}},
+    }
+    host = {"disk_path": {"type": "path", "default": "/var/lib"}, "sysctl": texts, "packages": texts, "services": texts}
+    k3s = {
+        "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
+        "storage_dir": {"type": "path", "default": ""},
+        "token": {"type": "str", "default": "", "no_log": True},
+        "links": texts,
+        "kubeconfig": {"type": "path", "default": ""},
+        "kubeconfig_server": {"type": "str", "default": ""},
+        "kubeconfig_here": {"type": "path", "default": ""},
+    }
+    return {
+        "name": {"type": "str", "default": ""},
+        "host": {"type": "dict", "options": {**host, **files_and_desired}},
+        "fuse": {"type": "dict", "options": {"packages": texts, **files_and_desired}},
+        "k3s": {"type": "dict", "options": {**k3s, **files_and_desired}},
+        "clock_timeout": {"type": "int", "default": 0},
+        "keep_going": {"type": "bool", "default": False},
+    }
+
+
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "disk_path": {"type": "path", "default": "/var/lib"},
-            "sysctl": {"type": "list", "elements": "str", "default": []},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "clock_timeout": {"type": "int", "default": 0},
-            "keep_going": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=arguments(), supports_check_mode=True)
     params = module.params
     deadline = time.monotonic() + params["clock_timeout"]
     while not clock_synchronised() and time.monotonic() < deadline:
         time.sleep(1)
+    host, parts = params["host"] or {}, [params[part] or {} for part in ("host", "fuse", "k3s")]
+    disk_path = host.get("disk_path") or "/var/lib"
+    units = services([*k3s_observe.UNITS, *host.get("services", [])])
+    fstab = read("/etc/fstab")
     probe = {
-        "udev": os.path.isdir("/etc/udev/rules.d"),
         "hostname": platform.node(),
         "kernel": platform.release(),
         "os": os_release(),
         "systemd": os.path.isdir("/run/systemd/system"),
         "cgroup": cgroup_version(),
         "memory_mb": memory_mb(),
-        "disk_path": params["disk_path"],
-        "disk_free_mb": disk_free_mb(params["disk_path"]),
+        "disk_path": disk_path,
+        "disk_free_mb": disk_free_mb(disk_path),
         "default_route": default_route(),
         "clock_synchronised": clock_synchronised(),
         "listeners": listeners(),
-        "fuse": fuse(),
+        "fuse": fuse(mount=bool(params["fuse"]) and not module.check_mode),
         "k3s_installed": os.path.exists("/usr/local/bin/k3s"),
         "swaps": [line.split()[0] for line in read("/proc/swaps").splitlines()[1:]],
-        "sysctl": {name: " ".join(read("/proc/sys/" + name.replace(".", "/")).split()) for name in params["sysctl"]},
-        "packages_missing": packages_missing(params["packages"]),
+        "fstab_swap": bool(SWAP.search(fstab)),
+        "hosts_block": hosts_block(),
+        "sysctl": {name: kernel_setting(name) for name in host.get("sysctl", [])},
+        "packages_missing": packages_missing(sorted({name for part in parts for name in part.get("packages", [])})),
+        "files": files(file["dest"] for part in parts for file in part.get("files", [])),
+        "services": units,
+        **({"k3s": k3s_observe.observe(params["k3s"], units)} if params["k3s"] else {}),
         "time": time.time(),
     }
     module.exit_json(changed=False, probe=probe)

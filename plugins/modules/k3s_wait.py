@@ -32,6 +32,10 @@ options:
     description: Seconds for all of it.
     type: int
     default: 300
+  cause_only:
+    description: Wait for nothing, and return what the unit's journal says.
+    type: bool
+    default: false
 author: The abaci.infra authors
 attributes:
   check_mode:
@@ -51,6 +55,10 @@ started:
   description: When the unit's main process was started, in seconds since the epoch.
   returned: success
   type: float
+cause:
+  description: The line of the unit's journal that tells most.
+  returned: with O(cause_only)
+  type: str
 node_name:
   description: Name under which this host registers unless its configuration says otherwise.
   returned: success
@@ -58,7 +66,6 @@ node_name:
 """
 
 import json
-import os
 import platform
 import subprocess
 import time
@@ -66,6 +73,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import k3s
+from ansible_collections.abaci.infra.plugins.module_utils.k3s_observe import started
 
 # Restarts of the unit after which waiting for it is in vain.
 GIVE_UP_AFTER = 3
@@ -84,16 +92,13 @@ def show(unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in run("systemctl", "show", unit, f"--property={names}")[1].splitlines())
 
 
-def started(unit: str) -> float:
-    """Return when the unit was last started, by this host's clock: its ExecStartPre writes the file then."""
-    try:
-        return os.stat(f"/run/{unit}.inputs").st_mtime
-    except OSError:
-        return 0.0
-
-
 def kubectl(kubeconfig: str, *argv: str) -> tuple[int, str, str]:
     return run("/usr/local/bin/k3s", "kubectl", f"--kubeconfig={kubeconfig}", *argv)
+
+
+def cause(unit: str) -> str:
+    journal = run("journalctl", f"--unit={unit}", "--lines=200", "--no-pager", "--output=cat")[1]
+    return str(k3s.likely_cause(journal))
 
 
 def missing(unit: str, nodes: dict[str, Any], version: str, kubeconfig: str) -> str:
@@ -123,11 +128,14 @@ def main() -> None:
             "version": {"type": "str", "default": ""},
             "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
             "timeout": {"type": "int", "default": 300},
+            "cause_only": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     unit, timeout = module.params["unit"], module.params["timeout"]
     result = {"changed": False, "node_name": platform.node().lower()}
+    if module.params["cause_only"]:
+        module.exit_json(changed=False, cause=cause(unit))
     if module.check_mode:
         module.exit_json(**result, started=started(unit))
     begin = time.monotonic()
@@ -141,13 +149,12 @@ def main() -> None:
         if waited > timeout or restarted >= GIVE_UP_AFTER:
             break
         time.sleep(1)
-    journal = run("journalctl", f"--unit={unit}", "--lines=200", "--no-pager", "--output=cat")[1]
     ended = f"{restarted} times in {waited:.0f} s" if restarted >= GIVE_UP_AFTER else ""
     module.fail_json(
         msg=(
             f"{unit} on {platform.node()} "
             + (f"ended {ended} right after its start" if ended else f"was not ready within {timeout} s")
-            + f": {waiting}; its journal says: {k3s.likely_cause(journal) or 'nothing'} "
+            + f": {waiting}; its journal says: {cause(unit) or 'nothing'} "
             f"(journalctl -u {unit} shows the rest)."
         ),
         **result,

@@ -93,118 +93,11 @@ replaced:
   returned: always
 """
 
-import dataclasses
 import time
-from collections.abc import Collection
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import arguments, identity, kube, rollout
-
-POLL = 2.0
-LOG_LINES, LOG_LENGTH = 10, 1000
-
-
-def wait(
-    client: kube.Client,
-    kind: str,
-    name: str,
-    namespace: str,
-    annotations: dict[str, str],
-    timeout: int,
-    node_resource: str = "",
-    without: Collection[int] = (),
-    primary: int | None = None,
-) -> tuple[rollout.Status, list[str]]:
-    """(``done`` once it is rolled out, or the last status, whose sentence says why it is not; names of pods replaced).
-
-    With ``primary`` old pods are replaced here.
-    """
-    replaced: list[str] = []
-    deadline = time.monotonic() + timeout
-    failing_since: float | None = None
-    while True:
-        try:
-            status = _look(client, kind, name, namespace, annotations, without, primary, replaced)
-            if status.state == "done" and node_resource:
-                offered = rollout.judge_nodes(client.list("v1", "Node"), node_resource)
-                status = dataclasses.replace(offered, warning=status.warning)
-        except kube.KubeError as exc:  # an API server that restarts is part of life
-            status = rollout.Status("waiting", str(exc))
-        if status.state == "done":
-            return status, replaced
-        now = time.monotonic()
-        if status.state == "failed":
-            failing_since = now if failing_since is None else failing_since
-            if now - failing_since >= status.patience:
-                return _with_log(client, namespace, status), replaced
-        else:
-            failing_since = None
-        if now >= deadline:
-            status = _with_log(client, namespace, status)
-            return dataclasses.replace(status, sentence=f"After {timeout} s: {status.sentence}"), replaced
-        time.sleep(POLL)
-
-
-def _with_log(client: kube.Client, namespace: str, status: rollout.Status) -> rollout.Status:
-    """The status, with the last lines of the log that it names."""
-    if status.log is None:
-        return status
-    pod, container = status.log
-    query = f"container={container}&previous=true&tailLines={LOG_LINES}"
-    try:
-        log = client.raw(f"/api/v1/namespaces/{namespace}/pods/{pod}/log?{query}").decode(errors="replace")
-    except kube.KubeError:
-        return status  # the kubelet has removed it, or does not answer
-    lines = " | ".join(line.strip() for line in log.splitlines()[-LOG_LINES:] if line.strip())[-LOG_LENGTH:]
-    return dataclasses.replace(status, sentence=f"{status.sentence} Its last lines: {lines}") if lines else status
-
-
-def _look(
-    client: kube.Client,
-    kind: str,
-    name: str,
-    namespace: str,
-    annotations: dict[str, str],
-    without: Collection[int],
-    primary: int | None,
-    replaced: list[str],
-) -> rollout.Status:
-    workload = client.get("apps/v1", kind, name, namespace)
-    if workload is None:
-        return rollout.Status("waiting", f"There is no {kind} {namespace}/{name}.")
-    carried = workload["spec"]["template"]["metadata"].get("annotations") or {}
-    for key, value in annotations.items():
-        if carried.get(key) != value:
-            sentence = (
-                f"{kind} {namespace}/{name} does not have the new settings yet (annotation {key} is not {value})."
-            )
-            return rollout.Status("waiting", sentence)
-    if primary is not None:
-        # Ours to roll out: done is when all have the new template, whatever the strategy says.
-        workload["spec"]["updateStrategy"] = {"type": "RollingUpdate"}
-    status = rollout.judge(workload, [], [])
-    if status.state == "done":
-        return status
-    pods = client.list("v1", "Pod", namespace, rollout.selector(workload))
-    nodes = client.list("v1", "Node")
-    if primary is not None:
-        out = {*without, *rollout.on_dead_nodes(pods, nodes)}
-        if primary in out:
-            return rollout.Status(
-                "failed",
-                f"{name}-{primary} is the primary, and its node is not Ready or it is fenced: no pod is restarted "
-                f"without it. Bring the node back, or move the role with {identity.PROMOTE}.",
-            )
-        old = rollout.next_to_replace(workload, pods, primary, out)
-        if old is not None:
-            meta = old["metadata"]
-            # A pod that changed since was perhaps started meanwhile: it is looked at again.
-            if client.delete("v1", "Pod", meta["name"], namespace, uid=meta["uid"], version=meta["resourceVersion"]):
-                replaced.append(meta["name"])
-            return rollout.Status("waiting", f"{kind} {namespace}/{name}: pod {meta['name']} is being replaced.")
-    events = client.list("v1", "Event", namespace)
-    return rollout.judge(workload, pods, events, nodes, without, in_order=primary is None)
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube, waiting
 
 
 def main() -> None:
@@ -231,9 +124,11 @@ def main() -> None:
         client = kube.connect(asked["kubeconfig"])
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
+    plain = {key: asked[key] for key in ("kind", "name", "namespace", "annotations", "node_resource")}
     primary = asked["primary"] if asked["replace"] else None
-    plain = {key: asked[key] for key in asked if key not in ("kubeconfig", "replace", "primary")}
-    status, replaced = wait(client, **plain, primary=primary)
+    target = waiting.Target(**plain, without=tuple(asked["without"]), primary=primary)
+    status = waiting.wait(client, target, asked["timeout"])
+    replaced = target.replaced
     if status.state != "done":
         module.fail_json(msg=status.sentence, changed=bool(replaced), replaced=replaced)
     if status.warning:

@@ -7,7 +7,9 @@ short_description: Apply manifests server-side as one field manager, and show ob
 description:
   - Applies the manifests in their order with the field manager C(abaci.infra). Fields that it sets are taken back from
     others; fields that others set stay.
-  - M(kubernetes.core.k8s) does the work, once for all objects; what is added is a difference for each that changes.
+  - What is there is read by one request for each kind and namespace. An object whose C(managedFields) say that this
+    manifest was applied last, and that has its values, is not written; without a change there are only these requests.
+  - After CRDs it waits until the API serves them. A Deployment, StatefulSet or DaemonSet of a Helm release is refused.
   - In check mode the API dry-runs what it can; what it cannot (no API, no namespace, no such kind yet) is named as what
     would be created.
 version_added: 0.1.0
@@ -18,22 +20,70 @@ options:
     description: The manifests. Use C(no_log) on the task where they hold secrets.
     type: list
     elements: dict
-    required: true
+    default: []
+  absent:
+    description:
+      - Objects that are not to be there, each with C(apiVersion), C(kind) and C(metadata). They are removed before
+        O(objects) are applied, in their order; with O(timeout) each is waited for.
+    type: list
+    elements: dict
+    default: []
   namespace:
     description: A namespace to create first where it is missing; one that exists is left as it is.
     type: str
     default: ""
+  wait_kinds:
+    description:
+      - Of which kinds all O(objects) have to be ready in the end. Not in check mode.
+      - What ready means depends on the kind. Of a workload it is what its spec asks for, with all pods ready; where it
+        is not, the reason is in the error as soon as that lasts.
+    type: list
+    elements: str
+    choices: [StatefulSet, Deployment, DaemonSet, PersistentVolumeClaim, ClusterIssuer, Certificate]
+    default: []
+  wait:
+    description: What else has to be ready in the end, or needs more said. It need not be among O(objects).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      kind:
+        description: Its kind.
+        type: str
+        required: true
+        choices: [StatefulSet, Deployment, DaemonSet, PersistentVolumeClaim, ClusterIssuer, Certificate]
+      name:
+        description: Its name.
+        type: str
+        required: true
+      namespace:
+        description: Its namespace.
+        type: str
+      annotations:
+        description: Annotations that the pod template has to carry first, where something else applies the workload.
+        type: dict
+        default: {}
+      node_resource:
+        description: A resource that every node that is ready has to offer, too, such as C(squat.ai/fuse).
+        type: str
+        default: ""
+  timeout:
+    description:
+      - Seconds for each that is waited for, for a kind that the API does not serve yet, and for a webhook that does not
+        answer yet. With V(0) nothing of that is waited for.
+    type: int
+    default: 0
 attributes:
   check_mode:
     description: Nothing is stored.
     support: full
   diff_mode:
-    description: The objects that change, before and after, without their status.
+    description: The objects that change, before and after, without their status; of CRDs only the name.
     support: full
 """
 
 EXAMPLES = r"""
-- name: Apply the settings
+- name: Ensure the settings
   abaci.infra.server_side_apply:
     kubeconfig: ~/.kube/k3s-config
     namespace: abaci
@@ -49,10 +99,74 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: The objects that were (in check mode, would be) created or changed, each as C(Kind namespace/name).
+  description: What was (in check mode, would be) created, changed or removed, each as C(Kind namespace/name).
   type: list
   elements: str
   returned: success
+restarts:
+  description: Of them, the workloads whose pods get another template.
+  type: list
+  elements: str
+  returned: success
+ready:
+  description: Whether all of O(wait_kinds) and O(wait) is ready. In check mode that is not waited for.
+  type: bool
+  returned: success
 """
 
-# An action plugin: plugins/action/server_side_apply.py.
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, kube, waiting
+
+
+def ready(module: AnsibleModule, job: applying.Apply, targets: list[waiting.Target]) -> bool:
+    """Wait for them; in check mode, only look. Raises KubeError with the reason."""
+    for target in targets:
+        reference = {
+            "apiVersion": target.api_version,
+            "kind": target.kind,
+            "metadata": {"name": target.name, "namespace": target.namespace},
+        }
+        found = None if job.changes else job.found(reference)
+        if module.check_mode:
+            if job.client is None or waiting.judge(job.client, target, found).state != "done":
+                return False
+            continue
+        status = waiting.wait(job.client, target, module.params["timeout"], found)
+        if status.state != "done":
+            raise kube.KubeError(status.sentence)
+        if status.warning:
+            module.warn(status.warning)
+    return True
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=arguments.APPLY, supports_check_mode=True)
+    asked: dict[str, Any] = module.params
+    job = applying.Apply(None, module.check_mode, asked["timeout"])
+    try:
+        job.client = applying.connect(asked["kubeconfig"], module.check_mode)
+        objects = list(asked["objects"])
+        if asked["namespace"]:
+            space = applying.namespace_object(asked["namespace"])
+            job.observe([space])
+            # One that exists is left alone: its owner may set more with this field manager.
+            if job.found(space) is None and job.client is not None:
+                objects.insert(0, space)
+        job.run(objects, asked["absent"])
+        targets = [
+            waiting.Target(obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
+            for obj in objects
+            if obj["kind"] in asked["wait_kinds"]
+        ]
+        done = ready(module, job, targets + [waiting.Target(**options) for options in asked["wait"]])
+    except kube.KubeError as exc:
+        module.fail_json(msg=str(exc), changed=bool(job.changes), changes=job.changes)
+    module.exit_json(
+        changed=bool(job.changes), changes=job.changes, restarts=job.restarts, ready=done, diff=job.differences
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
+from ansible_collections.abaci.infra.plugins.action import check_settings
 from rendering import ROOT
 
 
@@ -21,3 +22,22 @@ def evaluate(role: str, name: str, **variables: Any) -> Any:
     known |= {"ansible_check_mode": False, **variables}
     known |= {"role_path": str(folder), "ansible_search_path": [str(folder)]}
     return Templar(loader=loader, variables=known).template(known[name])
+
+
+def errors(role: str, **variables: Any) -> list[str]:
+    """What the action check_settings says of these variables of the role."""
+    found: list[str] = check_settings.errors(role, {"ansible_check_mode": False, **variables}, DataLoader())
+    return found
+
+
+def living(
+    secret: Any = None,
+    redis: Any = None,
+    tls: Any = None,
+    registry: Any = None,
+    certificate: Any = None,
+    unknown: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """What the role app reads of the cluster (__app_living), in its order."""
+    objects = [one or {} for one in (secret, redis, tls, registry, certificate)]
+    return {"__app_found": {"objects": objects, "unknown": list(unknown)}}

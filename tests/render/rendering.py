@@ -72,6 +72,9 @@ def run_role(role: str, steps: Iterable[str], expression: str, variants: Mapping
     """Include the task files ``steps`` of the role for each variant, then take ``expression`` (a list of objects)."""
     with tempfile.TemporaryDirectory(prefix="abaci-render-") as folder:
         out = Path(folder)
+        # The expression is evaluated outside the role, and templates are searched for beside the playbook.
+        for part in ("templates", "files"):
+            (out / part).symlink_to(ROOT / "roles" / role / part)
         include = [
             {"ansible.builtin.include_role": {"name": f"abaci.infra.{role}", "tasks_from": step, "public": True}}
             for step in steps

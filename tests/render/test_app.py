@@ -22,7 +22,7 @@ from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, c
 
 GATHERED: dict[str, Any] = {
     "__app_info": {"state": {"api": {"error": None}}},
-    "__app_secrets_found": {"results": []},
+    "__app_found": {"objects": [{}] * 5, "unknown": []},
     "__app_secret_values": {"AUTH_SECRET": "s3cret"},
     "__app_secret_kept": {},
     "__app_checksum_key": "a-key",
@@ -33,16 +33,20 @@ GATHERED: dict[str, Any] = {
 }
 
 
+KEEL = {"keel.sh/policy": "force", "abaci.infra/last-applied-keel-policy": "force"}
+
+
 def plan(replicas: int = 3, ordinal: int = 0, **changes: Any) -> dict[str, Any]:
     data = {"state": "bootstrap", "primaryOrdinal": str(ordinal), "desiredPrimaryOrdinal": str(ordinal)}
     made = {
         "replicas": replicas,
         "desired_replicas": replicas,
         "primary_ordinal": ordinal,
-        "retain": {"admission_policy": True, "patch": []},
+        "retain": {"admission_policy": True, "objects": []},
         "record": {"action": "create", "data": data},
         "isolation": {"mode": "user-namespace", "reason": "", "without_device": []},
         "image": {"text": "app:latest", "pull": True, "pin": False, "running": False, "note": ""},
+        "annotations": KEEL,
         "notes": [],
         **changes,
     }
@@ -101,7 +105,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "old_api": {
         "app_domain": "abaci.localhost",
         "__app_hold": True,
-        **plan(retain={"admission_policy": False, "patch": []}),
+        **plan(retain={"admission_policy": False, "objects": []}),
     },
     "device": {
         "app_domain": "abaci.localhost",
@@ -132,7 +136,7 @@ ALL = f"__app_objects + __app_secret_objects + [{RECORD}] + __app_routes + [__ap
 @pytest.fixture(scope="session")
 def run() -> Run:
     variants = {name: {**GATHERED, **values} for name, values in VARIANTS.items()}
-    made = run_role("app", ["validate.yml", "render.yml"], ALL, variants)
+    made = run_role("app", ["validate.yml"], ALL, variants)
     assert made.failures == {}
     return made
 
@@ -808,12 +812,8 @@ def test_the_checksum_on_the_pods_is_no_hash_of_the_secrets_alone(run: Run) -> N
     secret = run["defaults"].one("Secret", "app-env")
     key = secret["metadata"]["annotations"]["abaci.infra/checksum-key"]
     assert key == "a-key" and key not in repr([item for item in run["defaults"].objects if item is not secret])
-    found = evaluate("app", "__app_checksum_key_settled", __app_secrets_found={"results": []})
-    assert len(found) > 40 and found != evaluate(
-        "app", "__app_checksum_key_settled", __app_secrets_found={"results": []}
-    )
-    living = {"results": [{"resources": [{**secret, "metadata": {**secret["metadata"], "namespace": "abaci"}}]}]}
-    assert evaluate("app", "__app_checksum_key_settled", __app_secrets_found=living) == "a-key"
+    assert evaluate("app", "__app_checksum_key_living", __app_found={"objects": [{}]}) == ""
+    assert evaluate("app", "__app_checksum_key_living", __app_found={"objects": [secret]}) == "a-key"
 
 
 def test_two_sites_never_share_the_policy_for_their_volumes() -> None:
@@ -833,12 +833,12 @@ def test_secrets_are_settled_and_rendered_without_a_word() -> None:
     """Their values would stand in the output of every run with -v."""
     hidden = {
         task["name"]
-        for name in ("gather.yml", "render.yml")
+        for name in ("gather.yml", "present.yml", "objects.yml")
         for task in tasks_of(name)
         if "ecret" in task["name"] and "assert" not in str(task.keys())
     }
-    assert len(hidden) == 3
-    for name in ("gather.yml", "render.yml"):
+    assert len(hidden) == 4
+    for name in ("gather.yml", "present.yml", "objects.yml"):
         for task in tasks_of(name):
             facts = task.get("ansible.builtin.set_fact", {})
             if task["name"] in hidden or any("secret" in fact or "password" in fact for fact in facts):
@@ -848,25 +848,25 @@ def test_secrets_are_settled_and_rendered_without_a_word() -> None:
 def test_the_cluster_is_recorded_after_pods_that_change_and_after_a_first_start() -> None:
     main = up()
     (identity,) = (task for task in main if task.get("ansible.builtin.include_tasks") == "identity.yml")
-    names = [task["name"] for task in main]
-    assert names.index("Ensure the StatefulSet runs") < names.index(identity["name"]) < names.index("Check the result")
-    state = {"api": {"error": None}, "statefulset": {"exists": True, "template_hash": "same"}}
+    called = [str(value) for task in main for key, value in task.items() if key.endswith("_tasks")]
+    assert called.index("statefulset.yml") < called.index("identity.yml")
+    state = {"api": {"error": None}, "statefulset": {"exists": True}}
     plans = {
         "bootstrap": plan()["__app_plan"],
         "recorded": plan(record={"action": "none", "data": {"state": "recorded"}})["__app_plan"],
-        "volumes": plan(record={"action": "none", "data": {}}, retain={"admission_policy": True, "patch": ["v"]})[
+        "volumes": plan(record={"action": "none", "data": {}}, retain={"admission_policy": True, "objects": ["v"]})[
             "__app_plan"
         ],
     }
-    for check, change, name, wanted in (
-        (False, True, "recorded", True),
-        (False, False, "bootstrap", True),
-        (False, False, "volumes", True),
-        (False, False, "recorded", False),
-        (True, True, "bootstrap", False),
+    for change, name, wanted in (
+        (True, "recorded", True),
+        (False, "bootstrap", True),
+        (False, "volumes", True),
+        (False, "recorded", False),
     ):
+        retained = plans[name]["retain"]["objects"]
         given = {"__app_info": {"state": state}, "__app_pods_change": change, "__app_plan": plans[name]}
-        assert condition(identity["when"], ansible_check_mode=check, **given) is wanted, (check, change, name)
+        assert condition(identity["when"], **given, __app_retained=retained) is wanted, (change, name)
 
 
 def test_what_is_decided_on_the_running_site_is_recorded_unless_it_stands_there_already() -> None:
@@ -882,10 +882,9 @@ def test_what_is_decided_on_the_running_site_is_recorded_unless_it_stands_there_
 
 
 def up() -> list[dict[str, Any]]:
-    """The tasks that bring the application up, in their order."""
-    (locked,) = (task["block"] for task in tasks_of("main.yml") if task["name"] == "Apply under the lock")
-    (found,) = (task["block"] for task in locked if task["name"] == "Ensure the application runs")
-    return list(found)
+    """The tasks that change the application, in their order."""
+    (locked,) = tasks_of("change.yml")
+    return list(locked["block"])
 
 
 def condition(when: str | list[str], **variables: Any) -> bool:

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from evaluating import living as there
 from rendering import Object, Run, run_role
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -61,7 +62,7 @@ def living(annotations: dict[str, str] | None, data: str = "cluster") -> dict[st
     if annotations is not None:
         metadata["annotations"] = annotations
     encoded = base64.b64encode(data.encode()).decode()
-    return {"__app_secrets_found": {"results": [{"resources": [{"metadata": metadata, "data": {"tls.crt": encoded}}]}]}}
+    return there(tls={"metadata": metadata, "data": {"tls.crt": encoded}})
 
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -97,7 +98,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 EXPRESSION = (
-    "[{'kind': 'Outcome', 'metadata': {'name': 'outcome'}, 'source': __app_tls_source, 'hsts': __app_hsts, "
+    "[{'kind': 'Outcome', 'metadata': {'name': 'outcome'}, 'source': __app_tls.source, 'hsts': __app_tls.hsts, "
     "'secrets': __app_wanted_secrets, 'certificate': __app_tls_certificate}]"
 )
 
@@ -108,7 +109,7 @@ def run() -> Run:
     variants |= {f"bad_{name}": values for name, (values, _) in BAD.items()}
     # An API that was not asked: nothing but the variables and the Secret decides here.
     nobody = {"state": {"api": {"error": "not asked"}, "statefulset": {}}}
-    base = {"app_domain": "abaci.localhost", "__app_secrets_found": {"results": []}, "__app_info": nobody}
+    base = {"app_domain": "abaci.localhost", **there(), "__app_info": nobody}
     variants = {name: {**base, **values} for name, values in variants.items()}
     return run_role("app", ["validate.yml", "certificate.yml"], EXPRESSION, variants)
 

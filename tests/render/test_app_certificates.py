@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from evaluating import evaluate
+from evaluating import evaluate, living
 from rendering import Object, Rendered, Run, check_across, check_schema, from_templates, run_role
 from test_app import ALL, GATHERED, PROVIDED, plan
 from test_cert_manager import PINNED, RUN, check
@@ -14,20 +14,20 @@ DOMAIN = "abaci.localhost"
 
 
 def certificate(status: str = "True", issuer: str = "letsencrypt-prod", names: list[str] | None = None) -> Object:
-    """A Certificate as k8s_info finds it."""
+    """A Certificate as the API has it."""
     ready = {"type": "Ready", "status": status, "observedGeneration": 1}
     spec = {"issuerRef": {"kind": "ClusterIssuer", "name": issuer}, "dnsNames": names or [DOMAIN]}
-    return {"resources": [{"metadata": {"generation": 1}, "spec": spec, "status": {"conditions": [ready]}}]}
+    return {"metadata": {"generation": 1}, "spec": spec, "status": {"conditions": [ready]}}
 
 
 def secret(source: str) -> Object:
-    """The living Secrets, with a certificate of that source."""
+    """The living Secret, with a certificate of that source."""
     metadata = {
         "name": "abaci-tls",
         "namespace": "abaci",
         "annotations": {"abaci.infra/certificate": source, "abaci.infra/domains": DOMAIN},
     }
-    return {"results": [{"resources": [{"metadata": metadata, "data": {}}]}]}
+    return {"metadata": metadata, "data": {}}
 
 
 ACME: dict[str, Any] = {"app_tls": "acme"}
@@ -36,40 +36,40 @@ UPSTREAM: dict[str, Any] = {**PROXY, "app_edge_address": "192.0.2.11"}
 # variant: variables, whether HSTS goes out, whether this role writes the Secret
 VARIANTS: dict[str, tuple[dict[str, Any], bool, bool]] = {
     "acme_first": (ACME, False, False),
-    "acme_ready": ({**ACME, "__app_certificate_found": certificate()}, True, False),
+    "acme_ready": ({**ACME, **living(certificate=certificate())}, True, False),
     "acme_ready_but_hsts_off": (
-        {**ACME, "app_hsts_seconds": 0, "__app_certificate_found": certificate()},
+        {**ACME, "app_hsts_seconds": 0, **living(certificate=certificate())},
         False,
         False,
     ),
-    "acme_not_ready": ({**ACME, "__app_certificate_found": certificate("False")}, False, False),
+    "acme_not_ready": ({**ACME, **living(certificate=certificate("False"))}, False, False),
     "acme_of_staging_before": (
-        {**ACME, "__app_certificate_found": certificate(issuer="letsencrypt-staging")},
+        {**ACME, **living(certificate=certificate(issuer="letsencrypt-staging"))},
         False,
         False,
     ),
-    "acme_of_other_names": ({**ACME, "__app_certificate_found": certificate(names=["old.localhost"])}, False, False),
+    "acme_of_other_names": ({**ACME, **living(certificate=certificate(names=["old.localhost"]))}, False, False),
     "acme_staging": (
-        {**ACME, "app_use_staging_certs": True, "__app_certificate_found": certificate(issuer="letsencrypt-staging")},
+        {**ACME, "app_use_staging_certs": True, **living(certificate=certificate(issuer="letsencrypt-staging"))},
         False,
         False,
     ),
     "acme_own_ca": (
-        {**ACME, "app_tls_issuer": "own-ca", "__app_certificate_found": certificate(issuer="own-ca")},
+        {**ACME, "app_tls_issuer": "own-ca", **living(certificate=certificate(issuer="own-ca"))},
         False,
         False,
     ),
-    "acme_after_a_provided_one": ({**ACME, "__app_secrets_found": secret("provided")}, False, False),
+    "acme_after_a_provided_one": ({**ACME, **living(tls=secret("provided"))}, False, False),
     "acme_beside_files": ({**ACME, **PROVIDED}, False, False),
-    "provided_after_acme": ({**PROVIDED, "__app_certificate_found": certificate()}, True, True),
+    "provided_after_acme": ({**PROVIDED, **living(certificate=certificate())}, True, True),
     "nothing_after_acme": (
-        {"__app_certificate_found": certificate(), "__app_secrets_found": secret("provided")},
+        living(certificate=certificate(), tls=secret("provided")),
         False,
         True,
     ),
-    "kept": ({"__app_secrets_found": secret("provided")}, True, False),
+    "kept": (living(tls=secret("provided")), True, False),
     "upstream": (UPSTREAM, False, False),
-    "upstream_after_a_provided_one": ({**UPSTREAM, "__app_secrets_found": secret("provided")}, False, False),
+    "upstream_after_a_provided_one": ({**UPSTREAM, **living(tls=secret("provided"))}, False, False),
 }
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "provided": ({"app_tls": "provided"}, "app_tls is provided, and no certificate is given"),
@@ -82,7 +82,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def run() -> Run:
     variants = {name: {**GATHERED, "app_domain": DOMAIN, **plan(), **given} for name, (given, _, _) in VARIANTS.items()}
     variants |= {f"bad_{name}": {"app_domain": DOMAIN, **given} for name, (given, _) in BAD.items()}
-    return run_role("app", ["validate.yml", "render.yml"], ALL, variants)
+    return run_role("app", ["validate.yml"], ALL, variants)
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +171,13 @@ def test_only_traefik_reaches_the_pod_that_answers_a_challenge(certificates: Run
         ({**ACME, "cert_manager_enabled": True}, True),
         ({**ACME, "ansible_check_mode": True}, True),
         ({**ACME, "ansible_check_mode": True, "cert_manager_enabled": True}, False),
-        ({**ACME, "__app_certificate_found": {"api_found": True, "resources": []}}, False),
-        ({**ACME, "__app_certificate_found": {"skipped": True}}, False),
+        ({**ACME, **living()}, False),
         (UPSTREAM, False),
         ({}, False),
     ],
 )
 def test_acme_without_cert_manager_is_found_before_anything_is_applied(given: dict[str, Any], missing: bool) -> None:
-    known = {"__app_certificate_found": {"api_found": False, "resources": []}, **given}
+    known = {**living(unknown=("Certificate",)), **given}
     assert evaluate("app", "__app_cert_manager_missing", **known) is missing
 
 

@@ -12,21 +12,18 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from evaluating import evaluate
+from evaluating import living as there
 from rendering import ROOT, Rendered, Run, check_schema, run_role
 from test_app import ALL, GATHERED, plan
 
 Object = dict[str, Any]
 
 
-def living(policy: str | None, last: str | None) -> Object:
-    return {"state": {"api": {"error": None}, "statefulset": {"keel_policy": policy, "last_applied_keel_policy": last}}}
-
-
+FROZEN = {"keel.sh/policy": "never", "abaci.infra/last-applied-keel-policy": "force"}
 VARIANTS: dict[str, Object] = {
     "default": {},
-    "off": {"keel_enabled": False},
-    "frozen": {"keel_frozen": True, "keel_approvals": 2, "keel_poll_schedule": "@every 5m"},
-    "frozen_by_hand": {"__app_info": living("never", "force")},
+    "off": {"keel_enabled": False, **plan(annotations={})},
+    "frozen": {"keel_frozen": True, "keel_approvals": 2, "keel_poll_schedule": "@every 5m", **plan(annotations=FROZEN)},
     "token": {"app_registry_token": "t0ken", "app_image_pull_secrets": ["mine"]},
     "storage": {"storage_enabled": True},
 }
@@ -37,7 +34,7 @@ def run() -> Run:
     variants = {
         name: {**GATHERED, **plan(), "app_domain": "abaci.localhost", **values} for name, values in VARIANTS.items()
     }
-    made = run_role("app", ["validate.yml", "render.yml"], ALL, variants)
+    made = run_role("app", ["validate.yml"], ALL, variants)
     assert made.failures == {}
     return made
 
@@ -70,35 +67,17 @@ def test_switched_off_nothing_of_keel_is_left(run: Run) -> None:
     assert annotations_of(run["off"]) == {}
 
 
-def test_frozen_in_the_inventory_or_by_hand(run: Run) -> None:
-    frozen = annotations_of(run["frozen"])
-    assert (frozen["keel.sh/policy"], frozen["abaci.infra/last-applied-keel-policy"]) == ("never", "never")
-    assert (frozen["keel.sh/approvals"], frozen["keel.sh/pollSchedule"]) == ("2", "@every 5m")
-    by_hand = annotations_of(run["frozen_by_hand"])
-    assert (by_hand["keel.sh/policy"], by_hand["abaci.infra/last-applied-keel-policy"]) == ("never", "force")
+def test_the_plans_policy_counts_and_the_rest_is_the_inventorys(run: Run) -> None:
+    found = annotations_of(run["frozen"])
+    assert FROZEN.items() <= found.items()
+    assert (found["keel.sh/approvals"], found["keel.sh/pollSchedule"]) == ("2", "@every 5m")
 
 
 @pytest.mark.parametrize(
-    ("policy", "last", "frozen", "expected", "why"),
-    [
-        (None, None, False, "force", "first run"),
-        ("force", None, False, "force", "adopted"),
-        ("never", None, False, "never", "adopted while frozen"),
-        ("force", "force", False, "force", "nothing new"),
-        ("never", "force", False, "never", "frozen by hand"),
-        ("never", "force", True, "never", "frozen by hand, then in the inventory"),
-        ("force", "force", True, "never", "frozen in the inventory"),
-        ("never", "never", False, "force", "thawed in the inventory"),
-        ("force", "never", True, "force", "thawed by hand"),
-        (None, "force", False, "force", "annotation removed by hand"),
-    ],
+    ("variables", "policy"), [({}, "force"), ({"keel_frozen": True}, "never"), ({"keel_enabled": False}, "")]
 )
-def test_who_changed_the_policy_last_decides(
-    policy: str | None, last: str | None, frozen: bool, expected: str, why: str
-) -> None:
-    found = evaluate("app", "__app_annotations", keel_frozen=frozen, __app_info=living(policy, last))
-    assert found["keel.sh/policy"] == expected, why
-    assert found["abaci.infra/last-applied-keel-policy"] == ("never" if frozen else "force")
+def test_the_inventorys_policy_is_what_the_plan_is_given(variables: Object, policy: str) -> None:
+    assert evaluate("app", "__app_desired", **variables)["keel_policy"] == policy
 
 
 def test_a_token_makes_the_pull_secret_and_without_one_there_is_none(run: Run) -> None:
@@ -122,12 +101,8 @@ def test_a_token_that_is_there_already_is_not_tried_again() -> None:
         "metadata": {"namespace": "abaci", "name": "ghcr-registry"},
         "data": {".dockerconfigjson": base64.b64encode(text.strip().encode()).decode()},
     }
-    found = {"results": [{"resources": [held]}]}
-    assert (
-        evaluate("app", "__app_living_registry", __app_secrets_found=found, **given)
-        == held["data"][".dockerconfigjson"]
-    )
-    assert evaluate("app", "__app_living_registry", __app_secrets_found={"results": []}, **given) == ""
+    assert evaluate("app", "__app_living_registry", **there(registry=held)) == held["data"][".dockerconfigjson"]
+    assert evaluate("app", "__app_living_registry", **there()) == ""
 
 
 def test_shared_files_are_mounted_at_the_contracts_paths(run: Run) -> None:
@@ -171,28 +146,8 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     assert names.index(pull["name"]) < names.index("statefulset | Apply the StatefulSet")
 
 
-@pytest.mark.parametrize(
-    ("policy", "last", "frozen", "expected"),
-    [
-        (None, None, False, False),
-        (None, None, True, True),
-        ("never", "force", False, True),
-        ("force", "never", True, False),
-    ],
-)
-def test_the_pods_are_frozen_where_the_policy_in_force_is_never(
-    policy: str | None, last: str | None, frozen: bool, expected: bool
-) -> None:
-    found = evaluate("app", "__app_desired", keel_frozen=frozen, __app_info=living(policy, last))
-    assert found["frozen"] is expected and found["image"] == evaluate("app", "app_image")
-    assert (
-        evaluate("app", "__app_desired", keel_frozen=True, keel_enabled=False, __app_info=living(None, None))["frozen"]
-        is False
-    )
-
-
 def test_only_the_digest_of_the_applications_own_image_is_frozen() -> None:
-    (take, _render) = yaml.safe_load((ROOT / "roles/app/tasks/freeze.yml").read_text())
+    (take,) = yaml.safe_load((ROOT / "roles/app/tasks/freeze.yml").read_text())
     guard = {"__app_pull": {"variable": "app_guard_image"}, "digest": "sha256:guard"}
     for digest, wanted in (("sha256:app", True), ("", False)):
         results = [guard, {"__app_pull": {"variable": "app_image"}, "digest": digest}]

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import k3s
 from evaluating import evaluate
-from probed import BARE
+from probed import report
 from rendering import ROOT
 
 sys.path.insert(0, str(ROOT / "testbed"))
@@ -22,7 +22,7 @@ def test_the_real_release_of_k3s_passes_the_preflight_of_the_beds_inventory() ->
     for file in sorted(folder.glob("*.yml")):
         variables |= yaml.safe_load(file.read_text())
     variables |= bed.k3s_settings("v1.36.4+k3s1")
-    desired = evaluate("k3s", "__k3s_desired", __k3s_probe={"probe": BARE}, **variables)
-    reports = [{"name": "server-0", "probe": BARE, "desired": desired, "folder": {}}]
+    known = {"groups": {"k3s_server": ["server-0"]}, "hostvars": {"server-0": {}}, "inventory_hostname": "server-0"}
+    desired = evaluate("k3s", "__k3s_desired", **known, **variables)
     assert (desired["version"], desired["source"]) == ("v1.36.4+k3s1", "release")
-    assert k3s.cluster_errors(reports, ["server-0"], []) == []
+    assert k3s.cluster_errors([{**report("server-0", "k3s"), "desired": {"k3s": desired}}]) == []

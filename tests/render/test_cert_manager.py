@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from evaluating import evaluate
+from evaluating import errors, evaluate
 from rendering import ROOT, Object, check_schema, strict
 
 # The bed runs the first, the product is pinned to the second (testbed/build.py).
@@ -184,13 +184,13 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_one_sentence_that_names_the_variable(name: str) -> None:
     given, words = BAD[name]
-    said = evaluate("cert_manager", "__cert_manager_errors", **variables(**given))
+    said = errors("cert_manager", **variables(**given))
     assert len(said) == 1, said
     for word in words:
         assert word in said[0]
 
 
 def test_good_input_is_not_refused_and_absent_needs_no_email() -> None:
-    assert evaluate("cert_manager", "__cert_manager_errors", **GOOD) == []
+    assert errors("cert_manager", **GOOD) == []
     gone = variables(cert_manager_state="absent", cert_manager_email="")
-    assert evaluate("cert_manager", "__cert_manager_errors", **gone) == []
+    assert errors("cert_manager", **gone) == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from evaluating import evaluate
+from evaluating import errors, evaluate
 from rendering import ROOT, Rendered, check_across, check_schema
 
 Object = dict[str, Any]
@@ -47,7 +47,7 @@ def test_manifests_are_valid_and_agree(variant: Object) -> None:
     check_across(Rendered(list(objects.values())))
     names = {(item["kind"], item["metadata"].get("namespace")) for item in objects.values()}
     assert ("Deployment", variant.get("keel_namespace", "keel")) in names
-    assert evaluate("keel", "__keel_errors", **variant) == []
+    assert errors("keel", **variant) == []
 
 
 def test_the_seeds_name_and_label_find_its_log() -> None:
@@ -149,13 +149,13 @@ def test_what_is_secret_stands_in_the_secret_alone() -> None:
     ],
 )
 def test_bad_input_is_named_in_one_sentence(variables: Object, words: str) -> None:
-    (sentence,) = evaluate("keel", "__keel_errors", **variables)
+    (sentence,) = errors("keel", **variables)
     assert words in sentence
 
 
 @pytest.mark.parametrize("schedule", ["@every 2m", "@every 1h30m", "@hourly", "0 */2 * * * *"])
 def test_schedules_of_keel_are_accepted(schedule: str) -> None:
-    assert evaluate("keel", "__keel_errors", keel_poll_schedule=schedule) == []
+    assert errors("keel", keel_poll_schedule=schedule) == []
 
 
 def test_switched_off_it_is_removed() -> None:

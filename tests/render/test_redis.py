@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluating import evaluate
+from evaluating import errors, evaluate
 from rendering import Rendered, check_across, check_schema
 
 Object = dict[str, Any]
 
 
 def manifests(password: str = "geheim", **variables: Any) -> dict[str, Object]:
-    settled = {"values": {"password": password, "checksum-key": variables.pop("key", "a-key")}, "made": []}
+    settled = {"password": password, "checksum-key": variables.pop("key", "a-key")}
     objects = [
         evaluate("redis", "__redis_secret", __redis_settled=settled, **variables),
         *evaluate("redis", "__redis_objects", __redis_settled=settled, **variables),
@@ -146,8 +146,22 @@ def test_nothing_is_lost_on_a_restart_and_memory_is_bounded() -> None:
     settings = dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
     assert (settings["appendonly"], settings["appendfsync"], settings["dir"]) == ("yes", "everysec", "/data")
     assert (settings["maxmemory"], settings["maxmemory-policy"]) == ("160mb", "volatile-lru")
-    limit = int(evaluate("redis", "__redis_limit_bytes"))
-    assert int(evaluate("redis", "__redis_maxmemory_bytes")) == 160 << 20 < limit * 3 // 4 == 192 << 20
+    assert errors("redis") == [] and errors("redis", redis_maxmemory="192mb") == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"redis_maxmemory": "193mb"}, "at most three quarters"),
+        ({"redis_maxmemory": "lots"}, "as 160mb"),
+        ({"redis_resources": {"limits": {"memory": "200M"}}}, "as 256Mi"),
+        ({"redis_resources": {}}, "unset"),
+        ({"redis_password": "a b"}, "holds white space"),
+    ],
+)
+def test_bad_input_is_named_in_one_sentence(variables: Object, words: str) -> None:
+    (sentence,) = errors("redis", **variables)
+    assert words in sentence and "a b" not in sentence
 
 
 @pytest.mark.parametrize("variant", [{}, {"app_name": "shop", "app_namespace": "market", "redis_namespace": "cache"}])

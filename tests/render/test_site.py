@@ -96,7 +96,7 @@ def test_what_the_hosts_said_in_this_run_is_compared() -> None:
     }
     assert evaluate("site", "__site_hosts", **known) == {"a": "a", "b": "192.0.2.2"}
     assert evaluate("site", "__site_ca_hash", **known) == ""
-    known["hostvars"]["a"] = {"__k3s_report": {"probe": {"ca_hash": "c0ffee"}}}
+    known["hostvars"]["a"] = {"__site_observed": {"probe": {"k3s": {"ca_hash": "c0ffee"}}}}
     assert evaluate("site", "__site_ca_hash", **known) == "c0ffee"
     known["hostvars"]["a"]["__k3s_own_content"] = {"content": fetched}
     assert evaluate("site", "__site_ca_hash", **known) == hashlib.sha256(b"a").hexdigest()

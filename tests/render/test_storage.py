@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from evaluating import evaluate
+from evaluating import errors, evaluate
 from rendering import check_schema
 
 Object = dict[str, Any]
@@ -23,7 +23,7 @@ def objects(variables: Object) -> dict[tuple[str, str], Object]:
 
 @pytest.mark.parametrize("variables", [NFS, HOST, CLASS, NFS | {"storage_nfs_mount_options": ["nfsvers=4.1", "hard"]}])
 def test_manifests_are_valid(variables: Object) -> None:
-    assert evaluate("storage", "__storage_errors", **variables) == []
+    assert errors("storage", **variables) == []
     for item in objects(variables).values():
         check_schema(item)
         assert item["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "abaci.infra"
@@ -82,12 +82,12 @@ def test_a_storage_class_makes_its_own_volumes() -> None:
     ],
 )
 def test_bad_input_is_named_in_one_sentence(variables: Object, words: str) -> None:
-    (sentence,) = evaluate("storage", "__storage_errors", **variables)
+    (sentence,) = errors("storage", **variables)
     assert words in sentence
 
 
 def test_disabled_it_asks_for_nothing() -> None:
-    assert evaluate("storage", "__storage_errors") == []
+    assert errors("storage") == []
 
 
 def test_absent_names_what_goes_and_nothing_else() -> None:

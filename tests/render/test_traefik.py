@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 import yaml
-from evaluating import evaluate
+from evaluating import errors, evaluate
 from rendering import ROOT
 
 PLUGIN = ROOT / "roles" / "traefik" / "files" / "flyreplay"
@@ -124,9 +123,15 @@ def test_values_of_the_inventory_win() -> None:
     ],
 )
 def test_a_trusted_proxy_is_an_address_and_never_everybody(given: str, taken: bool) -> None:
-    assert bool(re.match(evaluate("traefik", "__traefik_network"), given)) is taken
+    assert (errors("traefik", traefik_trusted_proxies=[given]) == []) is taken
 
 
 def test_a_deployment_behind_cluster_addresses_is_possible() -> None:
     found = values(traefik_kind="Deployment", traefik_external_traffic_policy="Cluster")
     assert (found["deployment"]["kind"], found["service"]["spec"]["externalTrafficPolicy"]) == ("Deployment", "Cluster")
+
+
+def test_bad_input_local_traffic_with_one_traefik_is_refused() -> None:
+    assert errors("traefik", traefik_kind="Deployment", traefik_external_traffic_policy="Cluster") == []
+    (sentence,) = errors("traefik", traefik_kind="Deployment")
+    assert "set traefik_kind to DaemonSet" in sentence

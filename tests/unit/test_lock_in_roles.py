@@ -23,19 +23,27 @@ def flat(block: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one for task in block for one in ([task] if "block" not in task else flat(task["block"]))]
 
 
-def test_site_yml_and_absent_hold_the_lock_from_before_they_look_and_give_it_back_whatever_happens() -> None:
-    under = next(task for task in tasks("app/tasks/main.yml") if task.get("name") == "Apply under the lock")
+@pytest.mark.parametrize(
+    ("path", "work"), [("change", {"gather.yml", "plan.yml", "objects.yml", "statefulset.yml"}), ("absent", set())]
+)
+def test_what_site_yml_changes_it_reads_and_plans_under_the_lock(path: str, work: set[str]) -> None:
+    (under,) = tasks(f"app/tasks/{path}.yml")
     assert "when" not in under
     inside = flat(under["block"])
     assert inside[0][LOCK].get("state", "held") == "held" and "when" not in inside[0]
-    included = {str(value) for task in inside for key, value in task.items() if key.endswith(("_tasks", "_role"))}
-    assert {"gather.yml", "plan.yml", "objects.yml", "statefulset.yml", "absent.yml"} <= included
+    included = [str(value) for task in inside for key, value in task.items() if key.endswith("_tasks")]
+    assert work <= set(included)
+    assert not work or included.index("gather.yml") < included.index("plan.yml") < included.index("objects.yml")
     (last,) = under["always"]
     assert last[LOCK]["state"] == "released" and "when" not in last
-    outside = [task for task in tasks("app/tasks/main.yml") if task is not under]
-    assert not {"gather.yml", "objects.yml", "statefulset.yml"} & {
-        str(value) for one in outside for value in one.values()
-    }
+
+
+def test_without_the_lock_site_yml_only_compares() -> None:
+    for task in tasks("app/tasks/present.yml"):
+        if "abaci.infra.server_side_apply" in task:
+            assert task["check_mode"] is True, task["name"]
+    (change,) = [task for task in tasks("app/tasks/present.yml") if "change.yml" in task.values()]
+    assert change["when"] == "not ansible_check_mode and __app_differs"
 
 
 def test_the_statefulset_is_applied_only_while_the_lock_is_still_ours() -> None:

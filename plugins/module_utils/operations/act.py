@@ -118,12 +118,13 @@ class Site:
             record["data"] = data
             self.api.replace("v1", "ConfigMap", record, applying.FIELD_MANAGER)
 
-    def raise_low_water(self) -> bool:
+    def raise_low_water(self, seen: Mapping[str, Any] | None = None) -> bool:
         """Raise the low-water mark of the record to what is seen now (see identity.raised); whether it rose.
 
-        An observation, no change of the site: who loses the race for the record leaves it to the next.
+        An observation, no change of the site: who loses the race for the record leaves it to the next. ``seen``: the
+        state document, where one was just gathered.
         """
-        document, record = self.look(), self._record()
+        document, record = seen or self.look(), self._record()
         changes = identity.raised(record.get("data") or {}, document, self.api.server_time())
         if not changes:
             return False

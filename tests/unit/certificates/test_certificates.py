@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import certificates, kube
-from ansible_collections.abaci.infra.plugins.modules import cert_manager_wait, certificate_wait
+from ansible_collections.abaci.infra.plugins.module_utils import certificates, waiting
+from ansible_collections.abaci.infra.plugins.modules import certificate_wait
 
 Object = dict[str, Any]
 
@@ -41,25 +41,6 @@ def thing(kind: str, name: str, owner: str = "", status: Object | None = None, *
 )
 def test_only_what_comes_with_a_starting_webhook_is_waited_out(message: str, race: bool) -> None:
     assert certificates.in_race(message) is race
-
-
-def hooks(*bundles: str | None) -> Object:
-    return {"webhooks": [{"clientConfig": {"caBundle": bundle} if bundle else {}} for bundle in bundles]}
-
-
-@pytest.mark.parametrize(
-    ("mutating", "validating", "lacking"),
-    [
-        (hooks("x"), hooks("x"), []),
-        (hooks("x"), hooks(None), ["ValidatingWebhookConfiguration"]),
-        (hooks("x", None), hooks("x"), ["MutatingWebhookConfiguration"]),
-        (None, hooks(), ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]),
-    ],
-)
-def test_both_webhook_configurations_need_a_ca_in_every_webhook(
-    mutating: Object | None, validating: Object | None, lacking: list[str]
-) -> None:
-    assert certificates.without_bundle([mutating, validating]) == lacking
 
 
 def issuer(*conditions: Object, server: str = "https://acme.test/dir", generation: int = 1) -> Object:
@@ -274,10 +255,10 @@ def test_hsts_hazard_a_certificate_counts_only_from_the_issuer_and_for_the_names
 
 
 class Cluster:
-    """Answers with objects by kind; `refusals` are raised by apply() one after the other."""
+    """Answers with objects by kind."""
 
-    def __init__(self, objects: dict[str, list[Object]] | None = None, refusals: list[str] | None = None) -> None:
-        self.objects, self.refusals = objects or {}, refusals or []
+    def __init__(self, objects: dict[str, list[Object]] | None = None) -> None:
+        self.objects = objects or {}
         self.applied: list[Object] = []
         self.patched: list[Object] = []
 
@@ -289,8 +270,6 @@ class Cluster:
 
     def apply(self, obj: Object, _manager: str, *, force: bool = False, dry_run: bool = False) -> Object:
         self.applied.append(obj)
-        if self.refusals:
-            raise kube.KubeError(self.refusals.pop(0), 500)
         return obj
 
     def patch_status(self, _obj: Object, status: Object) -> Object:
@@ -298,35 +277,14 @@ class Cluster:
         return {}
 
 
-WEBHOOKS = {kind: [hooks("x") | {"metadata": {"name": "cert-manager-webhook"}}] for kind in certificates.WEBHOOK_KINDS}
-ISSUER = {"apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "letsencrypt-prod"}}
-
-
-def test_the_race_is_waited_out_and_then_the_issuer_is_taken() -> None:
-    cluster: Any = Cluster(WEBHOOKS, ["failed calling webhook: connection refused", "no endpoints available"])
-    assert cert_manager_wait.wait(cluster, "cert-manager-webhook", ISSUER, 10, 0) == ""
-    assert len(cluster.applied) == 3
-
-
-def test_a_refusal_ends_the_wait_at_once_with_its_words() -> None:
-    cluster: Any = Cluster(WEBHOOKS, ["denied the request: spec.acme.email: Invalid value"] * 9)
-    sentence = cert_manager_wait.wait(cluster, "cert-manager-webhook", ISSUER, 10, 0)
-    assert "refuses ClusterIssuer letsencrypt-prod" in sentence and "spec.acme.email" in sentence
-    assert len(cluster.applied) == 1
-
-
-def test_bad_input_a_webhook_that_never_gets_ready_is_explained_within_the_wait() -> None:
-    cluster: Any = Cluster({})
-    sentence = cert_manager_wait.wait(cluster, "cert-manager-webhook", ISSUER, 0, 0)
-    assert sentence.startswith("After 0 s") and "cainjector" in sentence
-    assert not cluster.applied
+def wait(cluster: Any, timeout: int = 0) -> waiting.Status:
+    return waiting.wait(cluster, waiting.Target("Certificate", "abaci-tls", "abaci"), timeout)
 
 
 def test_bad_input_an_issuer_that_is_not_there_is_named() -> None:
     wanted = certificate(NOT_YET)
     wanted["spec"]["issuerRef"]["name"] = "nobody"
-    sentence = certificate_wait.wait(Cluster({"Certificate": [wanted]}), "Certificate", "abaci-tls", "abaci", 0, 0)
-    assert "There is no ClusterIssuer nobody." in sentence
+    assert "There is no ClusterIssuer nobody." in wait(Cluster({"Certificate": [wanted]})).sentence
 
 
 def test_a_break_is_ended_once_and_an_unanswered_order_is_touched() -> None:
@@ -347,5 +305,5 @@ def test_a_ready_certificate_is_left_alone() -> None:
     ready = certificate(condition("Ready", "True"), lastFailureTime="2026-01-01T00:00:00Z")
     cluster: Any = Cluster({"Certificate": [ready]})
     assert certificate_wait.ask_again(cluster, "abaci-tls", "abaci") is False
-    assert certificate_wait.wait(cluster, "Certificate", "abaci-tls", "abaci", 0, 0) == ""
+    assert wait(cluster).state == "done"
     assert not cluster.patched and not cluster.applied

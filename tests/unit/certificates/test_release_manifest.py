@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible.errors import AnsibleLookupError
+from ansible_collections.abaci.infra.plugins.lookup import release_manifest as lookup
 from ansible_collections.abaci.infra.plugins.module_utils import release_manifest as rules
-from ansible_collections.abaci.infra.plugins.modules import release_manifest as module
 
 Object = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[3]
 KINDS = yaml.safe_load((ROOT / "roles/cert_manager/vars/main.yml").read_text())["__cert_manager_kinds"]
-DEPLOYMENTS = yaml.safe_load((ROOT / "roles/cert_manager/vars/main.yml").read_text())["__cert_manager_deployments"]
+DEPLOYMENTS = ("cert-manager", "cert-manager-cainjector", "cert-manager-webhook")
 VERSIONS = ("v1.11.5", "v1.21.1")
 
 
@@ -34,7 +34,7 @@ def manifest(version: str) -> Path:
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def release(request: pytest.FixtureRequest) -> tuple[str, list[Object]]:
-    return request.param, module.read(str(manifest(request.param)), request.param, KINDS)
+    return request.param, lookup.read(str(manifest(request.param)), request.param, KINDS)
 
 
 def names(objects: list[Object], kind: str) -> list[str]:
@@ -50,10 +50,10 @@ def test_both_releases_bring_what_the_role_waits_for(release: tuple[str, list[Ob
 
 
 def test_the_kinds_go_in_before_anything_that_may_use_them(release: tuple[str, list[Object]]) -> None:
-    first, second = rules.stages(release[1])
-    assert {item["kind"] for item in first} == {"Namespace", "CustomResourceDefinition"}
-    assert len(first) + len(second) == len(release[1])
-    assert not {"Namespace", "CustomResourceDefinition"} & {item["kind"] for item in second}
+    kinds = [item["kind"] for item in rules.ordered(release[1])]
+    early = {"Namespace", "CustomResourceDefinition"}
+    last = max(place for place, kind in enumerate(kinds) if kind in early)
+    assert set(kinds[: last + 1]) == early and len(kinds) == len(release[1])
 
 
 def test_every_object_gets_our_label_and_keeps_its_own(release: tuple[str, list[Object]]) -> None:
@@ -100,82 +100,12 @@ def test_a_removal_keeps_certificates_and_accounts_unless_they_are_named(release
 def test_bad_input_another_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "cert-manager.yaml"
     path.write_text(text)
-    with pytest.raises(kube.KubeError, match=words):
-        module.read(str(path), "v1.21.1", KINDS)
+    with pytest.raises(AnsibleLookupError, match=words):
+        lookup.read(str(path), "v1.21.1", KINDS)
 
 
 def test_bad_input_another_version_and_a_missing_file_are_named(tmp_path: Path) -> None:
-    with pytest.raises(kube.KubeError, match=r"of version v1\.11\.5 and not v1\.21\.1"):
-        module.read(str(manifest("v1.11.5")), "v1.21.1", KINDS)
-    with pytest.raises(kube.KubeError, match="cannot be read"):
-        module.read(str(tmp_path / "nowhere.yaml"), "v1.21.1", KINDS)
-
-
-@pytest.mark.parametrize(
-    ("annotations", "words"),
-    [
-        ({}, ""),
-        (
-            {"meta.helm.sh/release-name": "cm", "meta.helm.sh/release-namespace": "infra"},
-            "release cm in namespace infra",
-        ),
-    ],
-)
-def test_bad_input_what_helm_installed_is_not_taken_over(annotations: dict[str, str], words: str) -> None:
-    said = rules.foreign({"metadata": {"annotations": annotations}})
-    assert words in said and bool(said) is bool(words)
-    assert rules.foreign(None) == ""
-
-
-class Cluster:
-    """Takes what is applied; CRDs are served from the `slow`-th look on."""
-
-    def __init__(self, slow: int = 0) -> None:
-        self.slow = slow
-        self.looks = 0
-        self.applied: list[Object] = []
-        self.stored: dict[tuple[str, str], Object] = {}
-
-    def get(self, _version: str, kind: str, name: str, _namespace: str | None = None) -> Object | None:
-        found = self.stored.get((kind, name))
-        if kind == rules.CRD and found:
-            self.looks += 1
-            if self.looks > self.slow:
-                return found | {"status": {"conditions": [{"type": "Established", "status": "True"}]}}
-        return found
-
-    def apply(self, obj: Object, _manager: str, *, force: bool, dry_run: bool) -> Object:
-        self.applied.append(obj)
-        if not dry_run:
-            self.stored[(obj["kind"], obj["metadata"]["name"])] = obj
-        return obj
-
-
-def small() -> list[Object]:
-    def item(kind: str, name: str) -> Object:
-        return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
-
-    return [item("ClusterRole", "r"), item(rules.CRD, "c"), item("Namespace", "n")]
-
-
-def test_the_rest_waits_until_the_api_serves_the_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL", 0)
-    cluster: Any = Cluster(slow=3)
-    changes, differences = module.apply_all(cluster, small(), False, 10)
-    assert [item["metadata"]["name"] for item in cluster.applied] == ["c", "n", "r"]
-    assert cluster.looks > 3
-    assert changes == [f"{rules.CRD} c", "Namespace n", "ClusterRole r"]
-    assert differences[0]["after"] == "the schema of this version\n"
-    assert module.apply_all(cluster, small(), False, 10) == ([], []), "a second run changes nothing"
-
-
-def test_kinds_that_are_never_served_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL", 0)
-    cluster: Any = Cluster(slow=10**9)
-    with pytest.raises(kube.KubeError, match="does not serve c"):
-        module.apply_all(cluster, small(), False, 0)
-
-
-def test_check_mode_without_a_cluster_lists_everything() -> None:
-    changes, (first, second) = module.apply_all(None, small(), True, 0)
-    assert len(changes) == 3 and "no API answers yet" in first["after"] + second["after"]
+    with pytest.raises(AnsibleLookupError, match=r"of version v1\.11\.5 and not v1\.21\.1"):
+        lookup.read(str(manifest("v1.11.5")), "v1.21.1", KINDS)
+    with pytest.raises(AnsibleLookupError, match="cannot be read"):
+        lookup.read(str(tmp_path / "nowhere.yaml"), "v1.21.1", KINDS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import conditions, rollout
+from ansible_collections.abaci.infra.plugins.module_utils import conditions, rollout, waiting
 from ansible_collections.abaci.infra.plugins.modules import rollout_wait
 from fake_api import FakeApi, LiteFS, Request, run
 
@@ -21,7 +21,7 @@ CRASH = {
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits in these tests, and no trouble has to last."""
-    monkeypatch.setattr(rollout_wait, "POLL", 0)
+    monkeypatch.setattr(waiting, "POLL", 0)
     for name in ("_PULL", "_CRASH", "_REFUSED", "_UNSCHEDULABLE", "_REJECTED"):
         monkeypatch.setattr(rollout, name, 0)
 

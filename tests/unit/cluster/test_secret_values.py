@@ -6,7 +6,7 @@ import base64
 from urllib.parse import quote
 
 import pytest
-from ansible_collections.abaci.infra.plugins.modules.secret_values import settle
+from ansible_collections.abaci.infra.plugins.module_utils.values import secret_values
 
 
 def held(value: str) -> dict[str, str]:
@@ -14,7 +14,7 @@ def held(value: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("desired", "holds", "value"),
+    ("wish", "holds", "value"),
     [
         ("mine", {}, "mine"),
         ("mine", held("old"), "mine"),
@@ -26,14 +26,12 @@ def held(value: str) -> dict[str, str]:
         (17, {}, "17"),
     ],
 )
-def test_the_variable_comes_before_what_the_cluster_holds(
-    desired: str | None, holds: dict[str, str], value: str
-) -> None:
-    assert settle({"password": desired}, holds, 32) == ({"password": value}, [])
+def test_the_variable_comes_before_what_the_cluster_holds(wish: str | None, holds: dict[str, str], value: str) -> None:
+    assert secret_values({"password": wish}, holds, empty_is_value=True) == {"password": value}
 
 
 def test_a_value_is_made_only_where_there_is_none() -> None:
-    values, made = settle({"password": None, "other": "x"}, {}, 32)
-    assert made == ["password"]
-    assert len(values["password"]) == 43 and quote(values["password"], safe="") == values["password"]
-    assert settle({"password": None}, {}, 32)[0] != values
+    made = secret_values({"password": None, "other": "x"}, {}, empty_is_value=True)
+    assert made["other"] == "x"
+    assert len(made["password"]) == 43 and quote(made["password"], safe="") == made["password"]
+    assert secret_values({"password": None}, {}, empty_is_value=True)["password"] != made["password"]

@@ -54,13 +54,15 @@ def play(folder: Path, proxy: str, *options: str, **given: str) -> str:
         "k3s_source": "release",
         "k3s_download_timeout": 10,
         "k3s_environment": {"HTTP_PROXY": proxy, "http_proxy": proxy, "LEVEL": "2"},
-        "__k3s_file": "http://k3s.invalid/k3s",
-        "__k3s_file_checksum": SUM,
-        "__k3s_file_variable": "k3s_checksum",
-        "__k3s_file_dest": str(folder / "k3s"),
-        "__k3s_file_mode": "0755",
+        "__k3s_file": {
+            "path": "http://k3s.invalid/k3s",
+            "checksum": SUM,
+            "variable": "k3s_checksum",
+            "dest": str(folder / "k3s"),
+            "mode": "0755",
+            **given,
+        },
         "ansible_python_interpreter": sys.executable,
-        **given,
     }
     handlers = [{"name": "Restart k3s", "ansible.builtin.debug": {"msg": "restarted"}}]
     tasks = [{"ansible.builtin.include_tasks": str(TASKS)}]
@@ -90,9 +92,9 @@ def test_it_comes_through_the_proxy_once_and_nothing_shows_the_password(proxy: s
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"__k3s_file_checksum": "0" * 64}, f"it has the SHA-256 {SUM}"),
-        ({"__k3s_file": "http://k3s.invalid/other"}, "HTTP Error 404: Not Found"),
-        ({"__k3s_file": "ftp2://k3s.invalid/k3s"}, "unknown url type"),
+        ({"checksum": "0" * 64}, f"it has the SHA-256 {SUM}"),
+        ({"path": "http://k3s.invalid/other"}, "HTTP Error 404: Not Found"),
+        ({"path": "ftp2://k3s.invalid/k3s"}, "unknown url type"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence_and_the_old_file_stays(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
+import probed
 import pytest
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import k3s
-from probed import BARE
 
 ROLE = pathlib.Path(__file__).parents[3] / "roles/k3s"
 SUM = "0123456789abcdef" * 4
@@ -146,28 +148,17 @@ def test_the_certificate_names_what_clients_use_and_no_loopback() -> None:
 
 
 def node(name: str, desired: dict[str, Any] | None = None, **probe: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "probe": {**BARE, **probe},
-        "desired": {
-            "version": "v1.36.4+k3s1",
-            "source": "release",
-            "base": "https://example.org",
-            "checksum": SUM,
-            "images_enabled": False,
-            "images_checksum": "",
-            "allow_upgrade": False,
-            "token_is_long": False,
-            **(desired or {}),
-        },
-        "folder": {},
-    }
+    made = probed.report(name, "k3s")
+    made["probe"]["k3s"] |= probe
+    made["desired"]["k3s"] |= {"checksum": SUM, **(desired or {})}
+    return made
 
 
 def judge(*reports: dict[str, Any], servers: list[str] | None = None, agents: list[str] | None = None) -> list[str]:
-    found: list[str] = k3s.cluster_errors(
-        reports, ["server-0"] if servers is None else servers, ["agent-1"] if agents is None else agents
-    )
+    for report in reports:
+        report["desired"]["k3s"] |= {"servers": ["server-0"] if servers is None else servers}
+        report["desired"]["k3s"] |= {"agents": ["agent-1"] if agents is None else agents}
+    found: list[str] = k3s.cluster_errors(reports)
     return found
 
 
@@ -186,7 +177,7 @@ def test_empty_hosts_and_a_living_cluster_pass() -> None:
     ],
 )
 def test_inventories_that_are_no_cluster(servers: list[str], agents: list[str], words: str) -> None:
-    found = judge(servers=servers, agents=agents)
+    found = judge(node("x"), servers=servers, agents=agents)
     assert len(found) == 1 and words in found[0]
 
 
@@ -303,12 +294,13 @@ IN_FOLDER = {"source": "folder", "base": "/srv/k3s", "images_enabled": True, "im
 
 def test_what_a_node_lacks_is_looked_up_in_the_folder() -> None:
     report = node("server-0", IN_FOLDER)
+    probe, desired = report["probe"]["k3s"], report["desired"]["k3s"]
     paths = ["/srv/k3s/k3s", "/srv/k3s/k3s-airgap-images-amd64.tar"]
-    assert k3s.files_in_folder(report["probe"], report["desired"]) == paths
-    assert k3s.files_in_folder({**report["probe"], "binary_sha256": SUM}, report["desired"]) == paths[1:]
+    assert k3s.in_folder(probe, desired) == paths
+    assert k3s.in_folder({**probe, "binary_sha256": SUM}, desired) == paths[1:]
     for other in ({"source": "release"}, {"base": ""}):
-        assert k3s.files_in_folder(report["probe"], {**report["desired"], **other}) == []
-    assert k3s.files_in_folder({**report["probe"], "arch": "riscv64"}, report["desired"]) == []
+        assert k3s.in_folder(probe, {**desired, **other}) == []
+    assert k3s.in_folder({**probe, "arch": "riscv64"}, desired) == []
 
 
 def test_another_file_in_the_folder_is_refused_before_anything_is_changed() -> None:
@@ -362,9 +354,10 @@ def kubeconfig(ca: bytes = b"ca", server: str = "https://127.0.0.1:6443") -> dic
 LIVING = hashlib.sha256(b"ca").hexdigest()
 
 
-def test_the_kubeconfig_gets_the_readers_address_and_nothing_else() -> None:
-    made = k3s.kubeconfig_for(kubeconfig(), "https://k3s.example.org:6443")
-    assert made == kubeconfig(server="https://k3s.example.org:6443")
+@pytest.mark.parametrize("write", [json.dumps, lambda document: yaml.safe_dump(document)])
+def test_the_kubeconfig_gets_the_readers_address_and_nothing_else(write: Callable[[Any], str]) -> None:
+    made = k3s.kubeconfig_for(write(kubeconfig()), "https://k3s.example.org:6443")
+    assert yaml.safe_load(made) == kubeconfig(server="https://k3s.example.org:6443")
     assert k3s.kubeconfig_ca(made) == LIVING
 
 
@@ -383,11 +376,23 @@ def test_the_kubeconfig_gets_the_readers_address_and_nothing_else() -> None:
     ],
 )
 def test_a_kubeconfig_of_another_cluster_is_not_overwritten(existing: Any, living: str, words: str) -> None:
-    found = k3s.kubeconfig_refusal(existing, living, "/home/me/.kube/k3s-config")
+    facts = k3s.kubeconfig_facts("/home/me/.kube/k3s-config", "0600", yaml.safe_dump(existing), existing)
+    found = k3s.kubeconfig_refusal(facts, living)
     if words:
         assert words in found and found.startswith("/home/me/.kube/k3s-config (k3s_kubeconfig)")
     else:
         assert found == ""
+
+
+def test_a_foreign_kubeconfig_is_refused_with_the_hosts() -> None:
+    server = node("server-0", ca_hash=HASH_A, units=["k3s"])
+    server["kubeconfig"] = k3s.kubeconfig_facts("/x", "0600", "x", kubeconfig(b"other"))
+    (found,) = judge(server)
+    assert found.startswith("/x (k3s_kubeconfig) is the kubeconfig of another cluster")
+    # Of a server that was lost the agents know the cluster.
+    server["probe"]["k3s"]["ca_hash"] = ""
+    known = node("agent-1", ca_hash=hashlib.sha256(b"other").hexdigest())
+    assert not any("k3s_kubeconfig" in text for text in judge(server, known))
 
 
 # --- waiting

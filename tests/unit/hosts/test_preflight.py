@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import copy
+import re
+from pathlib import Path
 from typing import Any
 
+import probed
 import pytest
+import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import preflight
+from ansible_collections.abaci.infra.plugins.modules import host_probe
 
 
 def report(name: str = "node-1", **changes: Any) -> dict[str, Any]:
-    """A host without an error; ``changes`` are ``probe__key``, ``desired__key`` or a key of the report."""
-    number = name.rsplit("-", 1)[-1]
-    made: dict[str, Any] = {
-        "name": name,
-        "address": f"192.0.2.{number}",
-        "server": False,
-        "unreachable": "",
-        "hostname": name,
-        "probe": {
-            "os": {"id": "debian", "version": "13"},
-            "kernel": "6.12.0",
-            "systemd": True,
-            "cgroup": 2,
-            "listeners": [],
-            "memory_mb": 4000,
-            "disk_free_mb": 50000,
-            "disk_path": "/var/lib",
-            "default_route": True,
-            "clock": [-0.2, 0.1],
-            "clock_synchronised": True,
-            "k3s_installed": False,
-            "fuse": {"in_kernel": True, "module": False, "device": "0666"},
-        },
-        "desired": {
-            "supported_systems": {"debian": "12", "ubuntu": "24.04"},
-            "k3s_version": "v1.36.4+k3s1",
-            "cgroup_v1_allowed": False,
-            "ports": [80, 443, 10250],
-            "server_ports": [6443],
-            "min_memory_mb": 1800,
-            "min_disk_mb": 10000,
-            "time_sync": "existing",
-            "clock_skew_max": 2.0,
-            "fuse_required": True,
-        },
-    }
-    made = copy.deepcopy(made)
-    for key, value in changes.items():
-        part, _, rest = key.partition("__")
-        if rest:
-            made[part][rest] = value
-        else:
-            made[key] = value
-    return made
+    """A host without an error; see probed.report."""
+    own = {"desired__host__address": f"192.0.2.{name.rsplit('-', 1)[-1]}", "probe__hostname": name}
+    return probed.report(name, "host", **{**own, **changes})
 
 
 def listener(port: int, process: str = "nginx", unit: str = "/system.slice/nginx.service") -> dict[str, Any]:
@@ -61,7 +24,7 @@ def listener(port: int, process: str = "nginx", unit: str = "/system.slice/nginx
 
 
 def test_hosts_without_an_error_pass() -> None:
-    assert preflight.host_errors([report("node-1", server=True), report("node-2")]) == []
+    assert preflight.host_errors([report("node-1", desired__host__server=True), report("node-2")]) == []
 
 
 @pytest.mark.parametrize(
@@ -72,7 +35,7 @@ def test_hosts_without_an_error_pass() -> None:
         ({"probe__os": {"id": "rocky", "version": "9.4"}}, ["rocky 9.4", "debian 12", "ubuntu 24.04"]),
         ({"probe__systemd": False}, ["systemd", "PID 1"]),
         ({"probe__cgroup": 1}, ["cgroup v1", "v1.36.4+k3s1", "host_cgroup_v1_allowed"]),
-        ({"probe__cgroup": 1, "desired__k3s_version": ""}, ["cgroup v1", "newer k3s versions"]),
+        ({"probe__cgroup": 1, "desired__host__k3s_version": ""}, ["cgroup v1", "newer k3s versions"]),
         ({"probe__memory_mb": 900}, ["900 MB", "1800 MB", "host_min_memory_mb"]),
         ({"probe__disk_free_mb": 900}, ["/var/lib has 900 MB", "host_min_disk_mb"]),
         ({"probe__default_route": False}, ["default route"]),
@@ -80,15 +43,15 @@ def test_hosts_without_an_error_pass() -> None:
         ({"probe__listeners": [listener(443)]}, ["port 443 is taken by nginx (nginx.service)", "host_ports"]),
         ({"probe__listeners": [listener(80, "", "")]}, ["port 80 is taken by an unknown process"]),
         (
-            {"probe__fuse": {"in_kernel": False, "module": False, "device": ""}},
+            {"probe__fuse": {**probed.FUSE, "in_kernel": False, "module": False, "device": ""}},
             ["6.12.0 has neither FUSE", "linux-modules-extra"],
         ),
         (
-            {"probe__fuse": {"in_kernel": True, "module": False, "device": ""}},
+            {"probe__fuse": {**probed.FUSE, "in_kernel": True, "module": False, "device": ""}},
             ["/dev/fuse does not exist", "--device /dev/fuse"],
         ),
         (
-            {"unreachable": "Connection refused\n"},
+            {"reason": "Connection refused\n"},
             ["cannot be reached at 192.0.2.1 (Connection refused)", "ansible_host", "--limit 'all:localhost:!node-1'."],
         ),
     ],
@@ -108,15 +71,21 @@ def test_each_error_is_one_sentence_with_the_host_and_the_way_out(changes: dict[
     [
         {"probe__os": {"id": "debian", "version": "13.2"}},
         {"probe__os": {"id": "ubuntu", "version": "26.04"}},
-        {"probe__cgroup": 1, "desired__k3s_version": "v1.34.9+k3s1"},
-        {"probe__cgroup": 1, "desired__cgroup_v1_allowed": True},
-        {"probe__fuse": {"in_kernel": False, "module": True, "device": ""}},
-        {"probe__fuse": {"in_kernel": False, "module": False, "device": ""}, "desired__fuse_required": False},
+        {"probe__cgroup": 1, "desired__host__k3s_version": "v1.34.9+k3s1"},
+        {"probe__cgroup": 1, "desired__host__cgroup_v1_allowed": True},
+        {"probe__fuse": {**probed.FUSE, "in_kernel": False, "module": True, "device": ""}},
+        {
+            "probe__fuse": {**probed.FUSE, "in_kernel": False, "module": False, "device": ""},
+            "desired__host__fuse_required": False,
+        },
         {"probe__disk_free_mb": 1, "probe__k3s_installed": True},
-        {"probe__clock_synchronised": False, "desired__time_sync": "none"},
+        {"probe__clock_synchronised": False, "desired__host__time_sync": "none"},
         {"probe__listeners": [listener(6443)]},  # the API's port matters on servers only
         {"probe__listeners": [listener(10250, "k3s-agent", "/system.slice/k3s-agent.service")]},
-        {"server": True, "probe__listeners": [listener(6443, "k3s-server", "/system.slice/k3s.service")]},
+        {
+            "desired__host__server": True,
+            "probe__listeners": [listener(6443, "k3s-server", "/system.slice/k3s.service")],
+        },
         {"probe__listeners": [listener(443, "traefik", "/kubepods/burstable/pod1/abc")]},
     ],
 )
@@ -125,7 +94,9 @@ def test_what_is_no_error(changes: dict[str, Any]) -> None:
 
 
 def test_the_port_of_the_api_matters_on_a_server() -> None:
-    found = preflight.host_errors([report(server=True, probe__listeners=[listener(6443, "kube", "/x/kube.service")])])
+    found = preflight.host_errors(
+        [report(desired__host__server=True, probe__listeners=[listener(6443, "kube", "/x/kube.service")])]
+    )
     assert len(found) == 1 and "port 6443 is taken by kube (kube.service)" in found[0]
 
 
@@ -133,7 +104,7 @@ def test_all_errors_of_all_hosts_come_together() -> None:
     found = preflight.host_errors(
         [
             report("node-1", probe__memory_mb=1, probe__default_route=False),
-            report("node-2", unreachable="timed out"),
+            report("node-2", reason="timed out"),
             report("node-3", probe__listeners=[listener(80), listener(443)]),
         ]
     )
@@ -146,13 +117,17 @@ def test_the_same_error_of_several_hosts_is_one_sentence() -> None:
 
 
 def test_two_hosts_of_one_name_are_refused_whatever_the_case() -> None:
-    found = preflight.host_errors([report("node-1", hostname="web"), report("node-2", hostname="WEB")])
+    found = preflight.host_errors(
+        [report("node-1", desired__host__hostname="web"), report("node-2", probe__hostname="WEB")]
+    )
     assert len(found) == 1
     assert "node-1 and node-2" in found[0] and "host name web" in found[0] and "host_hostname" in found[0]
 
 
 def test_one_machine_listed_twice_is_named_by_its_address_only() -> None:
-    found = preflight.host_errors([report("node-1"), report("node-2", address="192.0.2.1", hostname="node-1")])
+    found = preflight.host_errors(
+        [report("node-1"), report("node-2", desired__host__address="192.0.2.1", probe__hostname="node-1")]
+    )
     assert len(found) == 1 and "same address 192.0.2.1" in found[0]
 
 
@@ -177,7 +152,7 @@ def test_only_a_gap_between_two_clocks_counts(clocks: list[list[float]], words: 
 
 def test_clocks_that_chrony_will_set_are_not_compared() -> None:
     reports = [
-        report("node-1", desired__time_sync="chrony", probe__clock=[99.0, 99.1]),
+        report("node-1", desired__host__time_sync="chrony", probe__clock=[99.0, 99.1]),
         report("node-2"),
         report("node-3"),
     ]
@@ -194,8 +169,18 @@ UUID=3-4\tnone\tswap\tsw\t0\t0
 """
 
 
+SWAP = yaml.safe_load((Path(__file__).parents[3] / "roles/host/tasks/swap.yml").read_text())[0][
+    "ansible.builtin.replace"
+]
+
+
+def without_swap(text: str) -> str:
+    """As the module replace does it."""
+    return re.sub(SWAP["regexp"], SWAP["replace"], text, flags=re.MULTILINE)
+
+
 def test_the_fstab_edit_does_not_destroy_the_line_it_comments_out() -> None:
-    edited = preflight.fstab_without_swap(FSTAB)
+    edited = without_swap(FSTAB)
     assert edited.splitlines() == [
         "# <file system> <mount point> <type> <options> <dump> <pass>",
         "UUID=1-2 / ext4 errors=remount-ro 0 1",
@@ -204,9 +189,15 @@ def test_the_fstab_edit_does_not_destroy_the_line_it_comments_out() -> None:
         "# /old none swap sw 0 0",
         "/dev/sdb1 /srv/swap ext4 defaults 0 2",
     ]
-    assert preflight.fstab_without_swap(edited) == edited
+    assert without_swap(edited) == edited
 
 
-@pytest.mark.parametrize("text", ["", "/swapfile none swap sw 0 0", "\n\nUUID=1 / ext4 defaults 0 1\n"])
+def test_swap_is_looked_for_as_it_is_commented_out() -> None:
+    assert host_probe.SWAP.pattern == SWAP["regexp"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/swapfile none swap sw 0 0", "a b\nswap c\n", "\n\nUUID=1 / ext4 defaults 0 1\n"]
+)
 def test_the_fstab_edit_keeps_every_character(text: str) -> None:
-    assert preflight.fstab_without_swap(text).replace("# abaci.infra: ", "") == text
+    assert without_swap(text).replace("# abaci.infra: ", "") == text

@@ -7,7 +7,8 @@ import pathlib
 import struct
 
 import pytest
-from ansible_collections.abaci.infra.plugins.modules import fuse_probe, host_probe, k3s_probe, k3s_wait
+from ansible_collections.abaci.infra.plugins.module_utils import fuse_mount, k3s_observe
+from ansible_collections.abaci.infra.plugins.modules import host_probe, k3s_wait
 
 
 @pytest.mark.parametrize(
@@ -45,10 +46,10 @@ def test_a_changed_a_new_and_a_removed_input_are_stale(tmp_path: pathlib.Path, m
         file.write_text("now")
     now = hashlib.sha256(b"now").hexdigest()
     stamp = f"{now}  {same}\n{'0' * 64}  {changed}\n  {new}\n{now}  {removed}\n  {tmp_path}/absent\n"
-    monkeypatch.setattr(k3s_probe, "read", lambda path: stamp if path == "/run/k3s.inputs" else "")
-    assert k3s_probe.stale_inputs("k3s") == sorted(map(str, (changed, new, removed)))
+    monkeypatch.setattr(k3s_observe, "read", lambda path: stamp if path == "/run/k3s.inputs" else "")
+    assert k3s_observe.stale_inputs("k3s") == sorted(map(str, (changed, new, removed)))
     # A k3s that was not started by our unit left no stamp: nothing is known to be stale.
-    assert k3s_probe.stale_inputs("k3s-agent") == []
+    assert k3s_observe.stale_inputs("k3s-agent") == []
 
 
 def test_the_server_is_asked_with_the_kubeconfig_that_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,12 +65,12 @@ def test_the_server_is_asked_with_the_kubeconfig_that_it_writes(monkeypatch: pyt
 
 
 def request(opcode: int, body: bytes = b"") -> bytes:
-    header: bytes = fuse_probe.IN_HEADER.pack(fuse_probe.IN_HEADER.size + len(body), opcode, 77, 1, 0, 0, 0, 0)
+    header: bytes = fuse_mount.IN_HEADER.pack(fuse_mount.IN_HEADER.size + len(body), opcode, 77, 1, 0, 0, 0, 0)
     return header + body
 
 
 def test_the_handshake_is_answered_with_a_version_not_above_the_kernels() -> None:
-    reply, version = fuse_probe.answer(request(fuse_probe.FUSE_INIT, struct.pack("=IIII", 7, 23, 0, 0)))
+    reply, version = fuse_mount.answer(request(fuse_mount.FUSE_INIT, struct.pack("=IIII", 7, 23, 0, 0)))
     length, error, unique, major, minor = struct.unpack_from("=IiQII", reply)
     assert (length, error, unique, major, minor) == (len(reply), 0, 77, 7, 23)
     assert len(reply) == 80  # header and fuse_init_out, which the kernel measures
@@ -77,22 +78,22 @@ def test_the_handshake_is_answered_with_a_version_not_above_the_kernels() -> Non
 
 
 def test_the_root_is_a_directory_with_the_mark() -> None:
-    reply, version = fuse_probe.answer(request(fuse_probe.FUSE_GETATTR))
+    reply, version = fuse_mount.answer(request(fuse_mount.FUSE_GETATTR))
     length, error, unique = struct.unpack_from("=IiQ", reply)
     assert (length, error, unique) == (len(reply), 0, 77)
     assert len(reply) == 16 + 16 + 88  # header, validity, fuse_attr
-    assert struct.unpack_from("=Q", reply, 16 + 16 + 32)[0] == fuse_probe.MARK
+    assert struct.unpack_from("=Q", reply, 16 + 16 + 32)[0] == fuse_mount.MARK
     assert version is None
 
 
 def test_everything_else_is_refused_as_not_implemented() -> None:
-    reply, _version = fuse_probe.answer(request(99))
-    assert struct.unpack("=IiQ", reply) == (16, fuse_probe.ENOSYS, 77)
+    reply, _version = fuse_mount.answer(request(99))
+    assert struct.unpack("=IiQ", reply) == (16, fuse_mount.ENOSYS, 77)
 
 
 def test_the_probe_of_k3s_names_the_volumes_of_a_host(tmp_path: pathlib.Path) -> None:
     for name in ("pvc-2", "pvc-1"):
         (tmp_path / name).mkdir()
     (tmp_path / "file").touch()
-    assert k3s_probe.folders(str(tmp_path)) == ["pvc-1", "pvc-2"]
-    assert k3s_probe.folders(str(tmp_path / "absent")) == []
+    assert k3s_observe.folders(str(tmp_path)) == ["pvc-1", "pvc-2"]
+    assert k3s_observe.folders(str(tmp_path / "absent")) == []

@@ -567,7 +567,11 @@ def test_kept_volumes_are_listed() -> None:
 @pytest.mark.parametrize(("minor", "policy"), [("35", False), ("36", True), ("37+", True), ("", True)])
 def test_an_older_api_has_no_policy_that_makes_volumes_retain(minor: str, policy: bool) -> None:
     state = living(version={"minor": minor}, volumes=[volume(0, policy="Delete"), volume(1)])
-    assert decided(state)["retain"] == {"admission_policy": policy, "patch": ["pvc-0"]}
+    retain = decided(state)["retain"]
+    assert retain["admission_policy"] is policy
+    assert [(item["metadata"]["name"], item["spec"]) for item in retain["objects"]] == [
+        ("pvc-0", {"persistentVolumeReclaimPolicy": "Retain"})
+    ]
 
 
 def test_all_refusals_are_there_and_the_identity_comes_first() -> None:
@@ -599,3 +603,35 @@ def test_a_second_run_changes_nothing() -> None:
     assert third["record"]["action"] == "none"
     # Nothing but which of the three ways the pods run.
     assert len(third["notes"]) == 1 and "user namespaces" in third["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("policy", "last", "desired_policy", "expected", "why"),
+    [
+        (None, None, "force", "force", "first run"),
+        ("force", None, "force", "force", "adopted"),
+        ("never", None, "force", "never", "adopted while frozen"),
+        ("force", "force", "force", "force", "nothing new"),
+        ("never", "force", "force", "never", "frozen by hand"),
+        ("never", "force", "never", "never", "frozen by hand, then in the inventory"),
+        ("force", "force", "never", "never", "frozen in the inventory"),
+        ("never", "never", "force", "force", "thawed in the inventory"),
+        ("force", "never", "never", "force", "thawed by hand"),
+        (None, "force", "force", "force", "annotation removed by hand"),
+    ],
+)
+def test_who_changed_keels_policy_last_decides(
+    policy: str | None, last: str | None, desired_policy: str, expected: str, why: str
+) -> None:
+    state = living()
+    state["statefulset"] |= {"keel_policy": policy, "last_applied_keel_policy": last}
+    plan = decided(state, keel_policy=desired_policy)
+    assert plan["annotations"] == {
+        "keel.sh/policy": expected,
+        "abaci.infra/last-applied-keel-policy": desired_policy,
+    }, why
+    assert any("keel.sh/policy" in note for note in plan["notes"]) is (expected != desired_policy)
+
+
+def test_without_keel_there_is_no_policy() -> None:
+    assert decided(living(), keel_policy="")["annotations"] == {}

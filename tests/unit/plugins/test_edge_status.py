@@ -148,3 +148,12 @@ def test_where_tls_ends_upstream_everything_is_asked_over_http_and_nothing_redir
     assert "was answered 301, not 200" in redirected
     (hsts,) = edge_status.problems([answer(200, HSTS), *writes], UPSTREAM)
     assert "Strict-Transport-Security" in hsts
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(201, ""), (503, "was answered 503, not 201"), (None, "refused, not 201")]
+)
+def test_the_write_that_the_inventory_describes_has_the_answer_that_it_names(status: int | None, words: str) -> None:
+    probe = {"method": "POST", "path": "/api", "status": "201"}
+    found = edge_status.write_problems({"status": status, "error": "refused"}, probe)
+    assert bool(found) is bool(words) and words in " ".join(found)

@@ -54,13 +54,6 @@ def test_the_minor_version_is_a_number(minor: str | None, expected: int | None) 
     assert document(version={"minor": minor})["api"]["minor"] == expected
 
 
-def test_the_template_hash_sees_the_template_only() -> None:
-    one, scaled, changed = statefulset(), statefulset(replicas=7, desired=None), statefulset()
-    changed["spec"]["template"]["spec"]["containers"][0]["image"] = "other:2"
-    assert state.template_hash(one) == state.template_hash(scaled) == living()["statefulset"]["template_hash"]
-    assert state.template_hash(one) != state.template_hash(changed)
-
-
 def test_other_pods_are_left_out() -> None:
     made = document(
         pods=[

@@ -1,0 +1,89 @@
+"""Check the variables of roles: names, types, and what plugins/module_utils/rules knows of their values."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.action import ActionBase
+from ansible.template import Templar
+from ansible_collections.abaci.infra.plugins.module_utils import rules as package
+
+Object = dict[str, Any]
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+ARGUMENTS: Object = {"roles": {"type": "list", "elements": "str", "required": True}}
+
+
+class Controller:
+    """What rules may read of the controller; see rules.Look."""
+
+    def is_file(self, path: str) -> bool:
+        return Path(path).expanduser().is_file()
+
+    def text(self, path: str) -> str:
+        try:
+            return Path(path).expanduser().read_text(errors="replace")
+        except OSError:
+            return ""
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """The arguments stand in the module of the same name, which holds the documentation."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: Object | None = None) -> Object:
+        result: Object = super().run(tmp, task_vars)
+        _, given = self.validate_argument_spec(ARGUMENTS)
+        found: list[str] = []
+        for role in given["roles"]:
+            found += errors(str(role), task_vars or {}, self._loader)
+        if found:
+            return {**result, "failed": True, "msg": " ".join(found), "errors": found}
+        return {**result, "changed": False, "errors": []}
+
+
+def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
+    """A sentence for everything that is wrong with the role's variables among these."""
+    entries = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    spec: Object = entries["main"]["options"]
+    known = {name for entry in entries.values() for name in entry.get("options") or {}}
+    unknown = sorted(name for name in variables if name.startswith(f"{role}_") and name not in known)
+    found = []
+    if unknown:
+        found.append(
+            f"The variables {', '.join(unknown)} are not known: correct their names (roles/{role}/meta/"
+            "argument_specs.yml lists all)."
+        )
+    # A play that is no role's has not its defaults.
+    every = {**_of_role(role, "defaults", loader), **_of_role(role, "vars", loader), **variables}
+    templar = Templar(loader=loader, variables=every)
+    given = {name: templar.template(every[name]) for name in spec if name in every}
+    checked = ArgumentSpecValidator(spec).validate(given)
+    if checked.error_messages:
+        return found + [f"{message.rstrip('.')}." for message in checked.error_messages]
+    rules = _rules(role)
+    if rules is None:
+        return found
+    others = {
+        name: templar.template(every[name]) if name in every else default
+        for name, default in getattr(rules, "OTHERS", {}).items()
+    }
+    return found + list(rules.errors({**others, **checked.validated_parameters}, Controller()))
+
+
+def _of_role(role: str, part: str, loader: DataLoader) -> Object:
+    path = ROLES / role / part / "main.yml"
+    return dict(loader.load_from_file(str(path), trusted_as_template=True) or {}) if path.is_file() else {}
+
+
+def _rules(role: str) -> Any:
+    """The module of the role's rules; None for a role without."""
+    if not (Path(package.__file__).parent / f"{role}.py").is_file():
+        return None
+    return importlib.import_module(f"{package.__name__}.{role}")

@@ -1,0 +1,143 @@
+"""Look at k3s on the host on which this runs: I/O, no decisions. It changes nothing and returns no secret."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import datastore, k3s
+from .node_types import K3sProbe, Service
+
+# Where the role cluster_backup and its timer note the last copy of the datastore.
+COPIED = "/var/lib/abaci/cluster-backup.json"
+UNITS = ("k3s", "k3s-agent")
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+TOKEN = "/etc/rancher/k3s/token"
+
+
+@functools.cache  # the binary is an input of the service, too
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits, or an empty string where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def read(path: str) -> str:
+    """Return the text of a small file, or an empty string where there is none to read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def stale_inputs(unit: str) -> list[str]:
+    """Return the files that differ from those the unit was last started with, as its ExecStartPre wrote them down."""
+    started = {}
+    for line in read(f"/run/{unit}.inputs").splitlines():
+        digest, _space, path = line.partition("  ")
+        started[path] = digest
+    return sorted(path for path, digest in started.items() if sha256(path) != digest)
+
+
+def started(unit: str) -> float:
+    """Return when the unit was last started, by this host's clock: its ExecStartPre writes the file then."""
+    try:
+        return os.stat(f"/run/{unit}.inputs").st_mtime
+    except OSError:
+        return 0.0
+
+
+def link(name: str) -> str:
+    path = f"/usr/local/bin/{name}"
+    if os.path.islink(path) and os.path.realpath(path) == datastore.BINARY:
+        return "ours"
+    return "other" if os.path.lexists(path) else "absent"
+
+
+def copied() -> dict[str, Any]:
+    """Return when and where the last copy of the datastore was made: {time, place}; empty where none is known."""
+    try:
+        found = json.loads(read(COPIED))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def folders(path: str) -> list[str]:
+    """Return the names of the folders in a folder, in order; none where there is none."""
+    try:
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def nodes(kubeconfig: str) -> list[dict[str, Any]]:
+    """Return the cluster's nodes, as far as k3s.nodes_not_ready reads them; none where the API does not answer."""
+    argv = [datastore.BINARY, "kubectl", f"--kubeconfig={kubeconfig}", "get", "nodes", "--output=json"]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=10, check=True)
+        items = json.loads(done.stdout)["items"]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+    return [
+        {
+            "metadata": {"name": item["metadata"]["name"]},
+            "status": {
+                "nodeInfo": {"kubeletVersion": item["status"].get("nodeInfo", {}).get("kubeletVersion", "")},
+                "conditions": [entry for entry in item["status"].get("conditions") or [] if entry["type"] == "Ready"],
+            },
+        }
+        for item in items
+    ]
+
+
+def observe(asked: Mapping[str, Any], services: Mapping[str, Service]) -> K3sProbe:
+    """Return what is to be seen; ``asked`` holds the options of host_probe's k3s, all of them optional."""
+    data_dir = asked.get("data_dir") or "/var/lib/rancher/k3s"
+    storage, token = asked.get("storage_dir") or f"{data_dir}/storage", asked.get("token") or ""
+    kubeconfig = asked.get("kubeconfig") or ""
+    arch = MACHINES.get(platform.machine(), platform.machine())
+    units = [unit for unit in UNITS if os.path.exists(f"/etc/systemd/system/{unit}.service")]
+    active = [unit for unit in units if services[unit]["active"] == "active"]
+    living, given = read(f"{data_dir}/server/token"), read(TOKEN)
+    # An agent keeps its cluster's CA; before its first start only the token that it was given tells.
+    joined = k3s.ca_hash(given) or sha256(f"{data_dir}/agent/server-ca.crt")
+    own = read(kubeconfig) if kubeconfig else ""
+    made = k3s.kubeconfig_for(own, asked.get("kubeconfig_server") or "")
+    return {
+        "arch": arch,
+        "node_name": platform.node().lower(),
+        "installed_version": datastore.installed_version(),
+        "binary_sha256": sha256(datastore.BINARY),
+        "images_sha256": sha256(f"{data_dir}/agent/images/k3s-airgap-images-{arch}.tar"),
+        "units": units,
+        "active": active,
+        "started": max((started(unit) for unit in units), default=0.0),
+        "stale_inputs": sorted({path for unit in units for path in stale_inputs(unit)}),
+        "ca_hash": k3s.ca_hash(living) or ("" if "k3s" in units else joined),
+        "token_matches": k3s.same_token(token, living) if token and living else None,
+        # A server is asked for its kubeconfig, an agent is not.
+        "token_mark": k3s.mark(read(f"{data_dir}/server/node-token") if kubeconfig else given),
+        "datastore": datastore.kind(Path(data_dir)),
+        "revision": datastore.revision(Path(data_dir)),
+        "restored": datastore.restored(Path(data_dir)),
+        "copied": copied(),
+        "now": time.time(),
+        "storage": storage,
+        "volumes": folders(storage),
+        "links": {name: link(name) for name in asked.get("links") or []},
+        "kubeconfig_sha256": hashlib.sha256(made.encode()).hexdigest() if own else "",
+        "nodes": nodes(kubeconfig) if own and "k3s" in active else [],
+    }

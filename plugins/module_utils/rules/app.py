@@ -1,0 +1,215 @@
+"""The rules of the role app."""
+
+from __future__ import annotations
+
+import re
+
+from ..values import domain_problems
+from . import Look, Values, missing_files
+
+# Of other roles, with what counts where nobody sets them.
+OTHERS = {"traefik_trusted_proxies": [], "traefik_flyreplay": True}
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
+_PATH = re.compile(r"/[^\s`\"'\\{}]*")
+_DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!-wal)(?<!-shm)(?<!-journal)(?<!-pos)(?<!-lock)")
+_SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([EPTGMK]i|[EPTGMk])")
+_YEAR = 31536000
+# What the application must not be told: LiteFS and the pod set it, or a variable of its own does.
+_RESERVED = {
+    "HOSTNAME": "it would make every pod believe that it is another host",
+    "POD_NAME": "the pod's own name decides who is primary",
+    "POD_IP": "the pod's own address stands there",
+    "LITEFS_CANDIDATE": "it is set by who is primary",
+    "LITEFS_CLOUD_TOKEN": "it alone makes LiteFS overwrite its data from a backup",
+    "PORT": "it is app_port",
+    "DATABASE_URL": "it is made from app_database",
+}
+
+
+def errors(values: Values, look: Look) -> list[str]:
+    """See the package."""
+    return (
+        _names(values)
+        + _commands(values)
+        + _environment(values)
+        + _paths_and_ports(values)
+        + _limits(values)
+        + _certificate(values, look)
+        + _edge(values)
+        + _domains(values)
+    )
+
+
+def _names(values: Values) -> list[str]:
+    found = []
+    allowed = "use lower case letters, digits and hyphens, at most 42 characters."
+    if not _LABEL.fullmatch(str(values["app_name"])):
+        found.append(f"app_name {values['app_name']} is no name for Kubernetes objects: {allowed}")
+    if not _LABEL.fullmatch(str(values["app_namespace"])):
+        found.append(f"app_namespace {values['app_namespace']} is no namespace: {allowed}")
+    if not re.fullmatch(r"\S+", str(values["app_image"])):
+        found.append(
+            "app_image is empty or has a space in it: set it to the name of an image, e.g. ghcr.io/owner/name:tag."
+        )
+    if not _SIZE.fullmatch(str(values["app_storage_size"])):
+        found.append(f"app_storage_size {values['app_storage_size']} is no size: write it as 5Gi.")
+    if not _DATABASE.fullmatch(str(values["app_database"])):
+        found.append(
+            f"app_database {values['app_database']} is no file name for a database: use letters, digits, dots, hyphens "
+            "and underscores, and none of the endings -wal, -shm, -journal, -pos, -lock."
+        )
+    return found
+
+
+def _commands(values: Values) -> list[str]:
+    found = []
+    if not str(values["app_command"]).strip():
+        found.append("app_command is empty: set it to the command that starts the application.")
+    if re.search(r"[$\n]", f"{values['app_command']}{values['app_migrate_command']}"):
+        found.append(
+            "app_command or app_migrate_command has a $ or a line break in it: LiteFS expands $ before it runs "
+            "anything, so put the command into a script in the image."
+        )
+    return found
+
+
+def _environment(values: Values) -> list[str]:
+    found = []
+    env, secrets, removed = values["app_env"], values["app_secrets"], values["app_secrets_removed"]
+    names = [*env, *(name for name in secrets if name not in env)]
+    reserved = [f"{name}, because {why}" for name, why in _RESERVED.items() if name in names]
+    if reserved:
+        found.append(f"app_env and app_secrets may not set {'; nor '.join(reserved)}.")
+    if values["app_redis_enabled"] and "REDIS_URL" in names:
+        found.append(
+            "app_env or app_secrets sets REDIS_URL while app_redis_enabled is true: set app_redis_enabled to false to "
+            "use another Redis."
+        )
+    both = [name for name in env if name in secrets]
+    if both:
+        found.append(f"app_env and app_secrets both set {', '.join(both)}: keep it in one of them.")
+    bad = [str(name) for name in names if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name))]
+    if bad:
+        found.append(f"app_env or app_secrets has a name that is no environment variable: {', '.join(bad)}.")
+    kept = [str(name) for name in removed if name in secrets]
+    if kept:
+        found.append(f"app_secrets_removed names {', '.join(kept)}, which app_secrets has: keep it in one.")
+    return found
+
+
+def _paths_and_ports(values: Values) -> list[str]:
+    found = []
+    socket = str(values["app_socket_path"])
+    paths = [str(values["app_health_path"]), str(values["app_verify_path"]), *([socket] if socket else [])]
+    if not all(_PATH.fullmatch(path) for path in paths):
+        found.append(
+            "app_health_path, app_verify_path and app_socket_path have to begin with / and may hold neither spaces nor "
+            "quotes; app_socket_path may be empty."
+        )
+    if socket == "/":
+        found.append(
+            "app_socket_path is /, which would take every request away from LiteFS: name the prefix of the WebSockets, "
+            "or leave it empty."
+        )
+    strange = [str(path) for path in values["app_forward_paths"] if not re.fullmatch(r"[/*]\S*", str(path))]
+    if strange:
+        found.append(
+            f"app_forward_paths has an entry that is no path, {', '.join(strange)}: begin it with /, and use * as the "
+            "only wildcard."
+        )
+    ports = {values["app_port"], values["app_proxy_port"], values["app_litefs_port"]}
+    if len([port for port in ports if 1 <= port <= 65535]) < 3:
+        found.append("app_port, app_proxy_port and app_litefs_port have to be three different ports from 1 to 65535.")
+    if not 1 <= values["app_https_port"] <= 65535:
+        found.append("app_https_port has to be a port from 1 to 65535.")
+    return found
+
+
+def _limits(values: Values) -> list[str]:
+    found = []
+    if any(not rule or set(rule) - {"to", "ports"} for rule in values["app_egress"]):
+        found.append(
+            "app_egress has an entry that is no egress rule: each is a dictionary of to and ports, as in a "
+            "NetworkPolicy."
+        )
+    least = {"app_hsts_seconds": 0, "app_rate_average": 0, "app_client_ip_depth": 0, "app_rate_burst": 1}
+    least |= {"app_in_flight": 1, "app_socket_in_flight": 1, "app_answer_timeout": 1}
+    if any(values[name] < number for name, number in least.items()):
+        found.append(
+            "app_hsts_seconds, app_rate_average, app_rate_burst, app_in_flight, app_socket_in_flight, "
+            "app_client_ip_depth and app_answer_timeout may not be negative, and app_rate_burst, app_in_flight, "
+            "app_socket_in_flight and app_answer_timeout not 0."
+        )
+    long = values["app_hsts_subdomains"] and values["app_hsts_seconds"] >= _YEAR
+    if values["app_hsts_preload"] and not long:
+        found.append(
+            f"app_hsts_preload needs app_hsts_subdomains: true and app_hsts_seconds of a year ({_YEAR}) or more; "
+            "browsers' lists take no other."
+        )
+    return found
+
+
+def _certificate(values: Values, look: Look) -> list[str]:
+    found = []
+    text, file = str(values["app_tls_certificate"]), str(values["app_tls_certificate_file"])
+    key_text, key_file = str(values["app_tls_private_key"]), str(values["app_tls_private_key_file"])
+    if text and file:
+        found.append("app_tls_certificate and app_tls_certificate_file are both set: keep one.")
+    if values["app_tls"] == "provided" and not text and not file:
+        found.append(
+            "app_tls is provided, and no certificate is given: set app_tls_certificate_file and "
+            "app_tls_private_key_file, or choose acme."
+        )
+    if bool(text) != bool(key_text) or bool(file) != bool(key_file):
+        found.append(
+            "A certificate needs its key: set app_tls_private_key_file with app_tls_certificate_file, or "
+            "app_tls_private_key with app_tls_certificate, or neither."
+        )
+    missing = missing_files(values, look, "app_tls_certificate_file", "app_tls_private_key_file", "app_tls_ca_file")
+    if values["app_tls"] != "provided" or not (text or file) or missing:
+        return found + missing
+    if "BEGIN CERTIFICATE" not in (look.text(file) if file else text):
+        found.append(
+            "The certificate (app_tls_certificate_file or app_tls_certificate) is not in PEM form: it has to hold "
+            "BEGIN CERTIFICATE."
+        )
+    elif not re.search(r"BEGIN [A-Z ]*PRIVATE KEY", look.text(key_file) if key_file else key_text):
+        found.append(
+            "The key (app_tls_private_key_file or app_tls_private_key) is not in PEM form: it has to hold BEGIN "
+            "PRIVATE KEY."
+        )
+    return found
+
+
+def _edge(values: Values) -> list[str]:
+    found = []
+    upstream = values["app_tls"] == "upstream"
+    if upstream and not values["traefik_trusted_proxies"]:
+        found.append(
+            "app_tls is upstream, and traefik_trusted_proxies is empty, so that all visitors would share one rate "
+            "limit: name the addresses of the proxy there."
+        )
+    if values["traefik_flyreplay"] is False:
+        found.append(
+            "traefik_flyreplay is false, and every route names that plugin, so that all would answer 404: set it to "
+            "true."
+        )
+    if upstream and values["app_verify"] and not values["app_edge_address"]:
+        found.append(
+            "app_tls is upstream, and app_edge_address is empty, since the inventory has no group k3s_server: set it "
+            "to an address where Traefik answers without the proxy, or app_verify to false."
+        )
+    probe = values["app_write_probe"]
+    needed, more = {"method", "path", "status"}, {"body", "headers"}
+    if probe and (needed - set(probe) or set(probe) - needed - more):
+        found.append("app_write_probe needs method, path and status (the expected one), and may have body and headers.")
+    return found
+
+
+def _domains(values: Values) -> list[str]:
+    domain, extra = values["app_domain"], values["app_extra_domains"]
+    found: list[str] = domain_problems([domain], "app_domain") + domain_problems(extra, "app_extra_domains")
+    if domain in extra:
+        found.append(f"app_extra_domains repeats {domain}: leave it out there.")
+    return found

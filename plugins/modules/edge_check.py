@@ -1,0 +1,146 @@
+#!/usr/bin/python
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: edge_check
+short_description: Check from outside that a site answers as it should, over HTTP and HTTPS
+description:
+  - Asks for the health path of each domain, for the redirect to https, and sends writes to a path that the application
+    rejects, each on a connection of its own. Follows no redirect.
+  - The requests go to the given address; the name in SNI, in Host and in the check of the certificate is the domain's.
+  - Asks again until all answers are right. Fails with a sentence for each that is not when the time is over.
+version_added: 0.1.0
+author: The abaci.infra authors
+options:
+  domains:
+    description: The site's names; the writes go to the first.
+    type: list
+    elements: str
+    required: true
+  address:
+    description: Where to connect to.
+    type: str
+    required: true
+  https_port:
+    description: The public port of https, as it stands in URLs.
+    type: int
+    default: 443
+  edge_https_port:
+    description: The port for https at O(address).
+    type: int
+    default: 443
+  edge_http_port:
+    description: The port for http at O(address).
+    type: int
+    default: 80
+  upstream:
+    description: Whether a proxy in front ends TLS, so that the site speaks http and redirects nobody.
+    type: bool
+    default: false
+  verify:
+    description: Whether the certificate is verified.
+    type: bool
+    default: true
+  ca_file:
+    description: PEM file of the authorities that are trusted, in place of the system's.
+    type: path
+    default: ""
+  hsts_seconds:
+    description: The max-age of Strict-Transport-Security that has to come; with V(0) none may come.
+    type: int
+    default: 0
+  health_path:
+    description: A path that has to be answered with 200.
+    type: str
+    default: /
+  verify_path:
+    description: A path whose writes the application rejects.
+    type: str
+    required: true
+  write:
+    description:
+      - A write that is sent once, when all else is right. C(method), C(path) and C(status) (the expected one), maybe
+        C(body) and C(headers). Not in check mode.
+    type: dict
+    default: {}
+  timeout:
+    description: Seconds until all answers have to be right.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    description: The requests are sent in check mode, too, but for O(write).
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Check the site from outside
+  abaci.infra.edge_check:
+    domains: [www.example.org]
+    address: 192.0.2.10
+    verify_path: /.well-known/none
+"""
+
+RETURN = r"""
+answers:
+  description: The last answers, each with C(method), C(url), C(status), C(headers), C(tls) and C(error).
+  type: list
+  elements: dict
+  returned: always
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.abaci.infra.plugins.module_utils import edge, edge_status
+
+POLL = 3.0
+OPTIONS: dict[str, dict[str, Any]] = {
+    "domains": {"type": "list", "elements": "str", "required": True},
+    "address": {"type": "str", "required": True},
+    "https_port": {"type": "int", "default": 443},
+    "edge_https_port": {"type": "int", "default": 443},
+    "edge_http_port": {"type": "int", "default": 80},
+    "upstream": {"type": "bool", "default": False},
+    "verify": {"type": "bool", "default": True},
+    "ca_file": {"type": "path", "default": ""},
+    "hsts_seconds": {"type": "int", "default": 0},
+    "health_path": {"type": "str", "default": "/"},
+    "verify_path": {"type": "str", "required": True},
+    "write": {"type": "dict", "default": {}},
+    "timeout": {"type": "int", "default": 60},
+}
+
+
+def wait(expected: dict[str, Any], timeout: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """(the last answers, what is wrong with them: nothing once all are right)."""
+    requests = [edge.parse(request) for request in edge_status.requests(expected)]
+    deadline = time.monotonic() + timeout
+    while True:
+        answers = [edge.send(request) for request in requests]
+        problems = edge_status.problems(answers, expected)
+        if not problems or time.monotonic() >= deadline:
+            return answers, problems
+        time.sleep(POLL)
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
+    expected: dict[str, Any] = module.params
+    try:
+        answers, problems = wait(expected, expected["timeout"])
+        write = expected["write"]
+        if not problems and write and not module.check_mode:
+            answer = edge.send(edge.parse(edge_status.write(expected, write)))
+            answers.append(answer)
+            problems = edge_status.write_problems(answer, write)
+    except edge.BadRequest as exc:
+        module.fail_json(msg=str(exc), answers=[])
+    if problems:
+        module.fail_json(msg=" ".join(problems), answers=answers)
+    module.exit_json(changed=False, answers=answers)
+
+
+if __name__ == "__main__":
+    main()

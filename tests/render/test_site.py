@@ -131,12 +131,12 @@ def test_every_operation_asks_whose_cluster_it_is_before_it_plans() -> None:
     assert settle[0]["ansible.builtin.import_tasks"] == "validate.yml"
 
 
-def test_the_application_alone_asks_before_it_takes_the_lock() -> None:
+def test_the_application_alone_asks_before_anything_is_looked_at() -> None:
     tasks = yaml.safe_load((ROOT / "roles/app/tasks/main.yml").read_text())
     check = including_the_check(tasks)
     assert check["vars"] == {"site_apply": True}
     assert check["when"] == "app_state == 'present' and not __site_asked | default(false)"
-    assert tasks.index(check) < [task["name"] for task in tasks].index("Apply under the lock")
+    assert tasks.index(check) < [task["name"] for task in tasks].index("Set which cluster and which application")
     said = yaml.safe_load((ROOT / "roles/site/tasks/main.yml").read_text())
     assert said[1]["ansible.builtin.set_fact"]["__site_asked"] == "{{ __site_checked.asked }}"
     given = said[0]["abaci.infra.site_check"]

@@ -134,7 +134,7 @@ def test_an_object_that_shows_nothing_is_asked_about() -> None:
 
 def test_sets_and_order() -> None:
     manifest = {"apiVersion": "v1", "metadata": {"name": "x", "finalizers": ["a", "b"]}}
-    fields = {"f:metadata": {"f:finalizers": {'v:"a"': {}, 'v:"b"': {}}}}
+    fields: dict[str, Any] = {"f:metadata": {"f:finalizers": {'v:"a"': {}, 'v:"b"': {}}}}
     entry = {"manager": "us", "operation": "Apply", "apiVersion": "v1", "fieldsV1": fields}
     for finalizers, same in ((["a", "b"], True), (["a", "c", "b"], True), (["b", "a"], False), (["a"], False)):
         obj = {"metadata": {"finalizers": finalizers, "managedFields": [entry]}}

@@ -1,6 +1,6 @@
 """Gathers the state document from a cluster: the I/O around state.py. No decision is made here.
 
-``api`` is kube.Client, or anything with its get, list, raw and portforward_get.
+``api`` is kube.Client, or anything with its get, list, raw and portforward.
 """
 
 from __future__ import annotations
@@ -117,25 +117,24 @@ def ask_pod(api: Any, namespace: str, pod: Mapping[str, Any], port: int, timeout
         # Nothing can listen yet: its init container says why (see state.document), and a dial would only take time.
         return litefs.unreachable("its container is not running")
     name = pod["metadata"]["name"]
-    deadline = time.monotonic() + timeout
-
-    def get(path: str) -> bytes:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise KubeError(f"Port {port} of pod {namespace}/{name} took more than {timeout:g} s for its answers.")
-        status, _headers, body = api.portforward_get(namespace, name, port, path, timeout=left)
-        if status != 200:
-            raise KubeError(f"GET {path} on port {port} of pod {namespace}/{name} was answered {status}.", status)
-        content: bytes = body
-        return content
-
     try:
-        info = litefs.parse_info(get("/info"))
-        databases = litefs.parse_vars(get("/debug/vars"))
-        samples = [litefs.parse_metrics(get("/metrics"))]
-        if not info.is_primary and samples[0].lag_seconds == 0:
-            time.sleep(RESAMPLE_SECONDS)
-            samples.append(litefs.parse_metrics(get("/metrics")))
+        with api.portforward(namespace, name, port, timeout) as get:
+
+            def read(path: str) -> bytes:
+                status, _headers, body = get(path)
+                if status != 200:
+                    raise KubeError(
+                        f"GET {path} on port {port} of pod {namespace}/{name} was answered {status}.", status
+                    )
+                content: bytes = body
+                return content
+
+            info = litefs.parse_info(read("/info"))
+            databases = litefs.parse_vars(read("/debug/vars"))
+            samples = [litefs.parse_metrics(read("/metrics"))]
+            if not info.is_primary and samples[0].lag_seconds == 0:
+                time.sleep(RESAMPLE_SECONDS)
+                samples.append(litefs.parse_metrics(read("/metrics")))
     except (KubeError, ValueError) as exc:
         return litefs.unreachable(str(exc).rstrip("."))
     return litefs.node(info, databases, samples)

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from . import clock, wording
@@ -264,14 +264,19 @@ class Client:
         """
         where = f"GET {path} on port {port} of pod {namespace}/{pod}"
         with forward(self, namespace, pod, port, timeout, where) as stream:
-            lines = [f"GET {path} HTTP/1.1", f"Host: {pod}:{port}", "Accept: */*", "Connection: close"]
-            lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-            stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
-            answer = http.client.HTTPResponse(stream)
-            answer.begin()
-            # Up to Content-Length or the last chunk; the close of the stream takes another second to arrive.
-            body = answer.read()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
+            return _get(stream, f"{pod}:{port}", path, {"Connection": "close", **(headers or {})})
+
+    @contextlib.contextmanager
+    def portforward(
+        self, namespace: str, pod: str, port: int, timeout: float = 10.0
+    ) -> Iterator[Callable[[str], tuple[int, dict[str, str], bytes]]]:
+        """One port-forward for several requests: yields what portforward_get does for a path.
+
+        ``timeout`` (s) bounds all of them together; raises as portforward_get does.
+        """
+        where = f"GET on port {port} of pod {namespace}/{pod}"
+        with forward(self, namespace, pod, port, timeout, where) as stream:
+            yield lambda path: _get(stream, f"{pod}:{port}", path, {})
 
     def dial(self, namespace: str, pod: str, port: int, deadline: float) -> PortForward:
         """A stream to a port of a pod until ``deadline`` (time.monotonic()); see forward()."""
@@ -445,6 +450,18 @@ def forward(api: Any, namespace: str, pod: str, port: int, timeout: float, where
     finally:
         if stream is not None:
             stream.close()
+
+
+def _get(stream: Any, host: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (names in lower case) and body of a GET on the stream, which stays open."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Accept: */*"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+    answer = http.client.HTTPResponse(stream)
+    answer.begin()
+    # Up to Content-Length or the last chunk; the close of the stream takes another second to arrive.
+    body = answer.read()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
 
 
 def _websocket(configuration: Any, headers: dict[str, str], path: str, timeout: float) -> Any:

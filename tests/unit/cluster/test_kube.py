@@ -77,11 +77,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         port = int(urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["ports"][0])
         for channel in (0, 1):
             self.frame(channel, struct.pack("<H", port))
+        self.server.pod(self, self.request_frame())
+
+    def request_frame(self) -> bytes:
         head = self.rfile.read(2)
         mask_and_data = self.rfile.read(4 + (head[1] & 0x7F))
         request = bytes(byte ^ mask_and_data[i % 4] for i, byte in enumerate(mask_and_data[4:]))
         assert request[0] == 0
-        self.server.pod(self, request[1:])
+        return request[1:]
 
     def frame(self, channel: int, data: bytes) -> None:
         size = len(data) + 1
@@ -244,6 +247,18 @@ def test_portforward_reads_up_to_the_length_and_goes_on(api: Api, client: Any) -
     assert time.monotonic() - begin < 1
     assert (status, headers["litefs-id"], body) == (200, "A", b"x" * 200)
     assert asked[0].startswith(b"GET /info?a=b HTTP/1.1\r\nHost: p-0:20202\r\n")
+
+
+def test_several_requests_go_through_one_portforward(api: Api, client: Any) -> None:
+    def pod(handler: Handler, request: bytes) -> None:
+        for asked in (request, None):
+            path = (asked or handler.request_frame()).split()[1]
+            handler.frame(0, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path))
+
+    api.pod = pod
+    with client.portforward("abaci", "p-0", 20202) as get:
+        assert [get(path)[2] for path in ("/first", "/next")] == [b"/first", b"/next"]
+    assert len(api.asked) == 1
 
 
 def test_portforward_takes_chunks(api: Api, client: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +33,8 @@ from factory_objects import (
     vars_body,
     volume,
 )
+
+Answer = Callable[[str], tuple[int, dict[str, str], bytes]]
 
 
 class FakeApi:
@@ -60,12 +64,17 @@ class FakeApi:
     def server_time(self) -> str:
         return "2026-01-01T12:00:00.5Z"
 
-    def portforward_get(
-        self, _namespace: str, pod_name: str, _port: int, path: str, timeout: float
-    ) -> tuple[int, dict[str, str], bytes]:
+    @contextlib.contextmanager
+    def portforward(self, _namespace: str, pod_name: str, _port: int, timeout: float) -> Iterator[Answer]:
+        deadline = time.monotonic() + timeout
+        yield lambda path: self.answer(pod_name, path, deadline)
+
+    def answer(self, pod_name: str, path: str, deadline: float) -> tuple[int, dict[str, str], bytes]:
         with self.lock:
             self.asked.append((pod_name, path))
-        time.sleep(min(self.delay, timeout))
+        time.sleep(max(0.0, min(self.delay, deadline - time.monotonic() + 0.001)))
+        if time.monotonic() > deadline:
+            raise KubeError(f"GET on port 20202 of pod {pod_name} was not answered.")
         primary = pod_name.endswith("-0")
         answers = {
             "/info": info_body(A, primary, primary),
@@ -155,14 +164,14 @@ def test_a_lag_of_exactly_zero_is_looked_at_twice() -> None:
 
 def test_hazard_a_primary_that_is_written_to_seems_behind_a_replica_that_was_asked_later() -> None:
     api = site({("abaci-app-1", "/debug/vars"): vars_body(txid=7)})
-    real = api.portforward_get
+    real = api.answer
 
-    def later(namespace: str, name: str, port: int, path: str, timeout: float) -> tuple[int, dict[str, str], bytes]:
+    def later(name: str, path: str, deadline: float) -> tuple[int, dict[str, str], bytes]:
         if (name, path) == ("abaci-app-0", "/debug/vars") and ("abaci-app-0", "/debug/vars") in api.asked:
             api.bodies[name, path] = vars_body(txid=9)
-        return real(namespace, name, port, path, timeout)
+        return real(name, path, deadline)
 
-    api.portforward_get = later  # type: ignore[method-assign, assignment]
+    api.answer = later  # type: ignore[method-assign, assignment]
     state = look(api)
     assert [pod["litefs"]["databases"][DATABASE]["txid"][-1] for pod in state["pods"]] == ["9", "7", "5"]
 

@@ -397,6 +397,7 @@ class _Stream:
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         head, _, body = self._sent.partition(b"\r\n\r\n")
+        self._sent = b""  # the next request on this stream is one of its own
         method, path, _protocol = head.split(b"\r\n")[0].decode().split()
         request = Request(method, "LiteFS", self._pod, path, self._namespace)
         fault = self._api._note(request)

@@ -178,17 +178,16 @@ def test_it_updates_no_other_workload_than_the_application() -> None:
 
 def deployed(serves: str) -> Object:
     env = [{"name": "POLL", "value": "true"}, {"name": "RESTRICTED_NAMESPACE", "value": serves}]
-    return {"resources": [{"spec": {"template": {"spec": {"containers": [{"name": "keel", "env": env}]}}}}]}
+    return {"spec": {"template": {"spec": {"containers": [{"name": "keel", "env": env}]}}}}
 
 
 def test_it_is_not_taken_from_another_site() -> None:
     tasks = yaml.safe_load((ROOT / "roles/keel/tasks/present.yml").read_text())
     (refusal,) = (task for task in tasks if "ansible.builtin.assert" in task)
     assert refusal["ansible.builtin.assert"]["that"] == "__keel_serves in ['', keel_watch_namespace]"
-    assert tasks.index(refusal) < [task["name"] for task in tasks].index("present | Apply the namespace")
-    assert evaluate("keel", "__keel_serves", __keel_running=deployed("abaci")) == "abaci"
-    assert evaluate("keel", "__keel_serves", __keel_running={"resources": []}) == ""
-    assert evaluate("keel", "__keel_serves") == ""
+    assert tasks.index(refusal) < [task["name"] for task in tasks].index("present | Ensure Keel")
+    assert evaluate("keel", "__keel_serves", __keel_found={"objects": [deployed("abaci"), {}]}) == "abaci"
+    assert evaluate("keel", "__keel_serves", __keel_found={"objects": [{}, {}]}) == ""
 
 
 def test_the_key_of_its_checksum_stays_and_stands_only_on_the_secret() -> None:
@@ -196,6 +195,6 @@ def test_the_key_of_its_checksum_stays_and_stands_only_on_the_secret() -> None:
     secret = objects.pop("Secret")
     assert secret["metadata"]["annotations"] == {"abaci.infra/checksum-key": "a-key"}
     assert "a-key" not in repr(objects)
-    found = {"resources": [{"metadata": {"annotations": {"abaci.infra/checksum-key": "old"}}}]}
-    assert evaluate("keel", "__keel_checksum_key_living", __keel_secret_found=found) == "old"
-    assert evaluate("keel", "__keel_checksum_key_living", __keel_secret_found={"skipped": True}) == ""
+    found = {"objects": [{}, {"metadata": {"annotations": {"abaci.infra/checksum-key": "old"}}}]}
+    assert evaluate("keel", "__keel_checksum_key_living", __keel_found=found) == "old"
+    assert evaluate("keel", "__keel_checksum_key_living", __keel_found={"objects": [{}, {}]}) == ""

@@ -101,30 +101,32 @@ def test_absent_names_what_goes_and_nothing_else() -> None:
 
 def claim(name: str, storage_class: str = "nfs", phase: str = "Bound", **metadata: Any) -> Object:
     spec = {"storageClassName": storage_class} if storage_class else {}
-    return {"metadata": {"name": name, **metadata}, "spec": spec, "status": {"phase": phase}}
+    kind = "PersistentVolumeClaim"
+    return {"kind": kind, "metadata": {"name": name, **metadata}, "spec": spec, "status": {"phase": phase}}
 
 
 @pytest.mark.parametrize(
     ("claims", "words"),
     [
         ([], None),
-        ([claim("uploads-data"), claim("litefs-data-abaci-app-0", "local-path")], None),
+        ([claim("uploads-data"), {}], None),
         ([claim("uploads-data", "local-path")], "another class"),
         ([claim("uploads-data", deletionTimestamp="2026-01-01T00:00:00Z")], "being deleted"),
     ],
 )
 def test_what_the_api_lets_nobody_change_is_refused_in_a_sentence(claims: list[Object], words: str | None) -> None:
-    found = evaluate("storage", "__storage_conflicts", **NFS, __storage_claims={"resources": claims})
+    found = evaluate("storage", "__storage_conflicts", **NFS, __storage_found={"objects": claims})
     assert (words in found[0]) if words else found == []
 
 
 def test_a_volume_whose_claim_was_deleted_is_freed_unless_it_is_anothers() -> None:
     def volume(name: str, phase: str, namespace: str = "abaci", of: str = "uploads-data") -> Object:
         reference = {"namespace": namespace, "name": of}
-        return {"metadata": {"name": name}, "spec": {"claimRef": reference}, "status": {"phase": phase}}
+        metadata, kind = {"name": name}, "PersistentVolume"
+        return {"kind": kind, "metadata": metadata, "spec": {"claimRef": reference}, "status": {"phase": phase}}
 
     known = [volume("uploads-pv", "Released"), volume("vision-training-pv", "Released", "elsewhere")]
-    known += [volume("other", "Released")]
-    assert evaluate("storage", "__storage_released", **NFS, __storage_known={"resources": known}) == ["uploads-pv"]
+    known += [volume("strange-pv", "Released", of="scratch"), {}]
+    assert evaluate("storage", "__storage_released", **NFS, __storage_found={"objects": known}) == ["uploads-pv"]
     bound = [volume("uploads-pv", "Bound")]
-    assert evaluate("storage", "__storage_released", **NFS, __storage_known={"resources": bound}) == []
+    assert evaluate("storage", "__storage_released", **NFS, __storage_found={"objects": bound}) == []

@@ -82,6 +82,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "app_litefs_port": 4202,
         "app_socket_path": "",
         "app_forward_paths": [],
+        "app_static_paths": [],
+        "app_listen_address": "",
         "app_node_selector": {"disk": "fast"},
         "app_tolerations": [{"key": "shop", "operator": "Exists"}],
         "app_client_ip_depth": 1,
@@ -109,6 +111,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "device": {
         "app_domain": "abaci.localhost",
+        "app_ingress_from": [{"podSelector": {"matchLabels": {"job": "smoke"}}}],
+        "app_scratch_paths": ["/app/.next/cache", "/app/tmp"],
+        "app_database_url_prefix": "file:",
+        "app_https_port": 8443,
+        "app_env": {"NEXTAUTH_URL": "https://abaci.localhost/shop"},
+        "app_url_env": ["AUTH_URL", "NEXTAUTH_URL"],
         "app_egress": [{"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 443}]}],
         **plan(isolation={"mode": "device-plugin", "reason": "", "without_device": []}),
     },
@@ -127,6 +135,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "trusted_proxies": {"app_domain": "abaci.localhost", "traefik_trusted_proxies": ["192.0.2.1/32"], **plan()},
     "moved": {"app_domain": "abaci.localhost", **plan(ordinal=2)},
 }
+URLS = ("AUTH_URL", "NEXTAUTH_URL", "NEXT_PUBLIC_URL", "NEXT_PUBLIC_APP_URL")
 RECORD = "lookup('ansible.builtin.template', '%s') | from_yaml" % (
     ROOT / "roles/app/templates/configmap-abaci-app-litefs-identity.yml.j2"
 )
@@ -438,10 +447,11 @@ def test_the_pods_get_no_token_and_no_service_variables(rendered: Rendered) -> N
 
 
 def test_hazard_sys_admin_without_the_device_cannot_mount(run: Run) -> None:
-    for variant, host_users in (("defaults", False), ("device", None)):
+    files = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+    for variant, host_users, more in (("defaults", False, files), ("device", None, [])):
         spec, container = pod(run[variant]), app(run[variant])
         assert spec.get("hostUsers") is host_users
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN", *more]}
         assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert "privileged" not in container["securityContext"]
         assert container["resources"]["limits"]["squat.ai/fuse"] == "1"
@@ -467,7 +477,8 @@ def ingress(rendered: Rendered, name: str) -> list[tuple[str, list[int]]]:
 def test_hazard_litefs_port_is_open_to_its_own_pods_alone(rendered: Rendered) -> None:
     name = name_of(rendered)
     ports = {port["name"]: port["containerPort"] for port in app(rendered)["ports"]}
-    (own, litefs), (traefik, served) = ingress(rendered, name)
+    (own, litefs), (traefik, served), *named = ingress(rendered, name)
+    assert all(open_to == [ports["proxy"]] for _who, open_to in named)
     assert litefs == [ports["litefs"]] and json.loads(own) == [{"podSelector": {"matchLabels": {"app": name}}}]
     assert sorted(served) == sorted([ports["proxy"], ports["app"]])
     (peer,) = json.loads(traefik)
@@ -512,7 +523,8 @@ def test_hazard_a_write_hangs_for_30_s_on_the_old_address_of_the_primary(rendere
     transport = rendered.one("ServersTransport", name)
     assert transport["spec"]["forwardingTimeouts"]["dialTimeout"] == "1500ms"
     for route in rendered.all("IngressRoute"):
-        assert route["spec"]["routes"][0]["services"][0]["serversTransport"] == name
+        reads = "-reads" if route["metadata"]["name"] == f"{name}-static" else ""
+        assert route["spec"]["routes"][0]["services"][0]["serversTransport"] == name + reads
     service = rendered.one("Service", name)["metadata"]
     reference = service["annotations"]["traefik.ingress.kubernetes.io/service.serverstransport"]
     assert reference == f"{service['namespace']}-{name}-reads@kubernetescrd"
@@ -612,6 +624,8 @@ def test_contract_of_the_original_system(defaults: Rendered) -> None:
         "NEXT_TELEMETRY_DISABLED": "1",
         "AUTH_TRUST_HOST": "true",
         "DATABASE_URL": "/litefs/sqlite.db",
+        "KEEP_ALIVE_TIMEOUT": "95000",
+        **dict.fromkeys(URLS, "https://abaci.localhost"),
         "REDIS_URL": "redis://redis:6379",
         "AUTH_SECRET": "s3cret",
     }
@@ -687,6 +701,45 @@ def test_other_names_ports_and_ordinal(other: Rendered) -> None:
         assert (plugin["statefulSet"], plugin["port"]) == ("shop", 4080)
     policy = other.one("MutatingAdmissionPolicy")["spec"]["matchConditions"][0]["expression"]
     assert "'market'" in policy and "'^litefs-data-shop-[0-9]+$'" in policy
+
+
+def test_links_and_the_database_have_the_form_that_the_application_asks_for(run: Run) -> None:
+    values = env(run["device"])
+    assert values["DATABASE_URL"] == "file:/litefs/sqlite.db"
+    assert values["AUTH_URL"] == "https://abaci.localhost:8443"
+    assert values["NEXTAUTH_URL"] == "https://abaci.localhost/shop"
+    assert "NEXT_PUBLIC_URL" not in values
+
+
+def test_the_application_alone_is_told_where_to_listen(run: Run) -> None:
+    """LiteFS asks localhost, and Next.js would listen on the address of the pod's name alone."""
+    *_before, start = expand(litefs_text(run["defaults"]), "abaci-app-1")["exec"]
+    assert start == {"cmd": "env HOSTNAME=0.0.0.0 LITEFS_CANDIDATE=false node server.js"}
+    assert "HOSTNAME" not in env(run["defaults"])
+
+
+def test_scratch_paths_are_each_pods_own_and_begin_empty(run: Run) -> None:
+    mounts = {mount["name"]: mount["mountPath"] for mount in app(run["device"])["volumeMounts"]}
+    assert (mounts["scratch-0"], mounts["scratch-1"]) == ("/app/.next/cache", "/app/tmp")
+    volumes = {volume["name"]: volume for volume in pod(run["device"])["volumes"]}
+    assert volumes["scratch-0"]["emptyDir"] == volumes["scratch-1"]["emptyDir"] == {}
+
+
+def test_who_is_named_may_ask_the_application_and_not_litefs(run: Run) -> None:
+    *_own, (who, open_to) = ingress(run["device"], "abaci-app")
+    assert json.loads(who) == VARIANTS["device"]["app_ingress_from"] and open_to == [8080]
+    assert len(ingress(run["defaults"], "abaci-app")) == 2
+
+
+def test_static_files_are_not_counted_with_the_pages(run: Run) -> None:
+    (route,) = run["defaults"].one("IngressRoute", "abaci-app-static")["spec"]["routes"]
+    assert route["match"] == "(Host(`abaci.localhost`)) && (PathPrefix(`/_next/static/`))"
+    assert 600 < route["priority"] < 1000, "a write stays one"
+    assert middlewares(run["defaults"], "-static") == ["in-flight-static", "fly-replay"]
+    assert middlewares(run["provided"], "-static")[0] == "hsts"
+    limit = run["defaults"].one("Middleware", "in-flight-static")["spec"]["inFlightReq"]
+    assert limit["amount"] == 500
+    assert "shop-static" not in run["other"].names("IngressRoute")
 
 
 def test_values_of_the_environment_are_text_as_given(other: Rendered) -> None:

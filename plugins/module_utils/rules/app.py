@@ -17,13 +17,13 @@ _SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([EPTGMK]i|[EPTGMk])")
 _YEAR = 31536000
 # What the application must not be told: LiteFS and the pod set it, or a variable of its own does.
 _RESERVED = {
-    "HOSTNAME": "it would make every pod believe that it is another host",
+    "HOSTNAME": "app_listen_address is what the application alone finds there",
     "POD_NAME": "the pod's own name decides who is primary",
     "POD_IP": "the pod's own address stands there",
     "LITEFS_CANDIDATE": "it is set by who is primary",
     "LITEFS_CLOUD_TOKEN": "it alone makes LiteFS overwrite its data from a backup",
     "PORT": "it is app_port",
-    "DATABASE_URL": "it is made from app_database",
+    "DATABASE_URL": "it is made from app_database_url_prefix and app_database",
 }
 
 
@@ -39,6 +39,11 @@ def errors(values: Values, look: Look) -> list[str]:
         + _edge(values)
         + _domains(values)
     )
+
+
+def _covers(pattern: str, path: str) -> bool:
+    """Whether LiteFS takes the path for one of the pattern: * stands for anything, a / too (http/proxy_server.go)."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), path) is not None
 
 
 def _names(values: Values) -> list[str]:
@@ -66,6 +71,11 @@ def _commands(values: Values) -> list[str]:
     found = []
     if not str(values["app_command"]).strip():
         found.append("app_command is empty: set it to the command that starts the application.")
+    if not re.fullmatch(r"[0-9A-Fa-f:.]*", str(values["app_listen_address"])):
+        found.append(
+            f"app_listen_address {values['app_listen_address']} is no address: use 0.0.0.0, or :: where pods have IPv6 "
+            "addresses only, or leave it empty."
+        )
     if re.search(r"[$\n]", f"{values['app_command']}{values['app_migrate_command']}"):
         found.append(
             "app_command or app_migrate_command has a $ or a line break in it: LiteFS expands $ before it runs "
@@ -77,10 +87,10 @@ def _commands(values: Values) -> list[str]:
 def _environment(values: Values) -> list[str]:
     found = []
     env, secrets, removed = values["app_env"], values["app_secrets"], values["app_secrets_removed"]
-    names = [*env, *(name for name in secrets if name not in env)]
+    names = [*env, *(name for name in [*secrets, *values["app_url_env"]] if name not in env)]
     reserved = [f"{name}, because {why}" for name, why in _RESERVED.items() if name in names]
     if reserved:
-        found.append(f"app_env and app_secrets may not set {'; nor '.join(reserved)}.")
+        found.append(f"app_env, app_secrets and app_url_env may not set {'; nor '.join(reserved)}.")
     if values["app_redis_enabled"] and "REDIS_URL" in names:
         found.append(
             "app_env or app_secrets sets REDIS_URL while app_redis_enabled is true: set app_redis_enabled to false to "
@@ -91,7 +101,9 @@ def _environment(values: Values) -> list[str]:
         found.append(f"app_env and app_secrets both set {', '.join(both)}: keep it in one of them.")
     bad = [str(name) for name in names if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name))]
     if bad:
-        found.append(f"app_env or app_secrets has a name that is no environment variable: {', '.join(bad)}.")
+        found.append(
+            f"app_env, app_secrets or app_url_env has a name that is no environment variable: {', '.join(bad)}."
+        )
     kept = [str(name) for name in removed if name in secrets]
     if kept:
         found.append(f"app_secrets_removed names {', '.join(kept)}, which app_secrets has: keep it in one.")
@@ -118,6 +130,26 @@ def _paths_and_ports(values: Values) -> list[str]:
             f"app_forward_paths has an entry that is no path, {', '.join(strange)}: begin it with /, and use * as the "
             "only wildcard."
         )
+    if any(_covers(str(path), str(values["app_health_path"])) for path in values["app_forward_paths"]):
+        found.append(
+            f"app_forward_paths covers app_health_path ({values['app_health_path']}), and a replica would answer "
+            "for it without asking its application, so that a dead one stays in service: name the paths more narrowly."
+        )
+    mounts = [str(mount.get("mountPath", "")).rstrip("/") for mount in values["app_volume_mounts"]]
+    taken = ["/litefs", "/var/lib/litefs", "/etc/litefs", "/identity", *mounts]
+    scratch = [str(path) for path in values["app_scratch_paths"]]
+    bad = [path for path in scratch if not _PATH.fullmatch(path) or path.rstrip("/") in ("", *taken)]
+    if bad or len({path.rstrip("/") for path in scratch}) < len(scratch):
+        found.append(
+            f"app_scratch_paths has {', '.join(bad) or 'a path twice'}: name absolute directories, each once, and "
+            "none that app_volume_mounts or LiteFS has."
+        )
+    static = [str(path) for path in values["app_static_paths"] if not _PATH.fullmatch(str(path)) or path == "/"]
+    if static:
+        found.append(
+            f"app_static_paths has {', '.join(static)}: name prefixes that begin with /, and not the whole site, which "
+            "would have no rate limit."
+        )
     ports = {values["app_port"], values["app_proxy_port"], values["app_litefs_port"]}
     if len([port for port in ports if 1 <= port <= 65535]) < 3:
         found.append("app_port, app_proxy_port and app_litefs_port have to be three different ports from 1 to 65535.")
@@ -134,12 +166,12 @@ def _limits(values: Values) -> list[str]:
             "NetworkPolicy."
         )
     least = {"app_hsts_seconds": 0, "app_rate_average": 0, "app_client_ip_depth": 0, "app_rate_burst": 1}
-    least |= {"app_in_flight": 1, "app_socket_in_flight": 1, "app_answer_timeout": 1}
+    least |= {"app_in_flight": 1, "app_socket_in_flight": 1, "app_static_in_flight": 1, "app_answer_timeout": 1}
     if any(values[name] < number for name, number in least.items()):
         found.append(
             "app_hsts_seconds, app_rate_average, app_rate_burst, app_in_flight, app_socket_in_flight, "
-            "app_client_ip_depth and app_answer_timeout may not be negative, and app_rate_burst, app_in_flight, "
-            "app_socket_in_flight and app_answer_timeout not 0."
+            "app_static_in_flight, app_client_ip_depth and app_answer_timeout may not be negative, and app_rate_burst, "
+            "app_in_flight, app_socket_in_flight, app_static_in_flight and app_answer_timeout not 0."
         )
     long = values["app_hsts_subdomains"] and values["app_hsts_seconds"] >= _YEAR
     if values["app_hsts_preload"] and not long:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from sitebed import Bed, until
 
 CAP_SYS_ADMIN = 1 << 21
+# CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID: over the container's own files and processes
+FILES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 7
 # The processes of one container whose program is the application.
 FIND = """for process in /proc/[0-9]*; do
   grep -qs "$1" "$process/cgroup" && tr '\\0' ' ' <"$process/cmdline" | grep -q '^python3 server.py' &&
     echo "${process#/proc/}"
 done; true"""
+# The same within its container; prints the environment of the process.
+ENVIRONMENT = """
+import json, pathlib
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    if (process / "cmdline").read_bytes().startswith(b"python3\\0server.py"):
+        pairs = (process / "environ").read_bytes().decode().rstrip("\\0").split("\\0")
+        print(json.dumps(dict(pair.split("=", 1) for pair in pairs)))
+        break
+"""
 STRANGER = "stranger"
 # Whether a TCP connection is made within 5 s; LiteFS, the application behind and before LiteFS, and Redis.
 PORTS = {"20202": "abaci-app", "3000": "abaci-app", "8080": "abaci-app", "6379": "redis"}
@@ -101,8 +113,35 @@ def test_seen_from_its_node_the_application_is_nobody(bed: Bed) -> None:
     for pod, status, own, host in found:
         assert own != host, f"{pod} is in the host's user namespace"
         assert all(int(uid) >= 65536 for uid in status["Uid"].split()), f"{pod}: {status['Uid']}"
-        assert int(status["CapEff"], 16) == CAP_SYS_ADMIN, f"{pod}: {status['CapEff']}"
+        assert int(status["CapEff"], 16) == CAP_SYS_ADMIN | FILES, f"{pod}: {status['CapEff']}"
         assert status["Seccomp"] == "2", f"{pod} has no seccomp filter"
+
+
+def test_it_writes_to_what_the_image_gave_to_another_owner(bed: Bed) -> None:
+    write = "mkdir -p /opt/cache && chown 1001:1001 /opt/cache && chmod 700 /opt/cache && : >/opt/cache/x"
+    for pod in bed.pods():
+        bed.kubectl("exec", "-n", "abaci", pod["metadata"]["name"], "-c", "app", "--", "sh", "-c", write)
+
+
+def test_its_process_has_the_sites_address_and_listens_where_litefs_asks(bed: Bed) -> None:
+    for pod in bed.pods():
+        name = pod["metadata"]["name"]
+        told = json.loads(bed.kubectl("exec", "-n", "abaci", name, "-c", "app", "--", "python3", "-c", ENVIRONMENT))
+        assert told["AUTH_URL"] == told["NEXT_PUBLIC_URL"] == f"https://abaci.localhost:{bed.https_port}"
+        assert told["HOSTNAME"] == "0.0.0.0" and told["POD_NAME"] == name
+
+
+@pytest.mark.long
+def test_who_is_named_reaches_the_application_alone_and_a_scratch_path_begins_empty(bed: Bed, outsider: str) -> None:
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": outsider}}}
+    apply(bed, json.dumps({"app_ingress_from": [peer], "app_scratch_paths": ["/srv"]}))
+    for port in ("8080", "20202", "3000"):
+        for address in addresses(bed, "abaci-app"):
+            assert reaches(bed, outsider, address, port) is (port == "8080"), f"{address}:{port}"
+    for pod in bed.pods():
+        kept = 'test -z "$(ls -A /srv)" && : >/srv/page'
+        bed.kubectl("exec", "-n", "abaci", pod["metadata"]["name"], "-c", "app", "--", "sh", "-c", kept)
+    apply(bed)
 
 
 def test_redis_meets_the_restricted_level_and_the_application_is_what_the_namespace_is_open_for(bed: Bed) -> None:

@@ -55,7 +55,7 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
         node_selector: {str: str}    of the pods; default none
         tolerations: [dict]          of the pods; default none
         image: str                   app_image; default none, for which nothing is chosen
-        keel_policy: str             keel.sh/policy of app_annotations; default none
+        keel_policy: str             keel.sh/policy of app_annotations, else of the role keel; default none
         litefs_port, proxy_port: int compared with the pods' where given
         privileged: bool             app_privileged; default false
         user_namespace: bool|null    app_user_namespace; default null

@@ -121,7 +121,7 @@ def test_shared_files_are_mounted_at_the_contracts_paths(run: Run) -> None:
 
 
 def test_what_the_application_takes_for_granted_are_the_other_roles_defaults() -> None:
-    text = (ROOT / "roles/app/defaults/main.yml").read_text()
+    text = "".join((ROOT / f"roles/app/{part}/main.yml").read_text() for part in ("defaults", "vars"))
     assert evaluate("keel", "keel_enabled") is True and "keel_enabled | default(true)" in text
     assert evaluate("keel", "keel_frozen") is False and "keel_frozen | default(false)" in text
     assert evaluate("keel", "keel_approvals") == 0 and "keel_approvals | default(0)" in text

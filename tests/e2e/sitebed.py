@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,8 @@ class PlaybookRun:
     changed: list[dict[str, Any]] = field(default_factory=list)
     # What tests/tools/callbacks/count.py counted
     count: dict[str, Any] = field(default_factory=dict)
+    # What it asked of the API, as "METHOD target"
+    requests: list[str] = field(default_factory=list)
 
     @functools.cached_property
     def recap(self) -> dict[str, dict[str, int]]:
@@ -70,6 +73,7 @@ class Bed:
         self.inventory = ROOT / ".bed" / name / "inventory"
         self.variables: dict[str, Any] = yaml.safe_load((self.inventory / "hosts.yml").read_text())["all"]["vars"]
         self.kubeconfig = self.variables["k3s_kubeconfig"]
+        self.api_port = int(urllib.parse.urlsplit(self.variables["k3s_kubeconfig_server"]).port or 443)
         self.https_port = int(self.variables["app_edge_https_port"])
         self.http_port = int(self.variables["app_edge_http_port"])
         self.ca_file = self.variables["app_tls_ca_file"]
@@ -187,6 +191,9 @@ class Bed:
                 "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/tools/callbacks"),
                 "ANSIBLE_CALLBACKS_ENABLED": "count",
                 "COUNT_FILE": str(count),
+                "PYTHONPATH": str(ROOT / "tests/tools/requests"),
+                "COUNT_REQUESTS": str(count.with_suffix(".requests")),
+                "COUNT_REQUESTS_PORT": str(self.api_port),
             }
         if want_changes:
             environment |= {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
@@ -201,6 +208,7 @@ class Bed:
         run = PlaybookRun(result.returncode, result.stdout + result.stderr)
         if count:
             run.count = json.loads(count.read_text())
+            run.requests = api_requests(count.with_suffix(".requests").read_text())
         if want_changes:
             document, _ = json.JSONDecoder().raw_decode(result.stdout, result.stdout.index("{"))
             run.changed = [
@@ -261,6 +269,13 @@ def background(action: Callable[[], object], every: float) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(60)
+
+
+def api_requests(noted: str) -> list[str]:
+    """The requests that tests/tools/requests noted; see there."""
+    lines = noted.splitlines()
+    sockets = lines.count("connection") - lines.count("http")
+    return [line for line in lines if line not in ("connection", "http")] + ["GET (WebSocket)"] * sockets
 
 
 def run_bed(verb: str, name: str, *arguments: str) -> None:

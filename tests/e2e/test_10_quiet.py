@@ -9,7 +9,9 @@ from sitebed import Bed
 
 # How many modules a run that has nothing to do may execute, as tests/tools/callbacks/count.py counts them
 HOST_MODULES = 8
-LOCALHOST_MODULES = 100
+LOCALHOST_MODULES = 25
+# How many requests it may make to the API; none of them changes anything
+API_REQUESTS = 40
 
 KINDS = (
     "namespaces,serviceaccounts,configmaps,secrets,services,persistentvolumeclaims,persistentvolumes,deployments,"
@@ -62,6 +64,9 @@ def test_second_run_changes_nothing_restarts_nothing_and_writes_no_object(bed: B
     print({host: len(found) for host, found in executed.items()}, second.count["lines"], second.count["results"])
     for host, found in executed.items():
         assert len(found) <= (LOCALHOST_MODULES if host == "localhost" else HOST_MODULES), "\n".join(found)
+    writing = [asked for asked in second.requests if not asked.startswith("GET ") and "dryRun=All" not in asked]
+    assert writing == []
+    assert 0 < len(second.requests) <= API_REQUESTS, "\n".join(sorted(second.requests))
 
 
 def test_check_mode_on_the_living_cluster_has_nothing_to_say(bed: Bed) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import app_image, identity, isolation, litefs
 from . import state as documents
+from .app_types import Desired, Plan
 from .operations import backup, progress
 from .placement import may_run
 
@@ -45,57 +46,20 @@ _FACTORS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(1000), "Ki": Dec
 }
 
 
-def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]:
-    """Decide what the next apply of the application is.
-
-    ``desired`` (an unknown key is a ValueError):
-        replicas: int                app_replicas
-        primary_ordinal: int         app_primary_ordinal
-        sysctls: [str]               names in the pod's securityContext; default none
-        node_selector: {str: str}    of the pods; default none
-        tolerations: [dict]          of the pods; default none
-        image: str                   app_image; default none, for which nothing is chosen
-        keel_policy: str             keel.sh/policy of app_annotations, else of the role keel; default none
-        litefs_port, proxy_port: int compared with the pods' where given
-        privileged: bool             app_privileged; default false
-        user_namespace: bool|null    app_user_namespace; default null
-        volumes: [dict]              app_volumes; default none
-        local_claims: [str]          claims in them that are on the hosts themselves; default none
-        service_name, storage_size, storage_class, claim_template, pod_management_policy: str
-                                     what the rendered StatefulSet says; compared where given
-
-    Returns, as plain data:
-        refusal: str|null            one sentence; where it is set, apply nothing
-        refusals: [str]              all of them, the most serious one first
-        replicas: int                for the StatefulSet, never left out
-        desired_replicas: int         for its annotation abaci.infra/last-applied-replicas
-        primary_ordinal: int         in force: for lease, candidate, Services and guard
-        away: [int]                  ordinals whose node is away: nobody waits for their pods either
-        by_hand: bool                the controller's rolling update would wait for ever, or begin with the primary:
-                                     pods with an old template are replaced by us
-        behind: bool                 a pod that can run has not the newest template
-        fenced: [int]                ordinals that the record fences: nobody waits for their pods
-        first_start: bool            no trace of the application's data exists
-        record: {action: none|create|update, data: {str: str}}    the ConfigMap's whole data
-        retain: {admission_policy: bool (the API has what makes volumes Retain at creation),
-                 objects: [dict] (what sets the reclaim policy of our volumes to Retain where it is not)}
-        isolation: {mode: user-namespace|device-plugin|privileged, reason: str,
-                    without_device: [str] (nodes that may run the pods, where none offers the FUSE device)}
-        annotations: {str: str}      of the StatefulSet, for Keel: whose policy is in force; none where Keel is off
-        image: {text: str, pull: bool, pin: bool, running: bool, note: str}    see app_image.py
-        notes: [str]                 sentences for the summary
-    """
-    unknown = sorted(set(desired) - _DESIRED)
+def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
+    """Decide what the next apply of the application is. ``desired`` with an unknown key is a ValueError."""
+    unknown = sorted(set(desired) - set(Desired.__annotations__))
     if unknown:
         raise ValueError(
-            f"app_plan does not know the setting {', '.join(unknown)}: known are {', '.join(sorted(_DESIRED))}."
+            f"app_plan does not know the setting {', '.join(unknown)}: known are "
+            f"{', '.join(sorted(Desired.__annotations__))}."
         )
     refusals: list[str] = []
     notes: list[str] = []
     if state["api"]["error"]:
         notes.append(f"This is what a first start would do, for no cluster could be asked: {state['api']['error']}")
 
-    desired_ordinal, problem = _whole(desired, "primary_ordinal")
+    desired_ordinal, problem = _whole("app_primary_ordinal", desired.get("primary_ordinal"))
     refusals += problem
     decision = identity.decide(state, desired_ordinal)
     if decision.refusal:
@@ -104,7 +68,7 @@ def plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]
 
     notes += _unfinished(state)
 
-    desired_replicas, problem = _whole(desired, "replicas")
+    desired_replicas, problem = _whole("app_replicas", desired.get("replicas"))
     refusals += problem
     replicas = desired_replicas
     if not problem:
@@ -171,27 +135,6 @@ _ISOLATION_SAYS = {
     "privileged": "The pods are privileged and have the whole host: {reason}.",
 }
 
-_DESIRED = {
-    "replicas",
-    "primary_ordinal",
-    "image",
-    "keel_policy",
-    "litefs_port",
-    "proxy_port",
-    "sysctls",
-    "node_selector",
-    "tolerations",
-    "privileged",
-    "user_namespace",
-    "volumes",
-    "local_claims",
-    "service_name",
-    "storage_size",
-    "storage_class",
-    "claim_template",
-    "pod_management_policy",
-}
-
 
 def keel(state: Mapping[str, Any], policy: str) -> tuple[dict[str, str], list[str]]:
     """(annotations, sentences): whoever changed Keel's policy last decides, as with the replicas.
@@ -218,11 +161,10 @@ def _retained(volume: str) -> dict[str, Any]:
     }
 
 
-def _whole(desired: Mapping[str, Any], key: str) -> tuple[int, list[str]]:
-    value = desired.get(key)
+def _whole(name: str, value: object) -> tuple[int, list[str]]:
     if not isinstance(value, bool) and re.fullmatch(r"\d{1,5}", str(value)):
         return int(str(value)), []
-    return 0, [f"app_{key} is {value!r}: set it to a whole number that is not negative."]
+    return 0, [f"{name} is {value!r}: set it to a whole number that is not negative."]
 
 
 def _present(state: Mapping[str, Any]) -> dict[str, str]:
@@ -263,7 +205,7 @@ def _replicas(state: Mapping[str, Any], desired: int, ordinal: int) -> tuple[int
     return current, None, [note]
 
 
-def immutable_changes(state: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
+def immutable_changes(state: Mapping[str, Any], desired: Desired) -> list[str]:
     """A sentence for each value that would change what the API lets nobody change on a StatefulSet."""
     living = state["statefulset"]
     if not living["exists"]:
@@ -287,8 +229,11 @@ def immutable_changes(state: Mapping[str, Any], desired: Mapping[str, Any]) -> l
             desired.get("pod_management_policy"),
         ),
     ]
-    for key, port in (("litefs_port", "litefs"), ("proxy_port", "proxy")):
-        now, target = living["ports"].get(port), desired.get(key)
+    for key, port, target in (
+        ("litefs_port", "litefs", desired.get("litefs_port")),
+        ("proxy_port", "proxy", desired.get("proxy_port")),
+    ):
+        now = living["ports"].get(port)
         if now is not None and target is not None and int(target) != now:
             sentences.append(
                 f"app_{key} is {target}, but the pods of {where} speak on {now}, and pods of two ports would not reach "
@@ -321,7 +266,7 @@ def _amount(value: object) -> Decimal | None:
     return Decimal(match[1]) * _FACTORS[match[2] or ""] if match else None
 
 
-def sysctl_problems(state: Mapping[str, Any], desired: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def sysctl_problems(state: Mapping[str, Any], desired: Desired) -> tuple[list[str], list[str]]:
     """(refusals, notes) about nodes whose kubelet would reject the pods: SysctlForbidden, for ever, pod after pod."""
     wanted = [name.replace("/", ".") for name in desired.get("sysctls") or []]
     unsafe = [name for name in wanted if name not in SAFE_SYSCTLS]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .app_types import Desired
 from .placement import may_run
 
 # hostUsers is on by default from Kubernetes 1.33, and needs id-mapped mounts of tmpfs, which Linux has from 6.3.
@@ -32,13 +33,8 @@ class Isolation:
     reason: str
 
 
-def decide(state: Mapping[str, Any], desired: Mapping[str, Any]) -> Isolation:
-    """Choose for all pods of the StatefulSet at once: a pod that cannot be mapped never starts.
-
-    ``desired``: privileged: bool (app_privileged), user_namespace: bool or null (app_user_namespace; null: nobody
-    said), volumes: [Volume] (app_volumes), local_claims: [str] (claims in them that are on the hosts themselves),
-    node_selector and tolerations of the pods.
-    """
+def decide(state: Mapping[str, Any], desired: Desired) -> Isolation:
+    """Choose for all pods of the StatefulSet at once: a pod that cannot be mapped never starts."""
     if desired.get("privileged"):
         return Isolation("privileged", "app_privileged is true")
     user_namespace = desired.get("user_namespace")
@@ -72,7 +68,7 @@ def decide(state: Mapping[str, Any], desired: Mapping[str, Any]) -> Isolation:
     return Isolation("user-namespace", "every node that may run the pods can map them")
 
 
-def without_device(state: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
+def without_device(state: Mapping[str, Any], desired: Desired) -> list[str]:
     """The names of the nodes that may run the pods now, where not one of them offers the FUSE device."""
     nodes = [node for node in state["nodes"] if may_run(node, desired)]
     return [] if any(node["fuse_devices"] for node in nodes) else [node["name"] for node in nodes]

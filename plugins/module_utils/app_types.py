@@ -1,0 +1,72 @@
+"""What the inventory desires of the application, and what app_plan.plan() decides. Types only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+
+class Desired(TypedDict, total=False):
+    """The role's variables that the decisions need; what is left out is neither chosen nor compared."""
+
+    replicas: int
+    primary_ordinal: int
+    image: str
+    keel_policy: str  # keel.sh/policy of app_annotations, else of the role keel; empty: Keel is off
+    litefs_port: int
+    proxy_port: int
+    sysctls: list[str]  # in the pod's securityContext
+    node_selector: dict[str, str]
+    tolerations: list[dict[str, str]]
+    privileged: bool
+    user_namespace: bool | None  # None: nobody said
+    volumes: list[dict[str, Any]]  # Volume, of the pods
+    local_claims: list[str]  # claims in them that are on the hosts themselves
+    # What the rendered StatefulSet says
+    service_name: str
+    storage_size: str
+    storage_class: str
+    claim_template: str
+    pod_management_policy: str
+
+
+class Record(TypedDict):
+    """The ConfigMap of the record: what is to be done with it, and its whole data."""
+
+    action: Literal["none", "create", "update"]
+    data: dict[str, str]
+
+
+class Retain(TypedDict):
+    """How volumes outlive their claims."""
+
+    admission_policy: bool  # the API has what makes them Retain at their creation
+    objects: list[dict[str, Any]]  # what makes those Retain that are not
+
+
+class IsolationPlan(TypedDict):
+    """See isolation.py."""
+
+    mode: str
+    reason: str
+    without_device: list[str]  # nodes that may run the pods, where none offers the FUSE device
+
+
+class Plan(TypedDict):
+    """What the next apply of the application is."""
+
+    refusal: str | None  # one sentence; where it is set, apply nothing
+    refusals: list[str]  # all of them, the most serious one first
+    replicas: int  # of the StatefulSet, never left out
+    desired_replicas: int  # for its annotation abaci.infra/last-applied-replicas
+    primary_ordinal: int  # in force: for lease, candidate, Services and guard
+    away: list[int]  # ordinals whose node is away: nobody waits for their pods
+    fenced: list[int]  # ordinals that the record fences: nobody waits for their pods either
+    by_hand: bool  # we replace the pods: the controller would wait for ever, or begin with the primary
+    behind: bool  # a pod that can run has not the newest template
+    first_start: bool  # no trace of the application's data exists
+    record: Record
+    retain: Retain
+    isolation: IsolationPlan
+    annotations: dict[str, str]  # of the StatefulSet, for Keel: whose policy is in force; none where Keel is off
+    image: dict[str, Any]  # {text: str, pull, pin, running: bool, note: str}, see app_image.Choice
+    notes: list[str]  # sentences for the summary

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import app_image, identity, isolation, litefs
 from . import state as documents
-from .app_types import Desired, Plan
+from .app_types import Desired, Plan, Retain
 from .operations import backup, progress
 from .placement import may_run
 
@@ -48,12 +48,7 @@ _FACTORS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(1000), "Ki": Dec
 
 def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
     """Decide what the next apply of the application is. ``desired`` with an unknown key is a ValueError."""
-    unknown = sorted(set(desired) - set(Desired.__annotations__))
-    if unknown:
-        raise ValueError(
-            f"app_plan does not know the setting {', '.join(unknown)}: known are "
-            f"{', '.join(sorted(Desired.__annotations__))}."
-        )
+    _check_names(desired)
     refusals: list[str] = []
     notes: list[str] = []
     if state["api"]["error"]:
@@ -93,7 +88,6 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
         + kept_volumes(state)
     )
 
-    minor = state["api"]["minor"]
     return {
         "refusal": refusals[0] if refusals else None,
         "refusals": refusals,
@@ -109,13 +103,7 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
             "action": "none" if decision.data is None else "update" if state["record"] else "create",
             "data": decision.data if decision.data is not None else _present(state),
         },
-        "retain": {
-            # Not known is a check run without a cluster: the k3s that would be installed has it.
-            "admission_policy": minor is None or minor >= ADMISSION_POLICY_MINOR,
-            "objects": [
-                _retained(volume["name"]) for volume in state["volumes"] if volume["reclaim_policy"] != "Retain"
-            ],
-        },
+        "retain": _retain(state),
         "isolation": {
             "mode": chosen.mode,
             "reason": chosen.reason,
@@ -124,6 +112,23 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
         "annotations": annotations,
         "image": dataclasses.asdict(image),
         "notes": notes,
+    }
+
+
+def _check_names(desired: Desired) -> None:
+    known = Desired.__annotations__
+    if unknown := sorted(set(desired) - set(known)):
+        raise ValueError(
+            f"app_plan does not know the setting {', '.join(unknown)}: known are {', '.join(sorted(known))}."
+        )
+
+
+def _retain(state: Mapping[str, Any]) -> Retain:
+    minor = state["api"]["minor"]
+    return {
+        # Not known is a check run without a cluster: the k3s that would be installed has it.
+        "admission_policy": minor is None or minor >= ADMISSION_POLICY_MINOR,
+        "objects": [_retained(volume["name"]) for volume in state["volumes"] if volume["reclaim_policy"] != "Retain"],
     }
 
 

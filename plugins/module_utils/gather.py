@@ -35,36 +35,26 @@ def gather(
     and holds nobody else up.
     """
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="gather") as pool:
-        version = pool.submit(_version, api)
-        namespace_object = pool.submit(api.get, "v1", "Namespace", namespace)
-        statefulset = pool.submit(api.get, "apps/v1", "StatefulSet", name, namespace)
-        record = pool.submit(api.get, "v1", "ConfigMap", f"{name}-litefs-identity", namespace)
-        pods = pool.submit(api.list, "v1", "Pod", namespace)
-        claims = pool.submit(api.list, "v1", "PersistentVolumeClaim", namespace)
-        volumes = pool.submit(api.list, "v1", "PersistentVolume")
-        nodes = pool.submit(api.list, "v1", "Node")
-        backup_job = pool.submit(api.get, "batch/v1", "CronJob", f"{name}-backup", namespace)
-        silences = pool.submit(node_silences, api)
-        former = pool.submit(former_policy, api, namespace, name, claim_template)
         listed = {
-            "version": version.result(),
-            "statefulset": statefulset.result(),
-            "record": record.result(),
-            "pods": pods.result(),
-            "claims": claims.result(),
-            "volumes": volumes.result(),
-            "nodes": nodes.result(),
-            "backup_job": backup_job.result(),
-            "silences": silences.result(),
+            "version": pool.submit(_version, api),
+            "statefulset": pool.submit(api.get, "apps/v1", "StatefulSet", name, namespace),
+            "record": pool.submit(api.get, "v1", "ConfigMap", f"{name}-litefs-identity", namespace),
+            "pods": pool.submit(api.list, "v1", "Pod", namespace),
+            "claims": pool.submit(api.list, "v1", "PersistentVolumeClaim", namespace),
+            "volumes": pool.submit(api.list, "v1", "PersistentVolume"),
+            "nodes": pool.submit(api.list, "v1", "Node"),
+            "backup_job": pool.submit(api.get, "batch/v1", "CronJob", f"{name}-backup", namespace),
+            "silences": pool.submit(node_silences, api),
         }
-        exists = namespace_object.result() is not None
+        exists = pool.submit(api.get, "v1", "Namespace", namespace)
+        former = pool.submit(former_policy, api, namespace, name, claim_template)
 
-    ours = [pod for pod, _ordinal in state.our_pods(listed["pods"], name)]
+    ours = [pod for pod, _ordinal in state.our_pods(listed["pods"].result(), name)]
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
         asked = {pod["metadata"]["name"]: pool.submit(ask_pod, api, namespace, pod, port, timeout) for pod in ours}
         kubelets = {
             node["metadata"]["name"]: pool.submit(ask_kubelet, api, node["metadata"]["name"])
-            for node in listed["nodes"]
+            for node in listed["nodes"].result()
         }
         answers = {pod: answer.result() for pod, answer in asked.items()}
         for pod in ours:
@@ -76,12 +66,12 @@ def gather(
             name,
             database,
             claim_template,
-            namespace_exists=exists,
+            namespace_exists=exists.result() is not None,
             former_policy=former.result(),
             answers=answers,
             kubelets={node: answer.result() for node, answer in kubelets.items()},
             gathered_at=api.server_time(),
-            **listed,
+            **{part: answer.result() for part, answer in listed.items()},
         )
 
 

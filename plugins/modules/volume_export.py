@@ -94,30 +94,30 @@ manifests:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, holding, volume_export
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 
+ARGUMENTS: dict[str, Any] = {
+    **arguments.DATABASE,
+    "image": {"type": "str", "default": "docker.io/library/busybox:1.36"},
+    "pull_secrets": {"type": "list", "elements": "str", "default": []},
+    "volumes": {"type": "list", "elements": "str", "default": []},
+    "ordinals": {"type": "list", "elements": "int", "default": []},
+    "directory": {"type": "path"},
+    "reason": {"type": "str", "default": "volume_export"},
+    "encrypt_command": arguments.COMMAND,
+    "decrypt_command": arguments.COMMAND,
+    "holder": {"type": "str", "default": ""},
+    "timeout": {"type": "int", "default": 600},
+}
+
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **arguments.DATABASE,
-            "image": {"type": "str", "default": "docker.io/library/busybox:1.36"},
-            "pull_secrets": {"type": "list", "elements": "str", "default": []},
-            "volumes": {"type": "list", "elements": "str", "default": []},
-            "ordinals": {"type": "list", "elements": "int", "default": []},
-            "directory": {"type": "path"},
-            "reason": {"type": "str", "default": "volume_export"},
-            "encrypt_command": arguments.COMMAND,
-            "decrypt_command": arguments.COMMAND,
-            "holder": {"type": "str", "default": ""},
-            "timeout": {"type": "int", "default": 600},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     options = module.params
     encrypt, decrypt = (arguments.command(module, option) for option in ("encrypt_command", "decrypt_command"))
     if module.check_mode:

@@ -246,13 +246,7 @@ def save(
             there = _fetch(site, volume, pod, f"{base}/{name}", path.with_name(path.name + ending), timeout)
             if not ending and not there:
                 return _nothing(volume, site, held)
-        variants = [path]
-        aside = Path(folder) / "with" / "database-wal"
-        if not path.with_name("database-wal").exists():
-            aside.parent.mkdir()
-            if _fetch(site, volume, pod, f"{base}/{PUT_ASIDE}", aside, timeout):
-                shutil.copyfile(path, aside.with_name("database"))
-                variants.append(aside.with_name("database"))
+        variants = [path, *_with_wal_aside(site, volume, pod, base, path, timeout)]
         newest, shown = _newest(site, pod, base)
         path, facts = best(variants, shown, volume["name"])
         return export.store(
@@ -276,6 +270,20 @@ def save(
             encrypt,
             decrypt,
         )
+
+
+def _with_wal_aside(
+    site: Site, volume: Mapping[str, Any], pod: str, base: str, path: Path, timeout: float
+) -> list[Path]:
+    """A copy of the database beside the write-ahead log that LiteFS put aside, where there is one and no other."""
+    aside = path.parent / "with" / "database-wal"
+    if path.with_name("database-wal").exists():
+        return []
+    aside.parent.mkdir()
+    if not _fetch(site, volume, pod, f"{base}/{PUT_ASIDE}", aside, timeout):
+        return []
+    shutil.copyfile(path, aside.with_name("database"))
+    return [aside.with_name("database")]
 
 
 def best(variants: Sequence[Path], checksum: str | None, volume: str) -> tuple[Path, dict[str, Any]]:

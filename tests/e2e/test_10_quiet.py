@@ -17,7 +17,7 @@ KINDS = (
     "namespaces,serviceaccounts,configmaps,secrets,services,persistentvolumeclaims,persistentvolumes,deployments,"
     "daemonsets,statefulsets,poddisruptionbudgets,ingresses,ingressroutes.traefik.io,middlewares.traefik.io,"
     "mutatingadmissionpolicies,mutatingadmissionpolicybindings,helmchartconfigs.helm.cattle.io,networkpolicies,"
-    "roles,rolebindings,clusterroles,clusterrolebindings,ingressclasses,storageclasses,serverstransports.traefik.io,"
+    "roles,rolebindings,clusterroles,clusterrolebindings,ingressclasses,storageclasses,serverstransports.traefik.io,tlsoptions.traefik.io,"
     "certificates.cert-manager.io,clusterissuers.cert-manager.io,customresourcedefinitions.apiextensions.k8s.io,"
     "mutatingwebhookconfigurations,validatingwebhookconfigurations"
 )

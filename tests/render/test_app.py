@@ -254,13 +254,15 @@ def test_the_first_container_is_app(rendered: Rendered) -> None:
 
 
 def test_hazard_hostname_is_never_set(rendered: Rendered) -> None:
-    """A HOSTNAME of one's own makes every pod think that it is the same one, or none."""
+    """A HOSTNAME of one's own makes every pod think that it is the same one, or none; only the application has one."""
     for item in rendered.objects:
         if item["kind"] in ("ConfigMap", "Secret"):
             assert "HOSTNAME" not in item.get("data", {})
     for container in containers(rendered.one("StatefulSet")["spec"]["template"]):
         assert "HOSTNAME" not in {variable["name"] for variable in container.get("env", [])}
-    assert "HOSTNAME" not in litefs_text(rendered)
+    config = expand(litefs_text(rendered), "x")
+    assert config["exec"].pop()["cmd"].startswith("env ")
+    assert "HOSTNAME" not in json.dumps(config)
 
 
 def test_hazard_candidate_is_a_comparison_without_quotes(rendered: Rendered) -> None:
@@ -540,6 +542,21 @@ def test_hazard_a_write_on_a_kept_connection_that_the_pod_ends_at_that_moment(re
         for item in rendered.all("ServersTransport")
     }
     assert idle[name] < 5 and idle[f"{name}-reads"] < 30
+
+
+def test_every_route_has_the_sites_options_of_tls(rendered: Rendered) -> None:
+    """Routes of one host with different ones get Traefik's default, and without any it takes CBC ciphers."""
+    name = name_of(rendered)
+    options = rendered.one("TLSOption", name)
+    for route in rendered.all("IngressRoute"):
+        assert route["spec"]["tls"]["options"] == {"name": name}
+    annotations = rendered.one("Ingress", name)["metadata"]["annotations"]
+    reference = annotations["traefik.ingress.kubernetes.io/router.tls.options"]
+    assert reference == f"{options['metadata']['namespace']}-{name}@kubernetescrd"
+    assert options["spec"]["minVersion"] == "VersionTLS12"
+    assert not [cipher for cipher in options["spec"]["cipherSuites"] if "CBC" in cipher or "ECDHE" not in cipher]
+    kinds = [item["kind"] for item in rendered.objects]
+    assert kinds.index("TLSOption") < min(kinds.index(kind) for kind in ("IngressRoute", "Ingress"))
 
 
 def test_a_transport_comes_before_what_names_it(rendered: Rendered) -> None:

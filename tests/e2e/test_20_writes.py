@@ -89,6 +89,7 @@ def test_a_get_that_writes_is_answered_by_the_primary_from_any_pod(bed: Bed) -> 
     assert len({answer.json()["id"] for answer in answers}) == 30
     assert all(answer.header("Fly-Replay") is None for answer in answers)
     assert int(bed.rows("abaci-app-0", "select count(*) from users")) == before + 30
+    assert all("__txid=" in (answer.header("Set-Cookie") or "") for answer in answers), "the next page may be older"
 
 
 def test_a_get_that_writes_works_from_any_pod_where_no_setting_names_it(bed: Bed) -> None:

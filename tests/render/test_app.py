@@ -783,7 +783,7 @@ def test_reads_are_asked_again_of_the_primary_but_not_those_that_write(run: Run)
 
     found = plugin(run["defaults"])
     assert (found["primaryService"], found["primaryPort"]) == ("abaci-app-primary.abaci.svc.cluster.local", 80)
-    assert found["primaryPod"] == "abaci-app-0"
+    assert found["primaryPod"] == "abaci-app-0" and found["cookiePath"] == "/api/health"
     assert found["forwardPaths"] == expand(litefs_text(run["defaults"]), "abaci-app-0")["proxy"]["always-forward"]
     (port,) = [p for p in run["defaults"].one("Service", "abaci-app-primary")["spec"]["ports"] if p["name"] == "http"]
     assert port["port"] == found["primaryPort"]

@@ -12,6 +12,9 @@
 // next. So a GET that writes works, too: a replica refuses the write, the application answers 500, and the primary can do
 // it. What the primary itself answers with 500 is not asked again. Paths in ForwardPaths are left out: LiteFS sends them
 // to the primary at once.
+//
+// LiteFS gives the cookie by which a replica waits for what its visitor wrote to writes only by method, so a GET that writes
+// would leave a visitor who is sent to the next page not signed in there. Where CookiePath is set, the cookie is got for it.
 package flyreplay
 
 import (
@@ -45,6 +48,9 @@ const (
 	// Reads that are asked again in vain: so many at once, and then so many a second. One that helps costs nothing.
 	budgetBurst  = 100
 	budgetRefill = 5
+	// LiteFS's cookie, and how long a visitor's answer may wait for it.
+	cookiePrefix  = "__txid="
+	cookieTimeout = 2 * time.Second
 	// Lines of the log are at least so far apart; each says how many reads it stands for.
 	logEvery = time.Second
 )
@@ -76,6 +82,8 @@ type Config struct {
 	PrimaryPort int `json:"primaryPort,omitempty"`
 	// ForwardPaths are the paths of GETs that write, as LiteFS has them in always-forward: * is the only wildcard.
 	ForwardPaths []string `json:"forwardPaths,omitempty"`
+	// CookiePath is asked of the primary by OPTIONS after a GET that wrote there; the answer's cookie of LiteFS is passed on.
+	CookiePath string `json:"cookiePath,omitempty"`
 	// AnswerTimeout is how many seconds a request that is sent from here may wait for the first line of its answer.
 	AnswerTimeout int `json:"answerTimeout,omitempty"`
 	// HeadRedirect is true on the route that redirects to https: Traefik answers HEAD with 308, and HEAD has to show
@@ -100,6 +108,7 @@ type middleware struct {
 	primaryPod   string // its DNS name
 	lookup       func(ctx context.Context, name string) ([]string, error)
 	forward      []*regexp.Regexp
+	cookiePath   string // "": none is got
 	pods         *pods
 	budget       *budget
 	journal      *journal
@@ -144,6 +153,7 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 			return net.DefaultResolver.LookupHost(ctx, name)
 		},
 		forward:      forward,
+		cookiePath:   config.CookiePath,
 		pods:         &pods{known: map[string]*pod{}},
 		budget:       &budget{tokens: budgetBurst},
 		journal:      &journal{write: func(line string) { fmt.Fprintln(os.Stderr, line) }},
@@ -176,6 +186,10 @@ func (m *middleware) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	answer := newResponder(rw)
 	answer.moved = m.headRedirect && req.Method == http.MethodHead
+	if m.isForwarded(req) {
+		// Where it is no Fly-Replay the primary itself was asked.
+		answer.mark = func(to http.Header) { m.addCookie(req, m.primary, to) }
+	}
 	m.next.ServeHTTP(answer, req)
 	m.end(answer, req)
 }
@@ -202,7 +216,45 @@ func (m *middleware) end(answer *responder, req *http.Request) {
 		unavailable(answer.rw)
 		return
 	}
+	if resp.StatusCode < http.StatusInternalServerError {
+		m.addCookie(req, target, resp.Header)
+	}
 	pass(answer.rw, resp)
+}
+
+// addCookie gets LiteFS's cookie from the primary, which has the visitor's write by now. Without it a replica may answer the
+// next request from before that write; that is no reason to fail this one.
+func (m *middleware) addCookie(req *http.Request, target string, to http.Header) {
+	if m.cookiePath == "" || target == "" || hasCookie(to) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), cookieTimeout)
+	defer cancel()
+	ask := &http.Request{
+		Method: http.MethodOptions,
+		URL:    &url.URL{Scheme: "http", Host: target, Path: m.cookiePath},
+		Header: http.Header{},
+		Host:   req.Host,
+	}
+	resp, err := m.transport.RoundTrip(ask.WithContext(ctx))
+	if err != nil {
+		return
+	}
+	resp.Body.Close()
+	for _, line := range resp.Header.Values("Set-Cookie") {
+		if strings.HasPrefix(line, cookiePrefix) {
+			to.Add("Set-Cookie", line)
+		}
+	}
+}
+
+func hasCookie(found http.Header) bool {
+	for _, line := range found.Values("Set-Cookie") {
+		if strings.HasPrefix(line, cookiePrefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // target returns host:port of the pod that the header's value names, "" where it names none of ours.
@@ -250,12 +302,20 @@ func (m *middleware) isRead(req *http.Request) bool {
 	if m.primary == "" || !safe(req) || hasBody(req) || req.Header.Get("Upgrade") != "" {
 		return false
 	}
+	return !m.isForwarded(req)
+}
+
+// isForwarded tells whether LiteFS sends the request to the primary itself, because its GETs write.
+func (m *middleware) isForwarded(req *http.Request) bool {
+	if !safe(req) {
+		return false
+	}
 	for _, path := range m.forward {
 		if path.MatchString(req.URL.Path) {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // noAnswer tells whether a status means that a pod could not answer, in place of the application's own word.
@@ -306,6 +366,7 @@ func (m *middleware) read(rw http.ResponseWriter, req *http.Request) {
 	}
 	if resp.StatusCode < http.StatusInternalServerError {
 		m.budget.give()
+		m.addCookie(req, m.primary, resp.Header)
 	}
 	m.journal.note(req, first.status, "the primary", resp.StatusCode)
 	pass(rw, resp)
@@ -609,6 +670,7 @@ type responder struct {
 	status   int
 	fails    func(status int) bool // whether the answer is to be dropped because it is none
 	failed   bool
+	mark     func(http.Header) // adds to the headers of an answer that passes
 }
 
 func newResponder(rw http.ResponseWriter) *responder {
@@ -650,6 +712,9 @@ func (r *responder) decide(status int) {
 	r.failed = r.fails != nil && r.fails(status)
 	r.replay = len(values) > 0
 	if !r.replay && !r.failed {
+		if r.mark != nil && status < http.StatusInternalServerError {
+			r.mark(current)
+		}
 		return
 	}
 	r.value = strings.Join(values, ";")

@@ -555,6 +555,63 @@ func TestAGetThatWritesIsStillSentToThePodNamed(t *testing.T) {
 	}
 }
 
+// wrote answers as LiteFS's proxy on a primary does: only a write by method gets the cookie, here OPTIONS of /health.
+func wrote(status int, asked *atomic.Int64) http.HandlerFunc {
+	return func(rw http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodOptions && req.URL.Path == "/health" {
+			asked.Add(1)
+			rw.Header().Add("Set-Cookie", "other=1")
+			rw.Header().Add("Set-Cookie", "__txid=0000000000000007; Path=/; HttpOnly")
+			rw.WriteHeader(http.StatusNoContent)
+			return
+		}
+		rw.Header().Set("Set-Cookie", "session=s")
+		rw.WriteHeader(status)
+	}
+}
+
+func TestAVisitorWhoseGetWroteGetsTheCookieByWhichReplicasWaitForIt(t *testing.T) {
+	with := reading()
+	with.CookiePath = "/health"
+	for name, one := range map[string]struct {
+		path   string
+		pod    func(http.Handler) http.Handler
+		status int
+		asked  int64
+	}{
+		"sent on by a replica":       {"/api/auth/callback/x", func(http.Handler) http.Handler { return sends("instance=abaci-app-0") }, 302, 1},
+		"by the primary at once":     {"/api/auth/callback/x", func(primary http.Handler) http.Handler { return primary }, 302, 1},
+		"refused by a replica":       {"/guest", func(http.Handler) http.Handler { return answers(500, "pod", &atomic.Int64{}) }, 200, 1},
+		"a read":                     {"/page", func(http.Handler) http.Handler { return answers(200, "pod", &atomic.Int64{}) }, 200, 0},
+		"that failed there, too":     {"/api/auth/callback/x", func(http.Handler) http.Handler { return sends("instance=abaci-app-0") }, 500, 0},
+		"that failed at the primary": {"/api/auth/callback/x", func(primary http.Handler) http.Handler { return primary }, 503, 0},
+	} {
+		var asked atomic.Int64
+		primary := wrote(one.status, &asked)
+		p := newPool(t, with, primary, serve(t, one.pod(primary)))
+		resp, _ := p.do(t, "GET", one.path, nil, nil)
+		if resp.StatusCode != one.status || asked.Load() != one.asked {
+			t.Errorf("%s: got %d, the cookie was asked for %d times", name, resp.StatusCode, asked.Load())
+		}
+		cookies := strings.Join(resp.Header.Values("Set-Cookie"), " | ")
+		if strings.Contains(cookies, "__txid=0000000000000007; Path=/; HttpOnly") != (one.asked > 0) || strings.Contains(cookies, "other") {
+			t.Errorf("%s: the cookies are %s", name, cookies)
+		}
+		if one.asked > 0 && one.path != "/guest" && !strings.Contains(cookies, "session=s") {
+			t.Errorf("%s: the application's cookie is gone: %s", name, cookies)
+		}
+	}
+}
+
+func TestACookieThatDoesNotComeFailsNothing(t *testing.T) {
+	with := reading()
+	with.CookiePath = "/health"
+	var pod atomic.Int64
+	p := newPool(t, with, nil, serve(t, answers(302, "pod", &pod)))
+	resp, _ := p.do(t, "GET", "/api/auth/callback/x", nil, nil)
+	isFrom(t, resp, 302, "pod")
+}
+
 func TestWhereThePrimaryIsAwayAnotherPodIsAsked(t *testing.T) {
 	var bad, good atomic.Int64
 	p := newPool(t, reading(), nil, serve(t, answers(502, "bad", &bad)), serve(t, answers(200, "good", &good)))

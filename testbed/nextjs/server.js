@@ -1,10 +1,17 @@
 // Next.js behind a server of our own, because Next carries no WebSockets.
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import next from 'next';
 import { Server } from 'socket.io';
 
 const port = Number(process.env.PORT) || 3000;
-const app = next({ dev: process.env.NODE_ENV !== 'production', port });
+const dev = process.env.NODE_ENV !== 'production';
+if (!dev) {
+  // As Next's own server in the standalone output does: what reads next.config.js is not in there.
+  const { config } = JSON.parse(readFileSync('.next/required-server-files.json'));
+  process.env.__NEXT_PRIVATE_STANDALONE_CONFIG = JSON.stringify(config);
+}
+const app = next({ dev, port });
 await app.prepare();
 
 const server = createServer(app.getRequestHandler());

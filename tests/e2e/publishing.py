@@ -24,9 +24,14 @@ def publish(bed: Bed, image: images.Image, name: str, folder: Path) -> None:
     """Push the image as <name>, a repository and tag; its file in ``folder`` is gone afterwards."""
     archive = folder / "image.tar"
     images.write_archive(archive, [image])
+    push(bed, archive, name)
+    archive.unlink()
+
+
+def push(bed: Bed, archive: Path, name: str) -> None:
+    """Push the only image in the archive as <name>."""
     registry = f"abaci-{bed.name}-registry"
     subprocess.run(["docker", "cp", str(archive), f"{registry}:/tmp/image.tar"], check=True, capture_output=True)
-    archive.unlink()
     copy = ("skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false")
     target = f"docker://127.0.0.1:5000/{name}"
     subprocess.run(

@@ -62,6 +62,14 @@ def test_the_bed_takes_an_engine_and_a_user_starts_it_by_sudo(
         prepare.main([])
 
 
+def test_only_the_application_takes_a_compiler_for_cpp(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "engine_answers", lambda: True)
+    monkeypatch.setattr(prepare, "FOR_APPLICATION", {"g++": lambda: False})
+    prepare.main([])
+    with pytest.raises(SystemExit, match=r"by hand what stands for: g\+\+"):
+        prepare.main(["application"])
+
+
 @pytest.mark.parametrize("user", ["0", "1000"])
 def test_root_does_what_takes_root_and_the_user_the_rest(tmp_path: Path, user: str) -> None:
     (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")

@@ -1,4 +1,4 @@
-"""The application with Next.js: its folder, what is built of it, and a Dockerfile that says the same as the bed's image."""
+"""The application with Next.js: its folder, what is built of it, and a Dockerfile that agrees with the image."""
 
 from __future__ import annotations
 

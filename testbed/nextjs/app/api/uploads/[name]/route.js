@@ -1,5 +1,5 @@
 import { createReadStream, createWriteStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { rename, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -17,7 +17,9 @@ export async function PUT(request, { params }) {
   const length = Number(request.headers.get('content-length'));
   if (!file || !length) return new Response('name and length, please', { status: 400 });
   if (length > LIMIT) return new Response('too long', { status: 413 });
-  await pipeline(Readable.fromWeb(request.body), createWriteStream(file));
+  // Half of a file never has the name: one that was cut begins anew.
+  await pipeline(Readable.fromWeb(request.body), createWriteStream(`${file}_`));
+  await rename(`${file}_`, file);
   return Response.json({ bytes: length, pod: process.env.POD_NAME }, { status: 201 });
 }
 

@@ -79,7 +79,7 @@ def on_all_pods(visitor: Visitor, what: str, wanted: str) -> None:
             seen.add(page.text("pod"))
         return seen == PODS
 
-    until(everywhere, 30, f"{wanted} on every pod (seen on {seen})", every=0.1)
+    until(everywhere, 60, f"{wanted} on every pod", every=0.1)
 
 
 def letters(bed: Bed, address: str) -> list[str]:
@@ -123,7 +123,7 @@ def test_a_link_by_mail_has_the_sites_name_and_signs_in_on_all_pods(bed: Bed, vi
 def test_a_server_action_runs_on_the_primary_whatever_pod_made_its_form(bed: Bed, visitor: Visitor) -> None:
     visitor.view()
     forms: dict[str, Page] = {}
-    until(lambda: forms.update({(page := visitor.view()).text("pod"): page}) or set(forms) == PODS, 30, "a form each")
+    until(lambda: forms.update({(page := visitor.view()).text("pod"): page}) or set(forms) == PODS, 60, "a form each")
     for pod, page in forms.items():
         answer = visitor.submit(page, "note", text=f"written from {pod}")
         assert answer.status == 200 and f"written from {pod}" in Page(answer).text("notes"), answer

@@ -281,6 +281,9 @@ def _ingress_route(item: Object, rendered: Rendered, there: set[tuple[str, str]]
         assert ("Secret", item["spec"]["tls"]["secretName"]) in there
     for route in item["spec"]["routes"]:
         for service in route["services"]:
+            if service.get("kind") == "TraefikService":
+                assert service["name"] == "noop@internal"
+                continue
             _backend(rendered, service["name"], service["port"])
         for middleware in route["middlewares"]:
             assert ("Middleware", middleware["name"]) in there

@@ -84,6 +84,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "app_socket_path": "",
         "app_forward_paths": [],
         "app_static_paths": [],
+        "app_redirect_domains": ["www.shop.example.org"],
+        "app_allow_other": True,
         "app_listen_address": "",
         "app_node_selector": {"disk": "fast"},
         "app_tolerations": [{"key": "shop", "operator": "Exists"}],
@@ -288,7 +290,7 @@ def test_hazard_exactly_one_pod_is_candidate(rendered: Rendered) -> None:
 def test_hazard_litefs_knows_every_key(rendered: Rendered) -> None:
     """An unknown key stops LiteFS, so does one from another version."""
     known = {
-        "fuse": {"dir"},
+        "fuse": {"dir", "allow-other"},
         "data": {"dir"},
         "http": {"addr"},
         "lease": {"type", "candidate", "hostname", "advertise-url"},
@@ -527,6 +529,8 @@ def test_hazard_a_write_hangs_for_30_s_on_the_old_address_of_the_primary(rendere
     assert transport["spec"]["forwardingTimeouts"]["dialTimeout"] == "1500ms"
     for route in rendered.all("IngressRoute"):
         reads = "-reads" if route["metadata"]["name"] == f"{name}-static" else ""
+        if route["metadata"]["name"] == f"{name}-redirect":
+            continue  # it has no pods behind it
         assert route["spec"]["routes"][0]["services"][0]["serversTransport"] == name + reads
     service = rendered.one("Service", name)["metadata"]
     reference = service["annotations"]["traefik.ingress.kubernetes.io/service.serverstransport"]
@@ -571,6 +575,8 @@ def test_the_routes_agree_on_the_hosts(rendered: Rendered) -> None:
         rule["host"] for rule in rendered.one("Ingress", f"{name_of(rendered)}-http-redirect")["spec"]["rules"]
     ]
     for route in rendered.all("IngressRoute"):
+        if route["metadata"]["name"] == f"{name_of(rendered)}-redirect":
+            continue
         assert re.findall(r"Host\(`([^`]+)`\)", route["spec"]["routes"][0]["match"]) == hosts
 
 
@@ -712,7 +718,8 @@ def test_other_names_ports_and_ordinal(other: Rendered) -> None:
     assert pod(other)["imagePullSecrets"] == [{"name": "registry-login"}]
     assert pod(other)["nodeSelector"] == {"disk": "fast"}
     assert "lifecycle" not in app(other)
-    assert other.names("IngressRoute") == ["shop-writes"]
+    assert sorted(other.names("IngressRoute")) == ["shop-redirect", "shop-writes"]
+    assert config["fuse"] == {"dir": "/litefs", "allow-other": True}
     for middleware in ("shop-fly-replay", "shop-fly-replay-writes"):
         plugin = other.one("Middleware", middleware)["spec"]["plugin"]["flyreplay"]
         assert plugin["service"] == "shop-headless.market.svc.cluster.local"
@@ -747,6 +754,25 @@ def test_who_is_named_may_ask_the_application_and_not_litefs(run: Run) -> None:
     *_own, (who, open_to) = ingress(run["device"], "abaci-app")
     assert json.loads(who) == VARIANTS["device"]["app_ingress_from"] and open_to == [8080]
     assert len(ingress(run["defaults"], "abaci-app")) == 2
+
+
+def test_a_name_that_only_redirects_is_asked_before_all_others(run: Run) -> None:
+    (route,) = run["other"].one("IngressRoute", "shop-redirect")["spec"]["routes"]
+    assert route["match"] == "Host(`www.shop.example.org`)"
+    assert route["priority"] > 2000 and route["services"] == [{"kind": "TraefikService", "name": "noop@internal"}]
+    assert middlewares(run["other"], "-redirect") == ["hsts", "rate-limit", "redirect-domain"]
+    to = run["other"].one("Middleware", "shop-redirect-domain")["spec"]["redirectRegex"]
+    asked = "https://www.shop.example.org/a/b?c=d"
+    replaced = re.sub(to["regex"], to["replacement"].replace("${1}", r"\1"), asked)
+    assert replaced == "https://shop.example.org/a/b?c=d"
+    assert "abaci-app-redirect" not in run["defaults"].names("IngressRoute")
+
+
+def test_the_kubelet_asks_as_a_visitor_of_the_site(rendered: Rendered) -> None:
+    """Frameworks answer 400 to another name, and redirect what came by http."""
+    headers = {item["name"]: item["value"] for item in app(rendered)["readinessProbe"]["httpGet"]["httpHeaders"]}
+    assert headers["Host"] == rendered.one("Ingress", name_of(rendered))["spec"]["rules"][0]["host"]
+    assert headers["X-Forwarded-Proto"] == "https"
 
 
 def test_static_files_are_not_counted_with_the_pages(run: Run) -> None:

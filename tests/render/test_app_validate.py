@@ -16,6 +16,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "domain_with_scheme": ({"app_domain": "https://abaci.one"}, ["app_domain", "leave out the scheme"]),
     "extra_domain": ({"app_extra_domains": ["a b"]}, ["app_extra_domains", "'a b'"]),
     "domain_twice": ({"app_extra_domains": ["abaci.localhost"]}, ["app_extra_domains repeats abaci.localhost"]),
+    "redirect": ({"app_redirect_domains": ["www.abaci.localhost"]}, ["app_redirect_domains names www.abaci.localhost"]),
     "name": ({"app_name": "Abaci"}, ["app_name Abaci", "lower case"]),
     "long_name": ({"app_name": "a" * 43}, ["app_name", "at most 42"]),
     "namespace": ({"app_namespace": "a_b"}, ["app_namespace a_b"]),

@@ -244,4 +244,10 @@ def _domains(values: Values) -> list[str]:
     found: list[str] = domain_problems([domain], "app_domain") + domain_problems(extra, "app_extra_domains")
     if domain in extra:
         found.append(f"app_extra_domains repeats {domain}: leave it out there.")
+    strange = [name for name in values["app_redirect_domains"] if name not in extra]
+    if strange:
+        found.append(
+            f"app_redirect_domains names {', '.join(strange)}, which app_extra_domains has not: add it there, so "
+            "that the certificate has it, too."
+        )
     return found

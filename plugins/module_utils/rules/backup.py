@@ -9,6 +9,7 @@ from . import Look, Values
 # Of other roles, with what counts where nobody sets them.
 OTHERS = {"operation_call_off": ""}
 
+_ZONE = re.compile(r"[A-Za-z]+(/[A-Za-z0-9_+-]+)*")
 _SCHEDULE = re.compile(r"@(hourly|daily|weekly)|[0-9*/,-]+( [0-9A-Za-z*/,-]+){4}")
 
 
@@ -19,6 +20,9 @@ def errors(values: Values, _look: Look) -> list[str]:
     remote = values["backup_rclone_remote"]
     if schedule and not _SCHEDULE.fullmatch(schedule):
         found.append(f"backup_schedule {schedule} is not a time as cron writes it, such as 17 3 * * *.")
+    zone = str(values["backup_time_zone"])
+    if zone and not _ZONE.fullmatch(zone):
+        found.append(f"backup_time_zone {zone} is no name of a time zone, such as Europe/Berlin.")
     if schedule and not values["backup_image"]:
         found.append(
             "backup_schedule is set, and backup_image is not: name an image with python3 (the version is yours to "

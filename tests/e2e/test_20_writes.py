@@ -41,6 +41,20 @@ def assert_same_rows(bed: Bed, ledger: Path, namespace: str) -> None:
     assert len(set(counts.values())) == 1, counts
 
 
+AS_ANOTHER_USER = """
+import os, sqlite3
+os.setgid(1001); os.setuid(1001)
+connection = sqlite3.connect("/litefs/sqlite.db", timeout=5)
+assert connection.execute("select count(*) from records").fetchone()[0] > 0
+try:
+    with connection:
+        connection.execute("update records set body = 'by 1001' where id = (select max(id) from records)")
+    print("written")
+except sqlite3.OperationalError as exc:
+    print(exc)
+"""
+
+
 @pytest.fixture(scope="module")
 def wal_site(bed: Bed) -> Iterator[str]:
     """A second application beside the first, in WAL mode, under other names: the role knows none by heart."""
@@ -50,12 +64,14 @@ def wal_site(bed: Bed) -> Iterator[str]:
         "app",
         "-e",
         '{"app_namespace": "abaci-wal", "app_domain": "wal.localhost", "app_env": {"JOURNAL_MODE": "wal"},'
+        ' "app_extra_domains": ["www.wal.localhost"], "app_redirect_domains": ["www.wal.localhost"],'
+        ' "app_allow_other": true,'
         ' "app_tls_certificate_file": "", "app_tls_private_key_file": "", "app_tls_ca_file": "",'
         ' "app_redis_enabled": false, "app_tls": "self_signed", "storage_enabled": false, "keel_enabled": false}',
     )
     assert run.rc == 0, run.output[-6000:]
     yield namespace
-    bed.kubectl("delete", "namespace", namespace, "--wait=false")
+    bed.kubectl("delete", "namespace", namespace, "--timeout=110s")
 
 
 def test_a_thousand_posts_in_delete_mode(bed: Bed, tmp_path: Path) -> None:
@@ -72,6 +88,21 @@ def test_a_thousand_posts_in_wal_mode_under_other_names_with_a_self_signed_certi
     assert bed.rows("abaci-app-0", "pragma journal_mode", wal_site) == "wal"
     answer = bed.edge("GET", "/", domain="wal.localhost", verify=False)
     assert answer.status == 200 and answer.header("Strict-Transport-Security") is None
+
+
+def test_a_name_that_only_leads_to_the_site_keeps_path_and_method(bed: Bed, wal_site: str) -> None:
+    for method, status in (("GET", 301), ("HEAD", 301), ("POST", 308)):
+        answer = bed.edge(method, "/page?a=b", domain="www.wal.localhost", verify=False)
+        assert (answer.status, answer.header("Location")) == (
+            status,
+            f"https://wal.localhost:{bed.https_port}/page?a=b",
+        )
+
+
+def test_an_application_that_drops_roots_rights_uses_the_database(bed: Bed, wal_site: str) -> None:
+    for pod, outcome in (("abaci-app-0", "written"), ("abaci-app-1", "attempt to write a readonly database")):
+        said = bed.in_pod(pod, "python3", "-c", AS_ANOTHER_USER, namespace=wal_site)
+        assert outcome in said, f"{pod}: {said}"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])

@@ -59,8 +59,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return result
         result.pop("invocation", None)
         probe = answer["probe"]
-        # The module alone cannot tell a clock that is wrong from a connection that is slow: two ends bound it.
-        probe["clock"] = [probe["time"] - after, probe["time"] - before]
+        # The module alone cannot tell a clock that is wrong from a connection that is slow: it began after ``before``
+        # and ended before ``after``, which bounds the difference from both sides.
+        probe["clock"] = [probe.pop("ended") - after, probe.pop("began") - before]
         # Nor does anybody need the hash of a secret.
         found = probe.pop("files")
         folder = k3s.in_folder(probe["k3s"], desired["k3s"]) if desired.get("k3s") else []

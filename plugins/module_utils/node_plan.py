@@ -42,6 +42,8 @@ def _as_desired(file: Mapping[str, Any], found: File | None) -> bool:
 def plan(report: Report, server: Report | None) -> Plan:
     """Return what is to be done on one host; ``server`` is the report of its cluster's server, None without it."""
     desired, probe, files = report["desired"], report["probe"], report["differing"]
+    if server is not None and "k3s" not in server["probe"]:
+        server = None  # it was asked for another role last
     made: Plan = {"host": [], "fuse": [], "k3s": [], "fetch": [], "links": []}
     if "host" in desired:
         made["host"] = _host(desired["host"], probe, files["host"])
@@ -109,12 +111,10 @@ def _k3s(report: Report, server: Report | None, made: Plan) -> list[str]:
         "token": token,
         "configure": "configure" in files,
     }
+    service = any(changes.values()) or not _runs(report, unit, server)
+    # A server that starts may renew the certificate in its own.
     return _chosen(
-        {
-            **changes,
-            "service": any(changes.values()) or not _runs(report, unit, server),
-            "kubeconfig": is_server and not _kubeconfig_is_there(report),
-        }
+        {**changes, "service": service, "kubeconfig": is_server and (service or not _kubeconfig_is_there(report))}
     )
 
 

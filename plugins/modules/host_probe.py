@@ -378,6 +378,7 @@ def main() -> None:
     deadline = time.monotonic() + params["clock_timeout"]
     while not clock_synchronised() and time.monotonic() < deadline:
         time.sleep(1)
+    began = time.time()  # a clock that was only just set was waited for
     host, parts = params["host"] or {}, [params[part] or {} for part in ("host", "fuse", "k3s")]
     disk_path = host.get("disk_path") or "/var/lib"
     units = services([*k3s_observe.UNITS, *host.get("services", [])])
@@ -404,8 +405,9 @@ def main() -> None:
         "files": files(file["dest"] for part in parts for file in part.get("files", [])),
         "services": units,
         **({"k3s": k3s_observe.observe(params["k3s"], units)} if params["k3s"] else {}),
-        "time": time.time(),
+        "began": began,
     }
+    probe["ended"] = time.time()
     module.exit_json(changed=False, probe=probe)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from evaluating import evaluate
 from rendering import ROOT
 
@@ -129,6 +131,16 @@ def test_every_operation_asks_whose_cluster_it_is_before_it_plans() -> None:
     assert names.index("Check the values") < names.index("Plan")
     settle = yaml.safe_load((roles / "operation/tasks/settle.yml").read_text())
     assert settle[0]["ansible.builtin.import_tasks"] == "validate.yml"
+
+
+def test_hosts_that_nobody_looked_at_are_left_out(tmp_path: Path) -> None:
+    """With serial, or after a host dropped out, not all of the play's hosts have a report."""
+    _look, check = yaml.safe_load((ROOT / "roles/site/tasks/hosts.yml").read_text())
+    known = {"ansible_play_hosts_all": ["a", "b"], "hostvars": {"a": {"__site_observed": {"name": "a"}}, "b": {}}}
+    loader = DataLoader()
+    variables = {name: trust_as_template(value) for name, value in check["vars"].items()}
+    templar = Templar(loader=loader, variables={**known, **variables})
+    assert templar.template(trust_as_template("{{ __site_reports }}")) == [{"name": "a"}]
 
 
 def test_the_application_alone_asks_before_anything_is_looked_at() -> None:

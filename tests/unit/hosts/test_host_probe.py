@@ -52,6 +52,9 @@ def test_files_are_compared_without_being_sent_and_a_host_that_is_away_is_a_resu
     assert seen["here"]["differing"] == {"host": ["absent"], "k3s": ["absent"]}
     assert seen["here"]["reason"] == "" and seen["here"]["desired"]["host"] == {"server": True}
     assert seen["here"]["kubeconfig"]["clusters"] == 1 and seen["here"]["kubeconfig"]["mode"]
+    least, most = seen["here"]["probe"]["clock"]
+    assert least <= 0 <= most < 5, "one clock, asked twice"
+    assert not {"began", "ended"} & set(seen["here"]["probe"])
     assert seen["here"]["probe"]["sysctl"] == {"kernel.ostype": "Linux"}
     assert seen["here"]["probe"]["fuse"]["mounted"] is None, "nobody asked for it"
     assert "refused" in seen["away"]["reason"] and seen["away"]["probe"] == {}

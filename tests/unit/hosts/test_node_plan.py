@@ -128,10 +128,10 @@ def test_what_differs_on_a_host_is_a_topic(changes: dict[str, Any], role: str, e
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"k3s__binary_sha256": "old"}, ["binary", "service"]),
+        ({"k3s__binary_sha256": "old"}, ["binary", "service", "kubeconfig"]),
         (
             {"desired__k3s__images_enabled": True, "desired__k3s__images_checksum": SUM},
-            ["images", "service"],
+            ["images", "service", "kubeconfig"],
         ),
         (
             {
@@ -141,19 +141,19 @@ def test_what_differs_on_a_host_is_a_topic(changes: dict[str, Any], role: str, e
             },
             [],
         ),
-        ({"differing__k3s": ["images"]}, ["images", "service"]),
-        ({"k3s__links": {"kubectl": "absent"}}, ["links", "service"]),
-        ({"differing__k3s": ["token"]}, ["token", "service"]),
-        ({"differing__k3s": ["configure"]}, ["configure", "service"]),
+        ({"differing__k3s": ["images"]}, ["images", "service", "kubeconfig"]),
+        ({"k3s__links": {"kubectl": "absent"}}, ["links", "service", "kubeconfig"]),
+        ({"differing__k3s": ["token"]}, ["token", "service", "kubeconfig"]),
+        ({"differing__k3s": ["configure"]}, ["configure", "service", "kubeconfig"]),
         # A run that died between a change and the restart
-        ({"k3s__stale_inputs": ["/etc/rancher/k3s/config.yaml"]}, ["service"]),
-        ({"probe__services__k3s": STOPPED}, ["service"]),
-        ({"probe__services__k3s": {**RUNS, "enabled": "disabled"}}, ["service"]),
-        ({"k3s__nodes": []}, ["service"]),
-        ({"k3s__nodes": [node("server-0", "False")]}, ["service"]),
-        ({"k3s__nodes": [node("server-0", version="v1.36.3+k3s1")]}, ["service"]),
-        ({"k3s__started": 1795521700.0}, ["service"]),  # the node has not reported since
-        ({"desired__k3s__node_name": "web"}, ["service"]),  # the node of this name has not registered
+        ({"k3s__stale_inputs": ["/etc/rancher/k3s/config.yaml"]}, ["service", "kubeconfig"]),
+        ({"probe__services__k3s": STOPPED}, ["service", "kubeconfig"]),
+        ({"probe__services__k3s": {**RUNS, "enabled": "disabled"}}, ["service", "kubeconfig"]),
+        ({"k3s__nodes": []}, ["service", "kubeconfig"]),
+        ({"k3s__nodes": [node("server-0", "False")]}, ["service", "kubeconfig"]),
+        ({"k3s__nodes": [node("server-0", version="v1.36.3+k3s1")]}, ["service", "kubeconfig"]),
+        ({"k3s__started": 1795521700.0}, ["service", "kubeconfig"]),  # the node has not reported since
+        ({"desired__k3s__node_name": "web"}, ["service", "kubeconfig"]),  # the node of this name has not registered
         ({"kubeconfig__sha256": "other"}, ["kubeconfig"]),
         ({"kubeconfig__mode": "0644"}, ["kubeconfig"]),
         ({"k3s__kubeconfig_sha256": ""}, ["kubeconfig"]),
@@ -201,6 +201,11 @@ def test_an_empty_host_gets_all_of_it() -> None:
 )
 def test_an_agent_follows_its_server(on_agent: dict[str, Any], on_server: dict[str, Any], expected: list[str]) -> None:
     assert node_plan.plan(agent(**on_agent), server(**on_server))["k3s"] == expected
+
+
+def test_a_server_that_was_asked_for_another_role_last_is_as_none() -> None:
+    other = report("server-0", "fuse", "host")
+    assert node_plan.plan(agent(), other)["k3s"] == node_plan.plan(agent(), None)["k3s"]
 
 
 def test_without_its_server_in_the_run_an_agent_asks_it() -> None:

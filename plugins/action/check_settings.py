@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
@@ -16,6 +18,8 @@ from ansible_collections.abaci.infra.plugins.module_utils import rules as packag
 Object = dict[str, Any]
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+# Names that begin so may belong to others, as storage_box_user does: only what looks like a slip of the pen is refused.
+SHARED = {"traefik", "cert_manager", "redis", "storage", "keel"}
 ARGUMENTS: Object = {"roles": {"type": "list", "elements": "str", "required": True}}
 
 
@@ -54,6 +58,8 @@ def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
     spec: Object = entries["main"]["options"]
     known = {name for entry in entries.values() for name in entry.get("options") or {}}
     unknown = sorted(name for name in variables if name.startswith(f"{role}_") and name not in known)
+    if role in SHARED:
+        unknown = [name for name in unknown if difflib.get_close_matches(name, known, cutoff=0.85)]
     found = []
     if unknown:
         found.append(
@@ -71,10 +77,15 @@ def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
     if rules is None:
         return found
     others = {
-        name: templar.template(every[name]) if name in every else default
+        name: _like(default, templar.template(every[name])) if name in every else default
         for name, default in getattr(rules, "OTHERS", {}).items()
     }
     return found + list(rules.errors({**others, **checked.validated_parameters}, Controller()))
+
+
+def _like(default: Any, value: Any) -> Any:
+    """The value of another role's variable, of the type that its default has: -e gives text."""
+    return boolean(value, strict=False) if isinstance(default, bool) else value
 
 
 def _of_role(role: str, part: str, loader: DataLoader) -> Object:

@@ -22,6 +22,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "namespace": ({"app_namespace": "a_b"}, ["app_namespace a_b"]),
     "image": ({"app_image": "ghcr.io/a b"}, ["app_image"]),
     "no_plugin": ({"traefik_flyreplay": False}, ["traefik_flyreplay is false", "set it to true"]),
+    "no_plugin_by_text": ({"traefik_flyreplay": "false"}, ["traefik_flyreplay is false", "set it to true"]),
     "removed_and_set": (
         {"app_secrets": {"A": "x"}, "app_secrets_removed": ["A"]},
         ["app_secrets_removed names A", "keep it in one"],

@@ -173,3 +173,9 @@ def test_only_the_application_comes_to_redis(variant: Object) -> None:
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": variant.get("app_namespace", "abaci")}},
         "podSelector": {"matchLabels": {"app": variant.get("app_name", "abaci-app")}},
     }
+
+
+def test_a_slip_of_the_pen_is_named_and_a_variable_of_others_is_theirs() -> None:
+    assert errors("redis", redis_exporter_version="1.2") == []
+    (sentence,) = errors("redis", redis_storage_clas="fast")
+    assert "redis_storage_clas" in sentence and "not known" in sentence

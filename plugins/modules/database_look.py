@@ -147,6 +147,8 @@ def main() -> None:
         position = litefs.primary_position(document, database)
         if position is None:
             module.exit_json(changed=False, header={}, notes=[])
+        if options["low_water"] and not module.check_mode:
+            act.Site(api, namespace, name, database, options["claim_template"], port).raise_low_water(document)
         try:
             seen = database_look.header(api, namespace, position["pod"], port, database, options["timeout"])
         except kube.KubeError as exc:
@@ -164,8 +166,6 @@ def main() -> None:
             module.warn(note)
         lost = recorded == "wal" and seen["journal_mode"] == "delete" and not following
         changed = not lost and keep_mode(api, namespace, name, seen["journal_mode"], module.check_mode)
-        if options["low_water"] and not module.check_mode:
-            act.Site(api, namespace, name, database, options["claim_template"], port).raise_low_water(document)
     except (act.NotDone, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=changed, header=seen, notes=found)

@@ -83,7 +83,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 answers:
-  description: The last answers, each with C(method), C(url), C(status), C(headers), C(tls) and C(error).
+  description: The last answers, each with C(method), C(url), C(status), C(tls) and C(error).
   type: list
   elements: dict
   returned: always
@@ -125,6 +125,11 @@ def wait(expected: dict[str, Any], timeout: float) -> tuple[list[dict[str, Any]]
         time.sleep(POLL)
 
 
+def shown(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The answers without cookies and bodies, which may be secrets."""
+    return [{key: value for key, value in answer.items() if key not in ("headers", "body")} for answer in answers]
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     expected: dict[str, Any] = module.params
@@ -138,8 +143,8 @@ def main() -> None:
     except edge.BadRequest as exc:
         module.fail_json(msg=str(exc), answers=[])
     if problems:
-        module.fail_json(msg=" ".join(problems), answers=answers)
-    module.exit_json(changed=False, answers=answers)
+        module.fail_json(msg=" ".join(problems), answers=shown(answers))
+    module.exit_json(changed=False, answers=shown(answers))
 
 
 if __name__ == "__main__":

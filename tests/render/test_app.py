@@ -813,7 +813,9 @@ def test_reads_are_asked_again_of_the_primary_but_not_those_that_write(run: Run)
     assert found["forwardPaths"] == expand(litefs_text(run["defaults"]), "abaci-app-0")["proxy"]["always-forward"]
     (port,) = [p for p in run["defaults"].one("Service", "abaci-app-primary")["spec"]["ports"] if p["name"] == "http"]
     assert port["port"] == found["primaryPort"]
-    assert not {"primaryService", "primaryPod", "forwardPaths"} & set(plugin(run["other"]))
+    off = plugin(run["other"])
+    assert not {"primaryService", "primaryPort"} & set(off)
+    assert {"primaryPod", "forwardPaths", "cookiePath"} <= set(off), "who signs in is known on the next page"
     dial = {
         name: run[name].one("ServersTransport", f"{name_of(run[name])}-reads")["spec"]["forwardingTimeouts"][
             "dialTimeout"
@@ -977,6 +979,20 @@ def test_what_is_decided_on_the_running_site_is_recorded_unless_it_stands_there_
         plan_running = {"record": {"action": action}}
         assert condition(record["when"], __app_plan_running=plan_running) is wanted, action
     assert all("when" not in task for task in tasks_of("record.yml"))
+
+
+def test_the_lock_is_taken_where_something_differs_or_pods_wait_for_us() -> None:
+    """The controller alone would never replace a pod with an old template while another's node is away."""
+    same = {"__app_compared": {"changed": False, "ready": True}, "__app_secrets_compared": {"changed": False}}
+
+    def differs(by_hand: bool = False, behind: bool = False, state: str = "recorded", **given: Any) -> bool:
+        made = plan(by_hand=by_hand, behind=behind, record={"action": "none", "data": {"state": state}})
+        return bool(evaluate("app", "__app_differs", **{**same, **made, **given}))
+
+    assert not differs() and not differs(by_hand=True) and not differs(behind=True)
+    assert differs(by_hand=True, behind=True) and differs(state="bootstrap")
+    assert differs(__app_compared={"changed": False, "ready": False})
+    assert differs(__app_secrets_compared={"changed": True})
 
 
 def up() -> list[dict[str, Any]]:

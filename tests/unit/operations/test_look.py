@@ -98,6 +98,13 @@ def test_a_look_that_is_not_answered_while_no_lock_is_held_is_only_said(site: Si
     assert not answer.get("failed") and "was not looked into" in answer["warnings"][0] and site.changes() == []
 
 
+def test_the_low_water_mark_rises_also_where_the_database_could_not_be_looked_into(site: Site) -> None:
+    stuck(site)
+    answer = look(site, low_water=True)
+    assert "was not looked into" in answer["warnings"][0]
+    assert site.record()["lowWaterTXID"] == f"{site.node(0).txid:016x}"
+
+
 @pytest.mark.parametrize(("behind", "mode"), [(True, "wal"), (False, "delete")])
 def test_a_change_from_wal_is_kept_only_once_every_replica_has_it(
     site: Site, tmp_path: Path, behind: bool, mode: str

@@ -136,8 +136,8 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 		if config.PrimaryPort < 1 || config.PrimaryPort > 65535 {
 			return nil, fmt.Errorf("middleware %s: primaryPort %d is not between 1 and 65535", name, config.PrimaryPort)
 		}
-		if !dnsName.MatchString(config.PrimaryPod) {
-			return nil, fmt.Errorf("middleware %s: primaryPod %q is not a name", name, config.PrimaryPod)
+		if config.PrimaryPod == "" {
+			return nil, fmt.Errorf("middleware %s: primaryService needs primaryPod", name)
 		}
 		primary = config.PrimaryService + ":" + strconv.Itoa(config.PrimaryPort)
 	}
@@ -145,10 +145,17 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 	for _, path := range config.ForwardPaths {
 		forward = append(forward, regexp.MustCompile("^"+strings.ReplaceAll(regexp.QuoteMeta(path), "\\*", ".*")+"$"))
 	}
+	primaryPod := ""
+	if config.PrimaryPod != "" {
+		if !dnsName.MatchString(config.PrimaryPod) {
+			return nil, fmt.Errorf("middleware %s: primaryPod %q is not a name", name, config.PrimaryPod)
+		}
+		primaryPod = config.PrimaryPod + "." + config.Service
+	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &middleware{
 		primary:    primary,
-		primaryPod: config.PrimaryPod + "." + config.Service,
+		primaryPod: primaryPod,
 		lookup: func(ctx context.Context, name string) ([]string, error) {
 			return net.DefaultResolver.LookupHost(ctx, name)
 		},
@@ -186,9 +193,9 @@ func (m *middleware) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	answer := newResponder(rw)
 	answer.moved = m.headRedirect && req.Method == http.MethodHead
-	if m.isForwarded(req) {
+	if m.primaryPod != "" && m.isForwarded(req) {
 		// Where it is no Fly-Replay the primary itself was asked.
-		answer.mark = func(to http.Header) { m.addCookie(req, m.primary, to) }
+		answer.mark = func(to http.Header) { m.addCookie(req, m.primaryPod+":"+m.port, to) }
 	}
 	m.next.ServeHTTP(answer, req)
 	m.end(answer, req)

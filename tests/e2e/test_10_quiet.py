@@ -11,7 +11,7 @@ from sitebed import Bed
 HOST_MODULES = 8
 LOCALHOST_MODULES = 25
 # How many requests it may make to the API; none of them changes anything
-API_REQUESTS = 40
+API_REQUESTS = 120
 
 KINDS = (
     "namespaces,serviceaccounts,configmaps,secrets,services,persistentvolumeclaims,persistentvolumes,deployments,"

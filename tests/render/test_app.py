@@ -760,7 +760,7 @@ def test_a_name_that_only_redirects_is_asked_before_all_others(run: Run) -> None
     (route,) = run["other"].one("IngressRoute", "shop-redirect")["spec"]["routes"]
     assert route["match"] == "Host(`www.shop.example.org`)"
     assert route["priority"] > 2000 and route["services"] == [{"kind": "TraefikService", "name": "noop@internal"}]
-    assert middlewares(run["other"], "-redirect") == ["hsts", "rate-limit", "redirect-domain"]
+    assert middlewares(run["other"], "-redirect") == ["hsts", "rate-limit", "redirect-head", "redirect-domain"]
     to = run["other"].one("Middleware", "shop-redirect-domain")["spec"]["redirectRegex"]
     asked = "https://www.shop.example.org/a/b?c=d"
     replaced = re.sub(to["regex"], to["replacement"].replace("${1}", r"\1"), asked)

@@ -117,6 +117,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "app_ingress_from": [{"podSelector": {"matchLabels": {"job": "smoke"}}}],
         "app_scratch_paths": ["/app/.next/cache", "/app/tmp"],
         "app_database_url_prefix": "file:",
+        "app_extra_hosts": {"192.0.2.5": ["nas", "nas.example.org"]},
         "app_https_port": 8443,
         "app_env": {"NEXTAUTH_URL": "https://abaci.localhost/shop"},
         "app_url_env": ["AUTH_URL", "NEXTAUTH_URL"],
@@ -741,6 +742,11 @@ def test_the_application_alone_is_told_where_to_listen(run: Run) -> None:
     *_before, start = expand(litefs_text(run["defaults"]), "abaci-app-1")["exec"]
     assert start == {"cmd": "env HOSTNAME=0.0.0.0 LITEFS_CANDIDATE=false node server.js"}
     assert "HOSTNAME" not in env(run["defaults"])
+
+
+def test_names_of_ones_own_stand_in_the_pods_hosts(run: Run) -> None:
+    assert pod(run["device"])["hostAliases"] == [{"ip": "192.0.2.5", "hostnames": ["nas", "nas.example.org"]}]
+    assert "hostAliases" not in pod(run["defaults"])
 
 
 def test_scratch_paths_are_each_pods_own_and_begin_empty(run: Run) -> None:

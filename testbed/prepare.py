@@ -22,6 +22,10 @@ from pathlib import Path
 OS_RELEASE = Path("/etc/os-release")
 DOCKERD_LOG = Path("/var/log/abaci-infra-dockerd.log")
 DOCKERD_WAIT_S = 60
+OLDEST_PYTHON = (3, 11)
+# The first upgrade of a fresh cloud server holds apt's locks for minutes.
+APT_WAIT_S = 600
+APT_PAUSE_S = 5
 
 
 def _has(program: str) -> Callable[[], bool]:
@@ -74,13 +78,47 @@ def is_supported(os_release: str) -> bool:
     return oldest is not None and tuple(int(part) for part in version.split(".")) >= oldest
 
 
+def python_error(version: tuple[int, ...]) -> str:
+    """Return why this Python cannot hold what requirements.txt pins; empty where it can."""
+    if version >= OLDEST_PYTHON:
+        return ""
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    return (
+        f"{sys.executable} is Python {'.'.join(map(str, version))}, and Ansible's pinned packages need {oldest} or "
+        f"newer; install one and name it, as in make venv PYTHON=python{oldest}."
+    )
+
+
+def held_lock(stderr: str) -> str:
+    """Return apt's line about a lock that another program holds; empty where it failed for another reason."""
+    return next((line for line in stderr.splitlines() if "Could not get lock" in line), "")
+
+
+def apt_get(words: list[str]) -> None:
+    """Run apt-get, and wait while another program holds one of its locks.
+
+    apt's own DPkg::Lock::Timeout does not cover the lock of the package lists.
+    """
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    deadline = time.monotonic() + APT_WAIT_S
+    told = ""
+    while True:
+        result = subprocess.run(["apt-get", *words], env=environment, capture_output=True, text=True)
+        held = held_lock(result.stderr)
+        if not result.returncode:
+            return
+        if not held or time.monotonic() > deadline:
+            sys.exit(f"prepare: apt-get {words[0]} failed; run it by hand and then again: {result.stderr[-600:]}")
+        if held != told:
+            print(f"prepare: waiting up to {APT_WAIT_S} s for another program: {held}", file=sys.stderr, flush=True)
+            told = held
+        time.sleep(APT_PAUSE_S)
+
+
 def install(packages: list[str]) -> None:
     print(f"prepare: apt-get install {' '.join(packages)}", file=sys.stderr, flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *packages]):
-        result = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True)
-        if result.returncode:
-            sys.exit(f"prepare: apt-get {command[0]} failed; run it by hand and then again: {result.stderr[-600:]}")
+    apt_get(["update", "-q"])
+    apt_get(["install", "-y", "-q", "--no-install-recommends", *packages])
 
 
 def start_engine() -> None:
@@ -100,6 +138,8 @@ def start_engine() -> None:
 
 
 def main(arguments: list[str]) -> None:
+    if error := python_error(sys.version_info[:2]):
+        sys.exit(f"prepare: {error}")
     only_venv = arguments == ["venv"]
     needs = {package: NEEDS[package] for package in FOR_VENV} if only_venv else NEEDS
     if arguments == ["application"]:

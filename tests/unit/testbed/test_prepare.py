@@ -6,8 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -68,6 +69,55 @@ def test_only_the_application_takes_a_compiler_for_cpp(prepare: ModuleType, monk
     prepare.main([])
     with pytest.raises(SystemExit, match=r"by hand what stands for: g\+\+"):
         prepare.main(["application"])
+
+
+LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (unattended-upgr)\nE: Unable to lock"
+
+
+@pytest.fixture
+def apt_answers(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], list[str]]:
+    """Run apt_get where each attempt fails with the next of these words, and an empty one succeeds."""
+
+    def run(answers: list[str]) -> list[str]:
+        left = list(answers)
+
+        def answer(words: list[str], **_: object) -> SimpleNamespace:
+            stderr = left.pop(0)
+            return SimpleNamespace(returncode=100 if stderr else 0, stderr=stderr)
+
+        monkeypatch.setattr(prepare.subprocess, "run", answer)
+        prepare.apt_get(["update", "-q"])
+        return left
+
+    monkeypatch.setattr(prepare.time, "sleep", lambda _: None)
+    return run
+
+
+def test_apts_lock_is_waited_for_and_its_holder_is_named_once(
+    apt_answers: Callable[[list[str]], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert apt_answers([LOCKED, LOCKED, ""]) == []
+    told = capsys.readouterr().err
+    assert told.count("held by process 7 (unattended-upgr)") == 1 and "waiting up to 600 s" in told
+
+
+def test_what_is_no_lock_or_lasts_too_long_is_not_waited_for(
+    prepare: ModuleType, apt_answers: Callable[[list[str]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=r"apt-get update failed; .*: E: no such host"):
+        apt_answers(["E: no such host", ""])
+    monkeypatch.setattr(prepare, "APT_WAIT_S", -1)
+    with pytest.raises(SystemExit, match=r"apt-get update failed; .*Could not get lock"):
+        apt_answers([LOCKED, ""])
+
+
+def test_a_python_that_is_too_old_is_a_sentence_before_pip_runs(
+    prepare: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare.sys, "version_info", (3, 10, 12))
+    with pytest.raises(SystemExit, match=r"is Python 3\.10, and .* need 3\.11 or newer; .*PYTHON=python3\.11"):
+        prepare.main(["venv"])
+    assert not prepare.python_error((3, 11)) and not prepare.python_error((3, 13))
 
 
 @pytest.mark.parametrize("user", ["0", "1000"])

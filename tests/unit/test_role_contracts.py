@@ -321,6 +321,22 @@ def test_playbooks_name_everything_in_full_and_say_what_they_run_as(path: pathli
                 assert task[used[0]]["name"].startswith("abaci.infra."), task
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for role in ROLES for path in role_files(role, "tasks", "handlers")] + PLAYBOOKS,
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_an_ansible_become_for_the_hosts_makes_nobody_root_on_the_controller(path: pathlib.Path) -> None:
+    """A variable in group_vars/all beats the keyword become: false; a variable of the play or the task beats both."""
+    on_controller = [item for item in with_blocks(load(path)) if item.get("delegate_to") == "localhost"]
+    if path in PLAYBOOKS:
+        on_controller = [play for play in load(path) if play.get("hosts") == "localhost"]
+    for item in on_controller:
+        assert item["become"] is False, item["name"]
+        assert item["vars"]["ansible_become"] is False, item["name"]
+        assert item["vars"]["ansible_python_interpreter"] == "{{ ansible_playbook_python }}", item["name"]
+
+
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
 def test_the_types_are_checked_of_whatever_part_of_a_role_a_playbook_imports(path: pathlib.Path) -> None:
     checked = set()

@@ -27,8 +27,7 @@ TOKEN = "/etc/rancher/k3s/token"
 def sha256(path: str) -> str:
     """Return the SHA-256 of a file in hexadecimal digits, or an empty string where there is none."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return datastore.digest(Path(path))
     except OSError:
         return ""
 

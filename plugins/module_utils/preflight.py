@@ -71,7 +71,7 @@ def _system(probe: Probe, desired: HostDesired) -> list[str]:
     if name not in supported:
         found.append(
             f"the operating system is {name or 'unknown'} {version}; use one of {known} or newer, "
-            "or add it to host_supported_systems if you know that it works."
+            "or add it to host_supported_systems if it has apt and you know that it works."
         )
     elif _numbers(version) < _numbers(supported[name]):
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import zip_longest
 
 
 def one_line(text: object) -> str:
@@ -27,7 +28,7 @@ def said(text: object) -> str:
     parts = re.split(r"(?<=[.:;,]) ", one_line(text))
     kept = [
         part
-        for part, after in zip(parts, [*parts[1:], None], strict=True)
+        for part, after in zip_longest(parts, parts[1:])
         if after is None or part.rstrip(".:;,") != after.rstrip(".:;,")
     ]
     return " ".join(kept).rstrip(".")

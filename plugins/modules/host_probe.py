@@ -296,8 +296,8 @@ def fuse(mount: bool) -> FuseProbe:
 
 
 def packages_missing(names: list[str]) -> list[str]:
-    if not names:
-        return []
+    if not names or shutil.which("dpkg-query") is None:
+        return names  # on a system without it the rules refuse the host
     done = subprocess.run(
         ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n", *names],
         capture_output=True,
@@ -331,8 +331,8 @@ def services(names: list[str]) -> dict[str, Service]:
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")]
     blocks += [{}] * len(names)
     return {
-        name: {"active": block.get("ActiveState", ""), "enabled": block.get("UnitFileState", "")}
-        for name, block in zip(names, blocks, strict=False)
+        name: {"active": blocks[index].get("ActiveState", ""), "enabled": blocks[index].get("UnitFileState", "")}
+        for index, name in enumerate(names)
     }
 
 

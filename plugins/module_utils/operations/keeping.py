@@ -84,8 +84,11 @@ def put(
 
 def sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal digits."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def through(command: Sequence[str], source: Path, target: Path) -> str | None:

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Required, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+
+if TYPE_CHECKING:  # a host's Python may be older, and volumes_copy comes by here
+    from typing import Required, Unpack
 
 GUIDE = "docs/failure-modes.md"
 # Each is a section of that page.

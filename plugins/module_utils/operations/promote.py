@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from .. import identity, litefs, values
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 KEY = "promote"  # of the record: what was there before, as JSON {from: int, fenced: [int], planned: bool, equal: bool}
 RESET = "playbooks/replica_reset.yml"

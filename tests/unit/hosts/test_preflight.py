@@ -32,7 +32,7 @@ def test_hosts_without_an_error_pass() -> None:
     [
         ({"probe__os": {"id": "debian", "version": "11"}}, ["debian 11", "12", "host_supported_systems"]),
         ({"probe__os": {"id": "ubuntu", "version": "22.04"}}, ["ubuntu 22.04", "24.04"]),
-        ({"probe__os": {"id": "rocky", "version": "9.4"}}, ["rocky 9.4", "debian 12", "ubuntu 24.04"]),
+        ({"probe__os": {"id": "rocky", "version": "9.4"}}, ["rocky 9.4", "debian 12", "ubuntu 24.04", "if it has apt"]),
         ({"probe__systemd": False}, ["systemd", "PID 1"]),
         ({"probe__cgroup": 1}, ["cgroup v1", "v1.36.4+k3s1", "host_cgroup_v1_allowed"]),
         ({"probe__cgroup": 1, "desired__host__k3s_version": ""}, ["cgroup v1", "newer k3s versions"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import struct
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import fuse_mount, k3s_observe
@@ -23,6 +24,26 @@ from ansible_collections.abaci.infra.plugins.modules import host_probe, k3s_wait
 )
 def test_the_unit_of_a_process_on_both_cgroup_versions(cgroups: str, unit: str) -> None:
     assert host_probe.unit_of(cgroups) == unit
+
+
+def test_a_system_without_dpkg_lacks_all_packages_so_that_the_rules_come_to_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert host_probe.packages_missing(["chrony", "kmod"]) == ["chrony", "kmod"]
+    monkeypatch.undo()
+    assert host_probe.packages_missing([]) == []
+
+
+def test_each_unit_has_its_own_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "ActiveState=active\nUnitFileState=enabled\n\nActiveState=inactive\nUnitFileState=\n"
+    monkeypatch.setattr(host_probe.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=text))
+    found = host_probe.services(["k3s", "k3s-agent", "chrony"])
+    assert [(name, state["active"], state["enabled"]) for name, state in found.items()] == [
+        ("k3s", "active", "enabled"),
+        ("k3s-agent", "inactive", ""),
+        ("chrony", "", ""),
+    ]
 
 
 def test_a_listening_port_is_found_with_its_process() -> None:

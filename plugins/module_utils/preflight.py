@@ -12,6 +12,8 @@ from .node_types import FuseProbe, HostDesired, Listener, Probe, Report
 from .wording import listed, said
 
 CGROUP_V1_REFUSED_FROM = (1, 35)
+# A node's name is also the value of its label kubernetes.io/hostname, which 63 characters bound.
+NODE_NAME = re.compile(r"(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 # Units whose processes may hold the cluster's own ports: k3s itself and the pods that it runs.
 OWN_UNITS = ("k3s.service", "k3s-agent.service", "kubepods")
 
@@ -43,6 +45,7 @@ def _one_host(report: Report) -> list[str]:
     desired = report["desired"]["host"]
     found = (
         *_system(probe, desired),
+        _node_name(report),
         _cgroup(probe, desired),
         *_ports(probe, desired),
         *_size(probe, desired),
@@ -83,6 +86,21 @@ def _system(probe: Probe, desired: HostDesired) -> list[str]:
             "the host was not started by systemd, which k3s's service needs; use a host with systemd as PID 1."
         )
     return found
+
+
+def _node_name(report: Report) -> str:
+    """Whether Kubernetes takes the name, which k3s writes in lower case."""
+    given = report["desired"]["k3s"]["node_name"] if "k3s" in report["desired"] else ""
+    name = given or report["desired"]["host"]["hostname"] or report["probe"]["hostname"]
+    if NODE_NAME.fullmatch(name.lower()):
+        return ""
+    labels = (re.sub(r"[^a-z0-9]+", "-", label).strip("-") for label in name.lower().split("."))
+    fitting = ".".join(label for label in labels if label)[:63].rstrip("-.") or "node"
+    cure = f"set node-name: {fitting} in k3s_node_config" if given else f"set host_hostname: {fitting} for it"
+    return (
+        f"Kubernetes takes no node of the name {name} (letters and digits, hyphens and dots between them, at most 63 "
+        f"characters); {cure}."
+    )
 
 
 def _cgroup(probe: Probe, desired: HostDesired) -> str:

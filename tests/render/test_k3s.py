@@ -55,6 +55,14 @@ def test_each_node_gets_its_configuration() -> None:
     }
 
 
+def test_an_ipv6_address_has_brackets_in_a_url_and_none_in_the_certificate() -> None:
+    server = {"ansible_host": "2001:db8::11"}
+    url = "https://[2001:db8::11]:6443"
+    assert evaluate("k3s", "__k3s_config", **known("agent", server))["server"] == url
+    assert evaluate("k3s", "__k3s_config", **known("server", server))["tls-san"] == ["2001:db8::11"]
+    assert evaluate("k3s", "__k3s_kubeconfig_server", **known("server", server)) == url
+
+
 # The role, and the variables with which it writes all files that it can
 ROLES: dict[str, tuple[str, dict[str, Any]]] = {
     "host": ("host", {"host_time_servers": ["ntp.example.org"]}),

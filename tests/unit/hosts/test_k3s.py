@@ -142,6 +142,7 @@ def test_the_certificate_names_what_clients_use_and_no_loopback() -> None:
     assert k3s.san("https://127.0.0.1:16443", "192.0.2.11") == ["192.0.2.11"]
     assert k3s.san("https://k3s.example.org:6443", "192.0.2.11") == ["192.0.2.11", "k3s.example.org"]
     assert k3s.san("https://192.0.2.11:6443", "192.0.2.11") == ["192.0.2.11"]
+    assert k3s.san("https://[2001:db8::11]:6443", "2001:db8::11") == ["2001:db8::11"]
 
 
 # --- who belongs to which cluster

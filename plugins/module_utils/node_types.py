@@ -86,6 +86,7 @@ class Probe(TypedDict, total=False):
     clock: list[float]
     clock_synchronised: bool
     listeners: list[Listener]
+    firewalls: list[str]
     k3s_installed: bool
     swaps: list[str]
     fstab_swap: bool

@@ -26,6 +26,20 @@ def host_errors(reports: Iterable[Report]) -> list[str]:
     return found + _same_twice(asked) + clock_errors(asked)
 
 
+def host_notes(reports: Iterable[Report]) -> list[str]:
+    """Return what may be right and often is not: a firewall on a host lets pass only what somebody opened."""
+    found = {
+        report["name"]: [
+            f"{name} filters here, and closed ports between hosts show late, as pods that do not get ready; "
+            'docs/operations.md, "Ports between the hosts", lists what has to be open.'
+            for name in report["probe"]["firewalls"]
+        ]
+        for report in reports
+        if not report["reason"] and "host" in report["desired"]
+    }
+    return by_text(found)
+
+
 def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
     """Return each sentence once, behind the names of all hosts that it is about."""
     names: dict[str, list[str]] = {}

@@ -336,6 +336,12 @@ def services(names: list[str]) -> dict[str, Service]:
     }
 
 
+def firewalls(firewalld: Service) -> list[str]:
+    """Return which host firewalls filter. The unit of ufw is active on Ubuntu even where ufw is not."""
+    ufw = re.search(r"^ENABLED=\W?yes", read("/etc/ufw/ufw.conf"), re.MULTILINE | re.IGNORECASE)
+    return ["ufw"] * bool(ufw) + ["firewalld"] * (firewalld["active"] == "active")
+
+
 def kernel_setting(name: str) -> str:
     return " ".join(read("/proc/sys/" + name.replace(".", "/")).split())
 
@@ -381,7 +387,7 @@ def main() -> None:
     began = time.time()  # a clock that was only just set was waited for
     host, parts = params["host"] or {}, [params[part] or {} for part in ("host", "fuse", "k3s")]
     disk_path = host.get("disk_path") or "/var/lib"
-    units = services([*k3s_observe.UNITS, *host.get("services", [])])
+    units = services([*k3s_observe.UNITS, "firewalld", *host.get("services", [])])
     fstab = read("/etc/fstab")
     probe = {
         "hostname": platform.node(),
@@ -395,6 +401,7 @@ def main() -> None:
         "default_route": default_route(),
         "clock_synchronised": clock_synchronised(),
         "listeners": listeners(),
+        "firewalls": firewalls(units["firewalld"]),
         "fuse": fuse(mount=bool(params["fuse"]) and not module.check_mode),
         "k3s_installed": os.path.exists("/usr/local/bin/k3s"),
         "swaps": [line.split()[0] for line in read("/proc/swaps").splitlines()[1:]],

@@ -41,6 +41,7 @@ HOST: dict[str, Any] = {
     "systemd": True,
     "cgroup": 2,
     "listeners": [],
+    "firewalls": [],
     "memory_mb": 4000,
     "disk_free_mb": 50000,
     "disk_path": "/var/lib",

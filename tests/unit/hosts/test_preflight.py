@@ -12,6 +12,8 @@ import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import preflight
 from ansible_collections.abaci.infra.plugins.modules import host_probe
 
+ROOT = Path(__file__).parents[3]
+
 
 def report(name: str = "node-1", **changes: Any) -> dict[str, Any]:
     """A host without an error; see probed.report."""
@@ -122,6 +124,16 @@ def test_all_errors_of_all_hosts_come_together() -> None:
     assert [text.split(":")[0] for text in found] == ["node-1", "node-1", "node-2", "node-3", "node-3"]
 
 
+def test_a_firewall_is_a_note_that_names_the_page_and_no_error() -> None:
+    reports = [report(f"node-{n}", probe__firewalls=["ufw"]) for n in (1, 2)]
+    reports += [report("node-3"), report("node-4", reason="away", probe={})]
+    assert not [text for text in preflight.host_errors(reports) if "ufw" in text]
+    (note,) = preflight.host_notes(reports)
+    assert note.startswith("node-1, node-2: ufw filters here")
+    title = re.findall(r'docs/operations.md, "([^"]+)"', note)
+    assert f"## {title[0]}\n" in (ROOT / "docs/operations.md").read_text()
+
+
 def test_the_same_error_of_several_hosts_is_one_sentence() -> None:
     found = preflight.host_errors([report(f"node-{n}", probe__default_route=False) for n in (1, 2)])
     assert len(found) == 1 and found[0].startswith("node-1, node-2: the host has no default route")
@@ -180,9 +192,7 @@ UUID=3-4\tnone\tswap\tsw\t0\t0
 """
 
 
-SWAP = yaml.safe_load((Path(__file__).parents[3] / "roles/host/tasks/swap.yml").read_text())[0][
-    "ansible.builtin.replace"
-]
+SWAP = yaml.safe_load((ROOT / "roles/host/tasks/swap.yml").read_text())[0]["ansible.builtin.replace"]
 
 
 def without_swap(text: str) -> str:

@@ -46,6 +46,22 @@ def test_each_unit_has_its_own_state(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("ufw", "firewalld", "found"),
+    [
+        ("", "", []),
+        ("# comment\nENABLED=no\nLOGLEVEL=low\n", "inactive", []),
+        ("ENABLED=yes\n", "", ["ufw"]),
+        ('ENABLED="YES"\n', "active", ["ufw", "firewalld"]),
+    ],
+)
+def test_a_firewall_that_is_installed_and_off_is_none(
+    ufw: str, firewalld: str, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_probe, "read", lambda path: ufw if path == "/etc/ufw/ufw.conf" else "")
+    assert host_probe.firewalls({"active": firewalld, "enabled": ""}) == found
+
+
 def test_a_listening_port_is_found_with_its_process() -> None:
     import socket
 

@@ -404,7 +404,8 @@ class Client:
         except urllib3.exceptions.HTTPError as exc:
             raise KubeError(
                 f"The API server {self.server} does not answer ({wording.reason(exc)}): check that the cluster runs "
-                f"and that the kubeconfig {self.kubeconfig} names the right address."
+                f"and that the kubeconfig {self.kubeconfig} names an address that this machine reaches "
+                "(k3s_kubeconfig_server, where site.yml writes it)."
             ) from exc
         with contextlib.suppress(ValueError):
             self._told = email.utils.parsedate_to_datetime(date or ""), time.monotonic()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import probed
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
@@ -17,6 +18,7 @@ from ansible.template import Templar, trust_as_template
 from evaluating import evaluate
 from rendering import ROOT
 
+NEW = "Check the new cluster before its agents"
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 
 
@@ -81,11 +83,17 @@ def test_the_cluster_is_asked_before_any_host_is_touched_and_again_where_there_w
         "site_apply": "{{ app_state | default('present') == 'present' }}",
         "site_required": False,
     }
-    last = plays[names.index("Platform and application")]["pre_tasks"][0]
+    # A new one is asked as soon as there is an API, since much is done until the platform comes.
+    assert names.index("Server of the cluster") < names.index(NEW) < names.index("Agents of the cluster")
+    (last,) = plays[names.index(NEW)]["tasks"]
     assert last["ansible.builtin.include_role"]["name"] == "abaci.infra.site" and last["when"] == "not __site_asked"
     assert last["vars"] == {"site_apply": early["vars"]["site_apply"]}
     platform = {"device_plugin", "traefik", "cert_manager", "redis", "storage", "app", "keel"}
-    for tags in (plays[asks]["tags"], last["tags"], last["ansible.builtin.include_role"]["apply"]["tags"]):
+    for tags in (
+        plays[asks]["tags"],
+        plays[names.index(NEW)]["tags"],
+        last["ansible.builtin.include_role"]["apply"]["tags"],
+    ):
         assert platform <= set(tags)
 
 
@@ -105,6 +113,38 @@ def test_what_the_hosts_said_in_this_run_is_compared() -> None:
     names = {"host_hostname": "web-1", "k3s_node_config": {"node-name": "web"}}
     known["hostvars"]["b"] |= names
     assert evaluate("site", "__site_aliases", **known) == ["web-1", "web"]
+
+
+def test_a_cluster_that_answers_on_its_server_has_to_answer_here_before_any_host_is_touched() -> None:
+    status = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}
+    node = {"metadata": {"name": "node"}, "status": {"nodeInfo": {"kubeletVersion": ""}, "conditions": [status]}}
+    own = {
+        "k3s__binary_sha256": probed.DESIRED["k3s"]["checksum"],
+        "k3s__nodes": [node],
+        "k3s__kubeconfig_sha256": "c0ffee",
+        "probe__services__k3s": probed.RUNS,
+        "kubeconfig__sha256": "c0ffee",
+        "kubeconfig__mode": "0600",
+    }
+
+    def served(*parts: str, **changes: Any) -> bool:
+        seen = probed.report("server-0", *(parts or ("k3s",)), **{**own, **changes})
+        hostvars = {"server-0": {"__site_observed": seen}}
+        return evaluate("site", "__site_served", groups={"k3s_server": ["server-0"]}, hostvars=hostvars)
+
+    assert served() is True
+    # What this run would change may be what is wrong: an address, an API that is away, a kubeconfig that is not there.
+    assert served(kubeconfig__sha256="") is False
+    assert served(k3s__nodes=[]) is False
+    assert served(differing__k3s=["configure"]) is False
+    assert served("host") is False
+    away = probed.report("server-0", "k3s") | {"reason": "away", "probe": {}}
+    hostvars = {"server-0": {"__site_observed": away}}
+    assert evaluate("site", "__site_served", groups={"k3s_server": ["server-0"]}, hostvars=hostvars) is False
+    assert evaluate("site", "__site_served", groups={"k3s_server": ["a"]}, hostvars={"a": {}}) is False
+    assert evaluate("site", "__site_served", groups={}, hostvars={}) is False
+    (check,) = [task for task in yaml.safe_load((ROOT / "roles/site/tasks/main.yml").read_text()) if "register" in task]
+    assert check["abaci.infra.site_check"]["required"] == "{{ site_required | bool or __site_served }}"
 
 
 def including_the_check(tasks: list[dict[str, Any]], part: str = "main") -> dict[str, Any]:

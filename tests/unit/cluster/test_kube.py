@@ -212,6 +212,7 @@ def test_an_api_that_is_away_is_one_sentence(tmp_path: Path) -> None:
     assert caught.value.status is None
     assert "http://127.0.0.1:1 does not answer" in str(caught.value)
     assert path in str(caught.value) and "\n" not in str(caught.value)
+    assert "(k3s_kubeconfig_server, where site.yml writes it)" in str(caught.value)
 
 
 @pytest.mark.parametrize(

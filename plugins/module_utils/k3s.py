@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from . import clock, conditions
 from .node_types import Fetch, K3sDesired, K3sProbe, Kubeconfig, Report
-from .preflight import by_text
+from .preflight import by_text, node_name
 
 Config = dict[str, Any]
 
@@ -50,6 +50,8 @@ OWNED_KEYS = {
 VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)\+k3s(\d+)")
 TOKEN = re.compile(r"K10([0-9a-f]{64})::(.+)", re.DOTALL)
 RUNBOOK = "docs/runbooks/server-lost.md"
+ANEW = 'docs/operations.md, "A host that was installed anew"'
+REJECTED = "the server knows a node of this name by another password, since the host is new or two hosts have one name"
 # The binary says armhf where the lists say arm.
 ARCHITECTURES = {"amd64": "", "arm64": "-arm64", "arm": "-armhf"}
 
@@ -351,12 +353,24 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
             "remove k3s_token from the inventory (the cluster keeps its own), or correct it."
         )
     found += [error for agent in agents if (error := foreign_error(agent, probe["ca_hash"]))]
+    found += [error for agent in agents if (error := _installed_anew(agent, probe["nodes"]))]
     if not probe["ca_hash"] and server["desired"]["k3s"]["token_is_long"]:
         found.append(
             "k3s_token has the long form (K10...) of a cluster that exists, but there is none on "
             f"{server['name']}; give the short form, or leave k3s_token out and let k3s make one."
         )
     return found
+
+
+def _installed_anew(agent: Report, nodes: Iterable[Mapping[str, Any]]) -> str:
+    """Why the server would reject an agent: it knows a node of its name by a password that the host does not have."""
+    name = node_name(agent).lower()
+    if agent["probe"]["k3s"]["node_password"] or name not in [node["metadata"]["name"] for node in nodes]:
+        return ""
+    return (
+        f"{agent['name']} has no node password, as after a new installation, and the cluster has a node {name} with "
+        f"one, so it would reject the host; let the cluster forget that node, or give the host another name: {ANEW}."
+    )
 
 
 def foreign_error(agent: Report, server_hash: str) -> str:
@@ -508,7 +522,10 @@ def _kubernetes(version: str) -> str:
 
 
 def likely_cause(journal: str) -> str:
-    """Return the line of a service's journal that tells most: the last fatal one, else the last error, or the last."""
+    """Return the line of a service's journal that tells most: the last fatal one, else the last error, or the last.
+
+    The one of a rejected node is told in our words, since k3s advises another name, which would cut off the volumes.
+    """
     lines = [line.strip() for line in journal.splitlines() if line.strip() and not line.startswith("modprobe:")]
     for pattern in (r"level=fatal|\bFATAL\b|^F\d{4} ", r"level=error|\bERROR\b|^E\d{4} |panic:|[Ee]rror:"):
         for line in reversed(lines):
@@ -518,6 +535,8 @@ def likely_cause(journal: str) -> str:
 
 
 def _message(line: str) -> str:
+    if "Node password rejected" in line:
+        return f"{REJECTED} ({ANEW})"
     match = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
     text = match.group(1).replace('\\"', '"') if match else line
     return text[:400]

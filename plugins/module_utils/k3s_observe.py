@@ -21,6 +21,8 @@ COPIED = "/var/lib/abaci/cluster-backup.json"
 UNITS = ("k3s", "k3s-agent")
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 TOKEN = "/etc/rancher/k3s/token"
+# By it the server knows a node of this name again.
+PASSWORD = "/etc/rancher/node/password"
 
 
 @functools.cache  # the binary is an input of the service, too
@@ -118,6 +120,7 @@ def observe(asked: Mapping[str, Any], services: Mapping[str, Service]) -> K3sPro
     return {
         "arch": arch,
         "node_name": platform.node().lower(),
+        "node_password": bool(read(PASSWORD)),
         "installed_version": datastore.installed_version(),
         "binary_sha256": sha256(datastore.BINARY),
         "images_sha256": sha256(f"{data_dir}/agent/images/k3s-airgap-images-{arch}.tar"),

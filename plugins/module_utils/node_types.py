@@ -49,6 +49,7 @@ class K3sProbe(TypedDict):
 
     arch: str
     node_name: str
+    node_password: bool
     installed_version: str
     binary_sha256: str
     images_sha256: str

@@ -59,7 +59,7 @@ def _one_host(report: Report) -> list[str]:
     desired = report["desired"]["host"]
     found = (
         *_system(probe, desired),
-        _node_name(report),
+        _name(report),
         _cgroup(probe, desired),
         *_ports(probe, desired),
         *_size(probe, desired),
@@ -102,10 +102,17 @@ def _system(probe: Probe, desired: HostDesired) -> list[str]:
     return found
 
 
-def _node_name(report: Report) -> str:
+def node_name(report: Report) -> str:
+    """Return the name under which the host is, or would be, a node, as the inventory writes it."""
+    desired = report["desired"]
+    given = desired["k3s"]["node_name"] if "k3s" in desired else ""
+    return given or (desired["host"]["hostname"] if "host" in desired else "") or report["probe"]["hostname"]
+
+
+def _name(report: Report) -> str:
     """Whether Kubernetes takes the name, which k3s writes in lower case."""
-    given = report["desired"]["k3s"]["node_name"] if "k3s" in report["desired"] else ""
-    name = given or report["desired"]["host"]["hostname"] or report["probe"]["hostname"]
+    given = "k3s" in report["desired"] and report["desired"]["k3s"]["node_name"]
+    name = node_name(report)
     if NODE_NAME.fullmatch(name.lower()):
         return ""
     labels = (re.sub(r"[^a-z0-9]+", "-", label).strip("-") for label in name.lower().split("."))

@@ -9,6 +9,7 @@ from typing import Any
 BARE: dict[str, Any] = {
     "arch": "amd64",
     "node_name": "node",
+    "node_password": False,
     "installed_version": "",
     "binary_sha256": "",
     "images_sha256": "",

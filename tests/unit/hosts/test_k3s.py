@@ -163,6 +163,29 @@ def judge(*reports: dict[str, Any], servers: list[str] | None = None, agents: li
     return found
 
 
+@pytest.mark.parametrize(
+    ("known", "password", "named", "refused"),
+    [
+        (["server-0", "agent-1"], False, {}, True),
+        (["server-0", "agent-1"], True, {}, False),
+        (["server-0"], False, {}, False),
+        ([], False, {}, False),  # the API is away, and nobody knows
+        (["server-0", "web"], False, {"node_name": "Web"}, True),
+        (["server-0", "agent-1"], False, {"node_name": "web"}, False),
+    ],
+)
+def test_a_host_that_was_installed_anew_under_a_name_that_the_cluster_knows_is_refused_before_it_joins(
+    known: list[str], password: bool, named: dict[str, str], refused: bool
+) -> None:
+    nodes = [{"metadata": {"name": name}} for name in known]
+    agent = node("agent-1", named, node_password=password)
+    agent["probe"]["hostname"] = "agent-1"
+    found = judge(node("server-0", ca_hash="a", nodes=nodes), agent)
+    assert [k3s.ANEW in text and text.startswith("agent-1 has no node password") for text in found] == [True] * refused
+    page, title = k3s.ANEW.split(", ", 1)
+    assert f"## {title[1:-1]}\n" in (pathlib.Path(__file__).parents[3] / page).read_text()
+
+
 def test_empty_hosts_and_a_living_cluster_pass() -> None:
     assert judge(node("server-0"), node("agent-1")) == []
     assert judge(node("server-0", units=["k3s"], ca_hash=HASH_A), node("agent-1", ca_hash=HASH_A)) == []
@@ -457,6 +480,12 @@ def test_a_node_in_the_old_version_is_not_ready_for_the_new_one() -> None:
             'unknown option "crash"',
         ),
         ('level=error msg="first"\nlevel=error msg="last"\nbye', "last"),
+        (
+            'level=info msg="Waiting to retrieve agent configuration; server is not ready: Node password rejected, '
+            "duplicate hostname or contents of '/etc/rancher/node/password' may not match server node-passwd entry, "
+            'try enabling a unique node name with the --with-node-id flag"',
+            f"{k3s.REJECTED} ({k3s.ANEW})",
+        ),
         ("modprobe: FATAL: Module overlay not found\nF1124 12:00:00.0 boom", "F1124 12:00:00.0 boom"),
     ],
 )

@@ -31,6 +31,7 @@ RUNNING = {
     "k3s__binary_sha256": SUM,
     "k3s__ca_hash": "a",
     "k3s__token_mark": "m",
+    "k3s__node_password": True,
     "k3s__links": {"kubectl": "ours", "ctr": "other"},
 }
 

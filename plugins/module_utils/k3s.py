@@ -291,7 +291,7 @@ def _one_node(report: Report, by_name: Mapping[str, Report]) -> list[str]:
         return [str(exc)]
     if probe["arch"] not in ARCHITECTURES:
         return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
-    found = _source(report)
+    found = [*_source(report), _renamed(report)]
     is_server = report["name"] in desired["servers"]
     other = "k3s-agent" if is_server else "k3s"
     if other in probe["units"]:
@@ -306,7 +306,7 @@ def _one_node(report: Report, by_name: Mapping[str, Report]) -> list[str]:
                 f"the binary with k3s_checksum {wanted} calls itself {probe['installed_version']}, but k3s_version is "
                 f"{desired['version']}; correct one of the two."
             )
-        return found
+        return [text for text in found if text]
     # An agent behind a server that has the version already is an upgrade that was interrupted: it goes on.
     server = next((by_name[name] for name in desired["servers"] if name in by_name), None)
     interrupted = (
@@ -317,6 +317,19 @@ def _one_node(report: Report, by_name: Mapping[str, Report]) -> list[str]:
     allowed = desired["allow_upgrade"] or interrupted
     found.append(upgrade_error(probe["installed_version"], desired["version"], allowed))
     return [text for text in found if text]
+
+
+def _renamed(report: Report) -> str:
+    """Why a host may not become another node than it is: the volumes on its disk are tied to the name of the first."""
+    probe, name = report["probe"]["k3s"], node_name(report)
+    if not probe["volumes"] or probe["registered"] in ("", name.lower()):
+        return ""
+    old = probe["registered"]
+    return (
+        f"the host is the node {old}, to whose name the volumes in {probe['storage']} are tied, and would become "
+        f"another node, {name}; keep the name (host_hostname: {old}), or only the node's with "
+        f"k3s_node_config: {{node-name: {old}}}."
+    )
 
 
 def _source(report: Report) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -67,6 +70,21 @@ def link(name: str) -> str:
     return "other" if os.path.lexists(path) else "absent"
 
 
+def registered(certificate: str) -> str:
+    """Return the name of the node that a kubelet's client certificate is for; empty where there is none to read.
+
+    A host has no reader for certificates: in DER the byte before a short text is its length.
+    """
+    pem = re.search(r"-----BEGIN CERTIFICATE-----([^-]+)-----END", certificate)
+    try:
+        der = base64.b64decode(pem.group(1)) if pem else b""
+    except binascii.Error:
+        return ""
+    prefix = b"system:node:"
+    at = der.find(prefix)
+    return der[at + len(prefix) : at + der[at - 1]].decode(errors="replace") if at > 0 else ""
+
+
 def copied() -> dict[str, Any]:
     """Return when and where the last copy of the datastore was made: {time, place}; empty where none is known."""
     try:
@@ -120,6 +138,7 @@ def observe(asked: Mapping[str, Any], services: Mapping[str, Service]) -> K3sPro
     return {
         "arch": arch,
         "node_name": platform.node().lower(),
+        "registered": registered(read(f"{data_dir}/agent/client-kubelet.crt")),
         "node_password": bool(read(PASSWORD)),
         "installed_version": datastore.installed_version(),
         "binary_sha256": sha256(datastore.BINARY),

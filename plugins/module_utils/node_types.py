@@ -45,11 +45,14 @@ class FuseProbe(TypedDict):
 
 
 class K3sProbe(TypedDict):
-    """k3s on a host. ``token_mark`` is a slow hash of the token by which agents join (of an agent: which it has)."""
+    """k3s on a host. ``registered`` is the name of its node (empty: it is none yet), ``node_name`` the one of its host.
+
+    ``token_mark`` is a slow hash of the token by which agents join (of an agent: which it has)."""
 
     arch: str
     node_name: str
     node_password: bool
+    registered: str
     installed_version: str
     binary_sha256: str
     images_sha256: str

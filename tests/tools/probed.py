@@ -10,6 +10,7 @@ BARE: dict[str, Any] = {
     "arch": "amd64",
     "node_name": "node",
     "node_password": False,
+    "registered": "",
     "installed_version": "",
     "binary_sha256": "",
     "images_sha256": "",

@@ -164,6 +164,30 @@ def judge(*reports: dict[str, Any], servers: list[str] | None = None, agents: li
 
 
 @pytest.mark.parametrize(
+    ("registered", "volumes", "hostname", "named", "refused"),
+    [
+        ("web-1", ["pvc-1"], "", {}, True),
+        ("web-1", [], "", {}, False),
+        ("", ["pvc-1"], "", {}, False),
+        ("agent-1", ["pvc-1"], "", {}, False),
+        ("web-1", ["pvc-1"], "", {"node_name": "Web-1"}, False),
+        ("agent-1", ["pvc-1"], "", {"node_name": "web-1"}, True),
+        ("agent-1", ["pvc-1"], "web-1", {}, True),
+        ("agent-1", ["pvc-1"], "web-1", {"node_name": "agent-1"}, False),
+    ],
+)
+def test_a_renamed_host_that_holds_volumes_is_refused(
+    registered: str, volumes: list[str], hostname: str, named: dict[str, str], refused: bool
+) -> None:
+    agent = node("agent-1", named, registered=registered, volumes=volumes, ca_hash="a", node_password=True)
+    agent["probe"]["hostname"] = "agent-1"
+    agent["desired"]["host"] = {"hostname": hostname}
+    found = judge(node("server-0", ca_hash="a"), agent)
+    words = f"agent-1: the host is the node {registered}, to whose name"
+    assert [text.startswith(words) and f"{{node-name: {registered}}}" in text for text in found] == [True] * refused
+
+
+@pytest.mark.parametrize(
     ("known", "password", "named", "refused"),
     [
         (["server-0", "agent-1"], False, {}, True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import struct
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,22 @@ def test_a_firewall_that_is_installed_and_off_is_none(
 ) -> None:
     monkeypatch.setattr(host_probe, "read", lambda path: ufw if path == "/etc/ufw/ufw.conf" else "")
     assert host_probe.firewalls({"active": firewalld, "enabled": ""}) == found
+
+
+def test_the_name_of_a_node_is_in_its_certificate(tmp_path: pathlib.Path) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout"]
+    command += [
+        f"{tmp_path}/key",
+        "-out",
+        f"{tmp_path}/crt",
+        "-subj",
+        "/O=system:nodes/CN=system:node:web-1.example.org",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    text = (tmp_path / "crt").read_text()
+    assert k3s_observe.registered(text + text.replace("MII", "MIX")) == "web-1.example.org"
+    broken = "-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n"
+    assert [k3s_observe.registered(other) for other in ("", "text", broken)] == ["", "", ""]
 
 
 def test_a_listening_port_is_found_with_its_process() -> None:

@@ -24,17 +24,23 @@ _FINAL = re.compile(
     r"|no basic auth credentials|invalid reference format|no match for platform",
     re.IGNORECASE,
 )
+_OTHER_PROCESSOR = re.compile("exec format error", re.IGNORECASE)
+_NO_PROGRAM = re.compile(r"executable file .*not found", re.IGNORECASE)
 _NOISE = re.compile(r"^(?:Back-off pulling image \"[^\"]*\": )?(?:ErrImagePull: )?(?:rpc error: code = (\w+) desc = )?")
 
 
 @dataclass(frozen=True)
 class Status:
-    """``pulled``; else ``reason`` (what it hangs on now, the registry's words) and whether waiting is ``final``."""
+    """``pulled``; else ``reason`` (what it hangs on now, the registry's words) and whether waiting is ``final``.
+
+    ``fault`` is what an image that was pulled lacks: "processor", "program", or "" where the program failed otherwise.
+    """
 
     pulled: bool = False
     digest: str | None = None
     reason: str | None = None
     final: bool = False
+    fault: str | None = None
 
 
 def selector(name: str) -> str:
@@ -51,8 +57,13 @@ def pod(
     timeout: int,
     node_selector: Mapping[str, str] | None = None,
     tolerations: Sequence[Mapping[str, Any]] = (),
+    command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The pod's manifest. It is nobody's endpoint, mounts nothing, and ends by itself should we die."""
+    security: dict[str, Any] = {"allowPrivilegeEscalation": False}
+    if command:
+        # As the application's pods run it, whoever the image's own user is.
+        security |= {"runAsUser": 0, "runAsGroup": 0}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -80,13 +91,15 @@ def pod(
                     "image": image,
                     # A tag may have moved since this node had it; a digest cannot.
                     "imagePullPolicy": "IfNotPresent" if "@sha256:" in image else "Always",
-                    # Whether the image has it does not matter: to find out, the node needs the image.
-                    "command": ["true"],
+                    # Whether the image has `true` does not matter: to find out, the node needs the image.
+                    "command": list(command) or ["true"],
+                    # What a program of another processor ends with stands in its log alone.
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
                     "resources": {
                         "requests": {"cpu": "1m", "memory": "4Mi"},
-                        "limits": {"cpu": "100m", "memory": "32Mi"},
+                        "limits": {"cpu": "100m", "memory": "128Mi" if command else "32Mi"},
                     },
-                    "securityContext": {"allowPrivilegeEscalation": False},
+                    "securityContext": security,
                 }
             ],
         },
@@ -119,22 +132,21 @@ def login_secret(namespace: str, name: str, instance: str, login: Mapping[str, s
     }
 
 
-def judge(item: Mapping[str, Any]) -> Status:
-    """Read the pod's status."""
+def judge(item: Mapping[str, Any], command: Sequence[str] = ()) -> Status:
+    """Read the pod's status. ``command`` is what has to end well in the image, if anything."""
     status = item.get("status", {})
     for container in status.get("containerStatuses") or []:
         state = container.get("state") or {}
         image_id = container.get("imageID") or ""
         digest = image_id.rsplit("@", 1)[-1] or None
         reason = (state.get("waiting") or {}).get("reason") or ""
-        if image_id or "running" in state or "terminated" in state:
-            return Status(pulled=True, digest=digest)
+        started = bool(image_id) or "running" in state or "terminated" in state
+        if started or ("waiting" in state and reason not in _BEFORE_PULL | _PULL_FAILED | _FINAL_REASONS):
+            return _started(state, digest, command)
         if "waiting" in state and reason in _PULL_FAILED | _FINAL_REASONS:
             message = plain(state["waiting"].get("message") or reason)
             raw = str(state["waiting"].get("message") or "").rstrip(". ")
             return Status(reason=message, final=reason in _FINAL_REASONS or bool(_FINAL.search(raw)))
-        if "waiting" in state and reason not in _BEFORE_PULL:
-            return Status(pulled=True, digest=digest)
     scheduled = condition(item, "PodScheduled")
     if scheduled.get("status") == "False":
         return Status(reason=f"no node takes the pod: {plain(scheduled.get('message') or 'unschedulable')}")
@@ -142,6 +154,21 @@ def judge(item: Mapping[str, Any]) -> Status:
         why = plain(status.get("message") or status.get("reason") or "it failed")
         return Status(reason=f"the node rejected the pod: {why}", final=True)
     return Status()
+
+
+def _started(state: Mapping[str, Any], digest: str | None, command: Sequence[str]) -> Status:
+    """The image is on the node: whether it is one that the node can run, and whether ``command`` ended well in it."""
+    ended, waiting = state.get("terminated") or {}, state.get("waiting") or {}
+    message = plain(ended.get("message") or waiting.get("message") or ended.get("reason") or waiting.get("reason"))
+    if _OTHER_PROCESSOR.search(message):
+        return Status(reason=message, final=True, fault="processor")
+    if not command or ended.get("exitCode") == 0:
+        return Status(pulled=True, digest=digest)
+    if not ended:
+        return Status(reason=f"{' '.join(command)} has not ended" if "running" in state else message)
+    if _NO_PROGRAM.search(message):
+        return Status(reason=message, final=True, fault="program")
+    return Status(reason=f"exit code {ended.get('exitCode')}: {message}", final=True, fault="")
 
 
 def last_warning(events: Iterable[Mapping[str, Any]], pod_name: str) -> str | None:

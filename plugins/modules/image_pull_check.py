@@ -8,7 +8,8 @@ module: image_pull_check
 short_description: Prove that a node of the cluster can pull an image
 description:
   - Runs a short-lived pod with the image and the pull secrets and waits until the node has pulled it; what the image
-    holds does not matter. The pod, C(<name>-pull-<6 hex digits>), carries no label of the application, mounts nothing
+    holds does not matter, unless O(command) names a program that has to end well in it. An image for another processor
+    than the node's fails. The pod, C(<name>-pull-<6 hex digits>), carries no label of the application, mounts nothing
     and is always deleted, and pods that dead runs left behind are deleted first. The namespace has to exist.
   - Fails in one sentence with the registry's own reason; at once where another try cannot help, else after O(timeout).
 extends_documentation_fragment: [abaci.infra.arguments.application]
@@ -38,6 +39,11 @@ options:
         description: The token.
         type: str
         required: true
+  command:
+    description: What has to end well in the image, with its arguments; where it is empty, the pull alone counts.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds that the pull may take.
     type: int
@@ -124,6 +130,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
         options["timeout"],
         options["node_selector"],
         options["tolerations"],
+        options["command"],
     )
     pod_name = manifest["metadata"]["name"]
     started = time.monotonic()
@@ -136,7 +143,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             pod = api.get("v1", "Pod", pod_name, namespace)
             if pod is None:
                 raise kube.KubeError(f"Pod {namespace}/{pod_name} was removed while it pulled {image}: run again.")
-            status = image_pull.judge(pod)
+            status = image_pull.judge(pod, options["command"])
             seconds = time.monotonic() - started
             if status.pulled:
                 node = pod["spec"].get("nodeName")
@@ -144,7 +151,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             reason = status.reason or reason
             if status.final or seconds >= options["timeout"]:
                 reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
-                raise kube.KubeError(_sentence(options, pod, status.final, reason))
+                raise kube.KubeError(_sentence(options, pod, status, reason))
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)
@@ -152,20 +159,38 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             _delete(api, namespace, pod_name, "Secret")
 
 
-def _sentence(options: dict[str, Any], pod: dict[str, Any], final: bool, reason: str | None) -> str:
-    variables = options["variables"]
+def _sentence(options: dict[str, Any], pod: dict[str, Any], status: image_pull.Status, reason: str | None) -> str:
+    variables, image = options["variables"], options["image"]
     node = pod["spec"].get("nodeName")
+    if status.fault is not None:
+        return f"The image {image} {_fault(options, status.fault, node, reason)} (nothing was changed)."
     by = f" by node {node}" if node else ""
-    within = "" if final else f" within {options['timeout']} s"
+    within = "" if status.final else f" within {options['timeout']} s"
     advice = (
         f"see to that, or correct {variables[0]}, and run again"
-        if not final
+        if not status.final
         else f"renew app_registry_token (it may have expired; a public image needs none), or correct {variables[0]}"
         if options.get("login")
         else f"correct {' or '.join(variables)}"
     )
     reason = reason or "the node has not finished pulling it"
-    return f"The image {options['image']} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
+    return f"The image {image} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
+
+
+def _fault(options: dict[str, Any], fault: str, node: str | None, reason: str | None) -> str:
+    variable, command = options["variables"][0], options["command"]
+    if fault == "processor":
+        nodes = ", or app_node_selector to nodes that have it" if variable.startswith("app_") else ""
+        return (
+            f"is for another processor than that of node {node} ({reason}): set {variable} to an image for that one, "
+            f"or for both{nodes}"
+        )
+    if fault == "program":
+        return f"has no {command[0]} ({reason}): correct {variable}; roles/app/README.md says what it has to have"
+    return (
+        f"cannot run {' '.join(command)} on node {node} ({reason}): correct {variable}; roles/app/README.md says what "
+        "it has to have"
+    )
 
 
 def _delete(api: Any, namespace: str, name: str, kind: str = "Pod") -> None:
@@ -187,6 +212,7 @@ def main() -> None:
                     "token": {"type": "str", "required": True, "no_log": True},
                 },
             },
+            "command": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 180},
             "node_selector": {"type": "dict", "default": {}},
             "tolerations": {"type": "list", "elements": "dict", "default": []},

@@ -139,6 +139,8 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     (only,) = evaluate("app", "__app_pulls", app_image="a:1", app_guard_image="b:1", __app_plan=runs)
     assert only["variable"] == "app_guard_image"
     assert {pull["variable"]: pull["image"] for pull in pulls} == {"app_image": "a:1", "app_guard_image": "b:1"}
+    # The one that has to hold LiteFS is run, since a digest is not run by the init container `pull`.
+    assert [pull.get("command") for pull in pulls] == [["litefs", "version"], None]
     tasks = yaml.safe_load((role / "tasks/statefulset.yml").read_text())
     names = [task["name"] for task in tasks]
     (pull,) = (task for task in tasks if "abaci.infra.image_pull_check" in task)

@@ -30,6 +30,10 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"waiting": {"reason": reason, "message": message}}
 
 
+def ended(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]:
+    return status({"terminated": {"exitCode": code, "reason": reason, "message": message}}, "x@sha256:11")
+
+
 @pytest.mark.parametrize(
     ("item", "pulled", "final", "words"),
     [
@@ -41,6 +45,8 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
         (status({"terminated": {"exitCode": 128, "reason": "StartError"}}, "x@sha256:11"), True, False, None),
         (status(waiting("CreateContainerError", "no command specified")), True, False, None),
         (status(waiting("RunContainerError", "exec: true: not found")), True, False, None),
+        (ended(255, "exec /bin/true: exec format error"), False, True, "exec format error"),
+        (status(waiting("RunContainerError", "exec /bin/true: Exec format error")), False, True, "format error"),
         (status(waiting("ErrImagePull", NOT_FOUND)), False, True, "ghcr.io/a/b:9: not found"),
         (
             status(waiting("ImagePullBackOff", f'Back-off pulling image "a": ErrImagePull: {NOT_FOUND}')),
@@ -73,6 +79,69 @@ def test_the_status_is_read(item: dict[str, Any], pulled: bool, final: bool, wor
     found = image_pull.judge(item)
     assert (found.pulled, found.final) == (pulled, final)
     assert found.reason is None if words is None else words in (found.reason or "")
+
+
+LITEFS = ["litefs", "version"]
+MISSING = (
+    'failed to create containerd task: runc create failed: unable to start container process: exec: "litefs": '
+    "executable file not found in $PATH: unknown"
+)
+
+
+@pytest.mark.parametrize(
+    ("item", "pulled", "fault", "words"),
+    [
+        (ended(0, reason="Completed"), True, None, None),
+        (status({"running": {}}, "x@sha256:11"), False, None, "litefs version has not ended"),
+        (status(waiting("ContainerCreating")), False, None, None),
+        # The kubelet goes on from there to the end that counts.
+        (status(waiting("RunContainerError", MISSING)), False, None, "not found"),
+        (status(waiting("ErrImagePull", NOT_FOUND)), False, None, "ghcr.io/a/b:9: not found"),
+        (ended(128, MISSING, "StartError"), False, "program", "executable file not found"),
+        (ended(127, "executable file `litefs` not found in $PATH", "StartError"), False, "program", "not found"),
+        (ended(255, "exec /usr/local/bin/litefs: exec format error"), False, "processor", "exec format error"),
+        (ended(126, "exec: litefs: permission denied", "StartError"), False, "", "exit code 126: exec: litefs: perm"),
+        (ended(1), False, "", "exit code 1: Error"),
+    ],
+)
+def test_a_program_that_the_image_has_to_have_is_run(
+    item: dict[str, Any], pulled: bool, fault: str | None, words: str | None
+) -> None:
+    found = image_pull.judge(item, LITEFS)
+    assert (found.pulled, found.fault) == (pulled, fault)
+    assert found.final is (fault is not None or bool(words and "ghcr.io" in words))
+    assert found.reason is None if words is None else words in (found.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (
+            ended(255, "exec /usr/local/bin/litefs: exec format error"),
+            r"b:9 is for another processor than that of node node-1 \(exec .* exec format error\): set app_image to .*"
+            r"app_node_selector .*\(nothing was changed\)\.$",
+        ),
+        (
+            ended(128, MISSING, "StartError"),
+            r"b:9 has no litefs \(.*not found.*correct app_image; roles/app/README\.md",
+        ),
+        (ended(3, "bad"), r"b:9 cannot run litefs version on node node-1 \(exit code 3: bad\): correct app_image;"),
+    ],
+)
+def test_an_image_that_cannot_run_fails_at_once_in_one_sentence(item: dict[str, Any], words: str) -> None:
+    api = FakeApi(item)
+    with pytest.raises(KubeError, match=words):
+        run(api, timeout=3600, command=LITEFS)
+    assert api.pods == set()
+
+
+def test_the_pod_runs_the_program_as_the_applications_pods_do() -> None:
+    (made,) = image_pull.pod("abaci", "abaci-app", "0a1b2c", "a:1", [], 60, command=LITEFS)["spec"]["containers"]
+    assert made["command"] == LITEFS and made["securityContext"]["runAsUser"] == 0
+    # What a program of another processor says stands in its log alone.
+    assert made["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    (plain,) = image_pull.pod("abaci", "redis", "0a1b2c", "a:1", [], 60)["spec"]["containers"]
+    assert plain["command"] == ["true"] and "runAsUser" not in plain["securityContext"]
 
 
 def test_the_digest_is_that_of_the_image() -> None:
@@ -154,6 +223,7 @@ def run(api: FakeApi, **changed: Any) -> dict[str, Any]:
         "name": "abaci-app",
         "image": "ghcr.io/a/b:9",
         "pull_secrets": [],
+        "command": [],
         "timeout": 5,
         "node_selector": {},
         "tolerations": [],

@@ -58,8 +58,12 @@ def pod(
     node_selector: Mapping[str, str] | None = None,
     tolerations: Sequence[Mapping[str, Any]] = (),
     command: Sequence[str] = (),
+    kept: bool = False,
 ) -> dict[str, Any]:
-    """The pod's manifest. It is nobody's endpoint, mounts nothing, and ends by itself should we die."""
+    """The pod's manifest. It is nobody's endpoint, mounts nothing, and ends by itself should we die.
+
+    ``kept``: what a node has under the tag is good enough, since the pods start it, too.
+    """
     security: dict[str, Any] = {"allowPrivilegeEscalation": False}
     if command:
         # As the application's pods run it, whoever the image's own user is.
@@ -90,7 +94,7 @@ def pod(
                     "name": "pull",
                     "image": image,
                     # A tag may have moved since this node had it; a digest cannot.
-                    "imagePullPolicy": "IfNotPresent" if "@sha256:" in image else "Always",
+                    "imagePullPolicy": "IfNotPresent" if kept or "@sha256:" in image else "Always",
                     # Whether the image has `true` does not matter: to find out, the node needs the image.
                     "command": list(command) or ["true"],
                     # What a program of another processor ends with stands in its log alone.

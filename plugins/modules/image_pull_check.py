@@ -44,6 +44,10 @@ options:
     type: list
     elements: str
     default: []
+  kept:
+    description: Whether the image that a node has under this tag is good enough, because the pods start it, too.
+    type: bool
+    default: false
   timeout:
     description: Seconds that the pull may take.
     type: int
@@ -131,6 +135,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
         options["node_selector"],
         options["tolerations"],
         options["command"],
+        options["kept"],
     )
     pod_name = manifest["metadata"]["name"]
     started = time.monotonic()
@@ -213,6 +218,7 @@ def main() -> None:
                 },
             },
             "command": {"type": "list", "elements": "str", "default": []},
+            "kept": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 180},
             "node_selector": {"type": "dict", "default": {}},
             "tolerations": {"type": "list", "elements": "dict", "default": []},

@@ -141,6 +141,8 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     assert {pull["variable"]: pull["image"] for pull in pulls} == {"app_image": "a:1", "app_guard_image": "b:1"}
     # The one that has to hold LiteFS is run, since a digest is not run by the init container `pull`.
     assert [pull.get("command") for pull in pulls] == [["litefs", "version"], None]
+    # The guard's, as in the pods, only where a node lacks it: a registry that is away holds up no other change.
+    assert [pull.get("kept", False) for pull in pulls] == [False, True]
     tasks = yaml.safe_load((role / "tasks/statefulset.yml").read_text())
     names = [task["name"] for task in tasks]
     (pull,) = (task for task in tasks if "abaci.infra.image_pull_check" in task)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from evaluating import errors, evaluate
-from rendering import Rendered, check_across, check_schema
+from rendering import ROOT, Rendered, check_across, check_schema
 
 Object = dict[str, Any]
 
@@ -65,6 +66,12 @@ def test_the_names_ports_and_sizes_are_the_contracts() -> None:
         "requests": {"cpu": "100m", "memory": "128Mi"},
         "limits": {"cpu": "500m", "memory": "256Mi"},
     }
+
+
+def test_the_image_is_pulled_as_the_server_would_pull_it() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/redis/tasks/present.yml").read_text())
+    (check,) = (task["abaci.infra.image_pull_check"] for task in tasks if "abaci.infra.image_pull_check" in task)
+    assert check["kept"] is (container(manifests())["imagePullPolicy"] == "IfNotPresent")
 
 
 def test_two_servers_never_share_the_append_only_file() -> None:

@@ -144,6 +144,19 @@ def test_the_pod_runs_the_program_as_the_applications_pods_do() -> None:
     assert plain["command"] == ["true"] and "runAsUser" not in plain["securityContext"]
 
 
+@pytest.mark.parametrize(
+    ("image", "kept", "policy"),
+    [
+        ("a:1", False, "Always"),
+        ("a:1", True, "IfNotPresent"),
+        ("a@sha256:" + "1" * 64, False, "IfNotPresent"),
+    ],
+)
+def test_the_registry_is_asked_where_the_pods_would_ask_it(image: str, kept: bool, policy: str) -> None:
+    (made,) = image_pull.pod("abaci", "abaci-app", "0a1b2c", image, [], 60, kept=kept)["spec"]["containers"]
+    assert made["imagePullPolicy"] == policy
+
+
 def test_the_digest_is_that_of_the_image() -> None:
     found = image_pull.judge(status({"running": {}}, "ghcr.io/a/b@sha256:" + "1" * 64))
     assert found.digest == "sha256:" + "1" * 64
@@ -224,6 +237,7 @@ def run(api: FakeApi, **changed: Any) -> dict[str, Any]:
         "image": "ghcr.io/a/b:9",
         "pull_secrets": [],
         "command": [],
+        "kept": False,
         "timeout": 5,
         "node_selector": {},
         "tolerations": [],

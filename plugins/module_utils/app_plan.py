@@ -178,13 +178,12 @@ def _present(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _unfinished(state: Mapping[str, Any]) -> list[str]:
-    """What the user has to know of operations that died, and of backups that are not made."""
+    """What the user has to know of operations that died, and of what no backup has."""
     try:
         said = progress.others(progress.read(state))
     except ValueError as exc:
         said = [str(exc)]
-    note = backup.job_note(state)
-    return [*said, note] if note else said
+    return [*said, *filter(None, (backup.job_note(state), backup.other_databases_note(state)))]
 
 
 def _replicas(state: Mapping[str, Any], desired: int, ordinal: int) -> tuple[int, str | None, list[str]]:

@@ -1,11 +1,11 @@
-"""Which pod a backup is taken from, and what its position and its name are. Pure."""
+"""Which pod a backup is taken from, what its position and its name are, and what is in none. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import clock, litefs
+from .. import clock, litefs, wording
 from . import situation as sit
 
 
@@ -87,6 +87,26 @@ def job_note(state: sit.State) -> str | None:
         f"The scheduled backup ({name}) of {job['last_scheduled']} did not succeed; the last one that did was {since}: "
         f"{look}."
     )
+
+
+def other_databases_note(state: sit.State) -> str | None:
+    """What is to be said where /litefs holds databases beside the application's; None: it does not."""
+    own = str(state["database"])
+    asked = litefs.primaries(state) or litefs.reachable(state)
+    names = {name for pod in asked for name in pod["litefs"]["databases"]} - {own}
+    written = [name for name in sorted(names) if any(_written(pod, name) for pod in asked)]
+    if not written:
+        return None
+    are = "is" if len(written) == 1 else "are"
+    return (
+        f"{wording.listed(written)} {are} in /litefs, too, and in no backup: what is to be kept belongs in {own} "
+        "(app_database), what is not belongs elsewhere."
+    )
+
+
+def _written(pod: sit.Pod, database: str) -> bool:
+    where = litefs.position(pod, database)
+    return where is not None and where.known
 
 
 def _choice(pod: sit.Pod, why: str, at_primary: bool) -> dict[str, Any]:

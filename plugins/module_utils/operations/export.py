@@ -188,7 +188,7 @@ def choose_and_export(
     One after the other, and what was made stays: of those that ``failed`` there is {pod, problem: a sentence}.
     """
     document = site.look()
-    if note := backup.job_note(document):
+    for note in filter(None, (backup.job_note(document), backup.other_databases_note(document))):
         warn(note)
     made: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []

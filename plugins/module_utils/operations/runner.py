@@ -52,6 +52,9 @@ def plan(site: act.Site, operation: str, request: Request) -> Plan:
     if look.plan["refusal"]:
         raise Refused(look.plan)
     look.plan["notes"] += progress.others(look.known, operation)
+    # What brings back, or moves to, a copy that was proven for one database alone.
+    if operation in ("promote", "restore") and (note := backup.other_databases_note(look.request.state)):
+        look.plan["notes"].append(note)
     return look.plan
 
 

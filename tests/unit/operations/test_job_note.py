@@ -1,13 +1,14 @@
-"""A scheduled backup that is not made is said by whoever looks."""
+"""A scheduled backup that is not made is said by whoever looks, and so is a database that no backup has."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import app_plan
+from ansible_collections.abaci.infra.plugins.module_utils import app_plan, litefs
 from ansible_collections.abaci.infra.plugins.module_utils.operations import backup
-from ansible_collections.abaci.infra.plugins.modules import litefs_backup, litefs_info
+from ansible_collections.abaci.infra.plugins.modules import litefs_backup, litefs_info, operation
 from cases import site
 from factory_objects import desired
 from fake_api import Cluster, database, run
@@ -51,6 +52,42 @@ def test_site_yml_and_backup_yml_read_it_from_the_cluster(tmp_path: Any) -> None
     assert backup.job_note(run(litefs_info, api, **DATABASE)["state"])
     answer = run(litefs_backup, api, **DATABASE, directory=str(tmp_path))
     assert "did not succeed" in str(answer["warnings"])
+
+
+@pytest.mark.parametrize("primary", [True, False], ids=["on the primary", "on a replica, the primary is away"])
+def test_a_database_that_no_backup_has_is_said(primary: bool) -> None:
+    document = site()
+    if not primary:
+        document["pods"][0]["litefs"] = litefs.unreachable("its node is away")
+    assert backup.other_databases_note(document) is None
+    held = document["pods"][0 if primary else 1]["litefs"]["databases"]
+    held["cache.db"] = dict(held["sqlite.db"])
+    held["empty.db"] = {**held["sqlite.db"], "txid": "0" * 16}
+    note = backup.other_databases_note(document)
+    assert note is not None and note.startswith("cache.db is in /litefs, too, and in no backup") and "empty" not in note
+    assert "sqlite.db (app_database)" in note
+    assert note in app_plan.plan(document, desired())["notes"]
+
+
+def test_site_yml_backup_yml_and_the_plans_that_bring_data_back_say_it(tmp_path: Any) -> None:
+    api = Cluster(content=database("one"))
+    primary, own = api.node(0), api.node(0).answer
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        status, said = own(method, path, body)
+        if path == "/debug/vars":
+            found = json.loads(said)
+            found["store"]["dbs"]["cache.db"] = found["store"]["dbs"]["sqlite.db"] | {"name": "cache.db"}
+            return status, json.dumps(found).encode()
+        return status, said
+
+    primary.answer = answer  # type: ignore[method-assign]
+    words = "cache.db is in /litefs, too, and in no backup"
+    assert words in str(backup.other_databases_note(run(litefs_info, api, **DATABASE)["state"]))
+    assert words in str(run(litefs_backup, api, **DATABASE, directory=str(tmp_path))["warnings"])
+    for name, parameters, says in (("promote", {"to": "1"}, True), ("scale", {"replicas": 2}, False)):
+        plan = run(operation, api, **DATABASE, operation=name, parameters=parameters, file={})
+        assert (words in str(plan["said"])) is says, plan
 
 
 def test_site_yml_says_which_operation_is_not_finished() -> None:

@@ -69,6 +69,12 @@ def keyed_hash(text: str, key: str) -> str:
     return digest
 
 
+def same_quantity(one: object, other: object) -> bool:
+    """See module_utils/app_plan.py."""
+    same: bool = decisions.same_quantity(one, other)
+    return same
+
+
 class FilterModule:
     """Filters of the role app."""
 
@@ -78,5 +84,6 @@ class FilterModule:
             "app_tls": app_tls,
             "kept_secrets": kept_secrets,
             "keyed_hash": keyed_hash,
+            "same_quantity": same_quantity,
             "secret_values": secret_values,
         }

@@ -19,6 +19,7 @@ Object = dict[str, Any]
 
 def manifests(password: str = "geheim", **variables: Any) -> dict[str, Object]:
     settled = {"password": password, "checksum-key": variables.pop("key", "a-key")}
+    variables = {"__redis_found": {"objects": [{}, {}, {}]}, **variables}
     objects = [
         evaluate("redis", "__redis_secret", __redis_settled=settled, **variables),
         *evaluate("redis", "__redis_objects", __redis_settled=settled, **variables),
@@ -72,6 +73,44 @@ def test_the_image_is_pulled_as_the_server_would_pull_it() -> None:
     tasks = yaml.safe_load((ROOT / "roles/redis/tasks/present.yml").read_text())
     (check,) = (task["abaci.infra.image_pull_check"] for task in tasks if "abaci.infra.image_pull_check" in task)
     assert check["kept"] is (container(manifests())["imagePullPolicy"] == "IfNotPresent")
+
+
+def claimed(size: str = "1Gi", cls: str | None = "local-path") -> Object:
+    spec: Object = {"resources": {"requests": {"storage": size}}} | ({"storageClassName": cls} if cls else {})
+    return {"__redis_found": {"objects": [{}, {}, {"kind": "PersistentVolumeClaim", "spec": spec}]}}
+
+
+@pytest.mark.parametrize(
+    ("living", "asked", "cls"),
+    [(claimed(), "longhorn", "local-path"), (claimed(cls=None), "longhorn", "longhorn"), ({}, "longhorn", "longhorn")],
+    ids=["a claim keeps its own", "it has none", "no claim"],
+)
+def test_a_claim_that_exists_keeps_its_class(living: Object, asked: str, cls: str) -> None:
+    claim = manifests(**living, redis_storage_class=asked)["PersistentVolumeClaim"]
+    assert claim["spec"]["storageClassName"] == cls
+
+
+@pytest.mark.parametrize(
+    ("living", "size", "said"),
+    [
+        (claimed(), "1Gi", False),
+        (claimed(), "1024Mi", False),
+        ({"__redis_found": {"objects": [{}, {}, {}]}}, "2Gi", False),
+        (claimed(), "2Gi", True),
+        (claimed("2Gi"), "1Gi", True),
+    ],
+    ids=["the same", "the same in other words", "no claim", "more", "less"],
+)
+def test_another_size_than_the_claims_is_a_sentence(living: Object, size: str, said: bool) -> None:
+    words = {"redis_storage_size": size, "redis_namespace": "abaci", **living}
+    assert evaluate("redis", "__redis_resized", **words) is said
+    if said:
+        sentence = evaluate("redis", "__redis_resized_error", **words)
+        now = living["__redis_found"]["objects"][2]["spec"]["resources"]["requests"]["storage"]
+        assert f"redis_storage_size is {size}" in sentence and f"set redis_storage_size back to {now}" in sentence
+    tasks = yaml.safe_load((ROOT / "roles/redis/tasks/present.yml").read_text())
+    (check,) = (number for number, task in enumerate(tasks) if "ansible.builtin.assert" in task)
+    assert tasks[check]["ansible.builtin.assert"]["that"] == "not __redis_resized" and check == 1
 
 
 def test_two_servers_never_share_the_append_only_file() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from . import app_image, identity, isolation, litefs
+from . import app_image, identity, isolation, litefs, wording
 from . import state as documents
 from .app_types import Desired, Plan, Retain
 from .operations import backup, progress
@@ -85,6 +85,7 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
         litefs.left_out(state)
         + fenced_notes(state)
         + order_of_rollouts(state, decision.ordinal, replicas)
+        + local_files(state, desired, replicas)
         + kept_volumes(state)
     )
 
@@ -342,6 +343,21 @@ def order_of_rollouts(state: Mapping[str, Any], ordinal: int, replicas: int) -> 
     return [
         f"The primary is {name}-{ordinal}, and a rolling update goes from the highest ordinal down, so it {after}: to "
         f"have replicas first again, move the role back ({identity.PROMOTE} -e promote_to=0)."
+    ]
+
+
+def local_files(state: Mapping[str, Any], desired: Desired, replicas: int) -> list[str]:
+    """What it means for the pods that a claim's directory is another one on each host, as a sentence or none."""
+    local = set(desired.get("local_claims") or [])
+    mounted = [(volume.get("persistentVolumeClaim") or {}).get("claimName") for volume in desired.get("volumes") or []]
+    claims = [str(claim) for claim in mounted if claim in local]
+    nodes = [node["name"] for node in state["nodes"] if may_run(node, desired, some_day=True)]
+    if not claims or replicas < 2 or len(nodes) < 2:
+        return []
+    return [
+        f"Each pod has {wording.listed(claims)} on its own node (storage_kind is host_path), so a file that one writes "
+        f"is 404 on pods of the others of {wording.listed(nodes)}, unless storage_paths are a mount that all of them "
+        "have: choose nfs or class."
     ]
 
 

@@ -557,6 +557,26 @@ def test_where_rolling_updates_do_not_end_with_the_primary_it_is_said(ordinal: i
     assert [words in note and "promote_to=0" in note for note in said] == ([True] if words else [])
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"local_claims": ["uploads", "elsewhere"]}, "uploads on its own node"),
+        ({"local_claims": []}, None),
+        ({"local_claims": ["elsewhere"]}, None),
+        ({"local_claims": ["uploads"], "node_selector": {"kubernetes.io/hostname": "node-1"}}, None),
+        ({"local_claims": ["uploads"], "replicas": 1}, None),
+    ],
+    ids=["several nodes", "on no host", "not mounted", "one node", "one pod"],
+)
+def test_files_that_each_host_has_for_itself_are_said(changes: dict[str, Any], words: str | None) -> None:
+    nodes = [kube_node(f"node-{n}") for n in range(3)]
+    volumes = [{"name": "u", "persistentVolumeClaim": {"claimName": "uploads"}}, {"name": "e", "emptyDir": {}}]
+    notes = decided(document(nodes=nodes), volumes=volumes, **changes)["notes"]
+    said = [note for note in notes if "storage_kind" in note]
+    assert len(said) == (1 if words else 0)
+    assert not words or (words in said[0] and "node-0, node-1 and node-2" in said[0])
+
+
 def test_kept_volumes_are_listed() -> None:
     state = living(volumes=[volume(0), volume(2, "older", "Released", name="pvc-old")])
     notes = decided(state)["notes"]

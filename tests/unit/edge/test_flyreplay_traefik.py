@@ -110,6 +110,10 @@ def replica(handler: Handler) -> None:
         handler.reply(200, Fly_Replay=f"instance={target}", X_Replica="yes")
 
 
+def newer(handler: Handler) -> None:
+    handler.reply(200, b"of the new build")
+
+
 def primary(handler: Handler) -> None:
     if handler.headers.get("Transfer-Encoding") == "chunked":
         handler.server.first_chunk.set()  # type: ignore[attr-defined]
@@ -220,18 +224,24 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
                 "no-primary": router("/no-primary", "one-away", "no-primary"),
                 "dying": router("/dying", "dying", "follow"),
                 "elsewhere": router("/elsewhere", "elsewhere", "follow"),
+                "files": router("/files", "elsewhere", "follow"),
+                "new-files": router("/new-files", "two-builds", "lacks"),
                 "no-middleware": router("/closed/no-middleware", "replica", "nobody"),
                 "no-plugin": router("/closed/no-plugin", "replica", "unloaded"),
                 "bad-plugin": router("/closed/bad-plugin", "replica", "invalid"),
             },
             "services": {
                 **{name: service(pods[name]) for name in ("replica", "primary", "echo", "dying", "elsewhere")},
+                "two-builds": service(pods["elsewhere"], pods["newer"]),
                 "one-away": service(free_port(), pods["replica"]),
                 "all-away": service(free_port(), free_port()),
             },
             "middlewares": {
                 "no-primary": plugin(True, **named, primaryPort=free_port()),
-                "follow": plugin(True, **named, primaryPort=main, forwardPaths=forward),
+                "follow": plugin(True, **named, primaryPort=main, forwardPaths=forward, staticPaths=["/files/"]),
+                "lacks": plugin(
+                    True, **named, primaryPort=pods["replica"].server_address[1], staticPaths=["/new-files/"]
+                ),
                 "refuse": plugin(False),
                 "head": plugin(False, headRedirect=True),
                 "https": {"redirectScheme": {"scheme": "https", "permanent": True, "port": "8443"}},
@@ -256,6 +266,7 @@ def pods() -> Iterator[dict[str, Pod]]:
         "echo": Pod(echo),
         "dying": Pod(replica),
         "elsewhere": Pod(replica, "127.0.2.1"),
+        "newer": Pod(newer),
     }
     made["dying"].entered, made["dying"].go_on = threading.Event(), threading.Event()  # type: ignore[attr-defined]
     yield made
@@ -476,6 +487,25 @@ def test_what_is_an_answer_or_may_not_run_twice_is_not_asked_again(
     assert edge.ask(method, path)[0] == status
     assert len(edge.pods["replica"].asked) == 1
     assert edge.pods["primary"].asked == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_file_that_a_pod_lacks_is_answered_by_the_primary(edge: Edge, method: str) -> None:
+    path = "/files/fails/404"
+    status, headers, body = edge.ask(method, path)
+    assert (status, "x-replica" in headers) == (201, False)
+    assert method == "HEAD" or json.loads(body) == {"method": method, "path": path}
+    assert [asked[:2] for asked in edge.pods["elsewhere"].asked] == [(method, path)]
+    # And no cookie is got for it, since caches keep files.
+    assert [asked[:2] for asked in edge.pods["primary"].asked] == [(method, path)]
+
+
+def test_a_file_that_the_primary_lacks_too_is_answered_by_another_pod(edge: Edge) -> None:
+    """Traefik takes the pods in turn."""
+    answers = [edge.ask("GET", "/new-files/fails/404") for _ in range(4)]
+    assert [answer[::2] for answer in answers] == [(200, b"of the new build")] * 4
+    lacked, primary, had = (len(edge.pods[name].asked) for name in ("elsewhere", "replica", "newer"))
+    assert lacked == primary >= 2 and had == 4
 
 
 def test_no_read_fails_while_one_pod_of_two_is_away(edge: Edge) -> None:

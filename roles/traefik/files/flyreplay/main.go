@@ -13,6 +13,9 @@
 // it. What the primary itself answers with 500 is not asked again. Paths in ForwardPaths are left out: LiteFS sends them
 // to the primary at once.
 //
+// While a rollout is on, pages of two builds are open, and a pod has the files of its own build alone. So a 404 for a file below
+// StaticPaths is asked again, too: of the primary, and where that lacks it of the pod that Traefik picks next.
+//
 // LiteFS gives the cookie by which a replica waits for what its visitor wrote to writes only by method, so a GET that writes
 // would leave a visitor who is sent to the next page not signed in there. Where CookiePath is set, the cookie is got for it.
 package flyreplay
@@ -82,6 +85,8 @@ type Config struct {
 	PrimaryPort int `json:"primaryPort,omitempty"`
 	// ForwardPaths are the paths of GETs that write, as LiteFS has them in always-forward: * is the only wildcard.
 	ForwardPaths []string `json:"forwardPaths,omitempty"`
+	// StaticPaths are the prefixes of files that differ between builds: a 404 of one pod says nothing about the others.
+	StaticPaths []string `json:"staticPaths,omitempty"`
 	// CookiePath is asked of the primary by OPTIONS after a GET that wrote there; the answer's cookie of LiteFS is passed on.
 	CookiePath string `json:"cookiePath,omitempty"`
 	// AnswerTimeout is how many seconds a request that is sent from here may wait for the first line of its answer.
@@ -108,9 +113,11 @@ type middleware struct {
 	primaryPod   string // its DNS name
 	lookup       func(ctx context.Context, name string) ([]string, error)
 	forward      []*regexp.Regexp
+	static       []string
 	cookiePath   string // "": none is got
 	pods         *pods
 	budget       *budget
+	missing      *budget // of files that no pod has, so that who asks for them takes nothing from reads that fail
 	journal      *journal
 }
 
@@ -160,9 +167,11 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 			return net.DefaultResolver.LookupHost(ctx, name)
 		},
 		forward:      forward,
+		static:       config.StaticPaths,
 		cookiePath:   config.CookiePath,
 		pods:         &pods{known: map[string]*pod{}},
 		budget:       &budget{tokens: budgetBurst},
+		missing:      &budget{tokens: budgetBurst},
 		journal:      &journal{write: func(line string) { fmt.Fprintln(os.Stderr, line) }},
 		next:         next,
 		replay:       config.Replay,
@@ -325,6 +334,19 @@ func (m *middleware) isForwarded(req *http.Request) bool {
 	return false
 }
 
+// isMissing tells whether a pod lacks a file that another one may have, because it is of another build.
+func (m *middleware) isMissing(req *http.Request, status int) bool {
+	if status != http.StatusNotFound {
+		return false
+	}
+	for _, prefix := range m.static {
+		if strings.HasPrefix(req.URL.Path, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // noAnswer tells whether a status means that a pod could not answer, in place of the application's own word.
 func noAnswer(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
@@ -366,12 +388,17 @@ func (m *middleware) read(rw http.ResponseWriter, req *http.Request) {
 		m.readElsewhere(rw, req, first.status)
 		return
 	}
-	if noAnswer(resp.StatusCode) || len(resp.Header.Values(header)) > 0 {
+	missing := m.isMissing(req, first.status)
+	lacks := missing && resp.StatusCode >= http.StatusBadRequest
+	if lacks || noAnswer(resp.StatusCode) || len(resp.Header.Values(header)) > 0 {
 		resp.Body.Close()
 		m.readElsewhere(rw, req, first.status)
 		return
 	}
-	if resp.StatusCode < http.StatusInternalServerError {
+	if missing {
+		// It wrote nothing, and caches keep the answer: no cookie.
+		m.missing.give()
+	} else if resp.StatusCode < http.StatusInternalServerError {
 		m.budget.give()
 		m.addCookie(req, m.primary, resp.Header)
 	}
@@ -381,7 +408,11 @@ func (m *middleware) read(rw http.ResponseWriter, req *http.Request) {
 
 func (m *middleware) readElsewhere(rw http.ResponseWriter, req *http.Request, before int) {
 	last := m.ask(rw, req, false)
-	if last.status < http.StatusInternalServerError {
+	if m.isMissing(req, before) {
+		if last.status < http.StatusBadRequest {
+			m.missing.give()
+		}
+	} else if last.status < http.StatusInternalServerError {
 		m.budget.give()
 	}
 	m.journal.note(req, before, "another pod", last.status)
@@ -414,9 +445,13 @@ func (m *middleware) try(rw http.ResponseWriter, req *http.Request, again, passO
 		if v.over {
 			return true
 		}
-		failed := v.lost || status >= http.StatusInternalServerError
+		missing := !v.lost && m.isMissing(req, status)
+		failed := v.lost || missing || status >= http.StatusInternalServerError
 		if !again || !failed || req.Context().Err() != nil {
 			return false
+		}
+		if missing {
+			return m.missing.take()
 		}
 		if !v.lost && !noAnswer(status) && m.isPrimary(req.Context(), address) {
 			return false

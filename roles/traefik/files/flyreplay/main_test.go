@@ -413,6 +413,7 @@ func reading() *Config {
 	settings.StatefulSet, settings.Service, settings.Replay = "abaci-app", "pods.example", true
 	settings.PrimaryService, settings.PrimaryPod = "primary.example", "abaci-app-0"
 	settings.ForwardPaths = []string{"/api/auth/callback*", "/a.b"}
+	settings.StaticPaths = []string{"/_next/static/"}
 	return settings
 }
 
@@ -480,6 +481,9 @@ func TestWhatIsAnAnswerOrMayNotRunTwicePassesAsItIs(t *testing.T) {
 	}{
 		"a limit":                    {reading(), "GET", "/", "", nil, 429},
 		"not there":                  {reading(), "GET", "/", "", nil, 404},
+		"not there, nearly":          {reading(), "GET", "/_next/staticx", "", nil, 404},
+		"a write there":              {reading(), "POST", "/_next/static/a.js", "", nil, 404},
+		"a limit there":              {reading(), "GET", "/_next/static/a.js", "", nil, 429},
 		"a write":                    {reading(), "POST", "/", "", nil, 502},
 		"a write that failed":        {reading(), "POST", "/", "", nil, 500},
 		"another method":             {reading(), "OPTIONS", "/", "", nil, 502},
@@ -507,6 +511,48 @@ func TestWhatIsAnAnswerOrMayNotRunTwicePassesAsItIs(t *testing.T) {
 	for _, path := range []string{"/aXb", "/x/api/auth/callback", "/a.b/c"} {
 		resp, _ := p.do(t, "GET", path, nil, nil)
 		isFrom(t, resp, 200, "primary")
+	}
+}
+
+func TestAFileOfAnotherBuildIsAskedOfThePrimaryAndThenOfAnotherPod(t *testing.T) {
+	for name, c := range map[string]struct {
+		pod, primary, other int
+		from                string
+		status              int
+		asked               [3]int64 // the first pod, the primary, the other pod
+	}{
+		"of the old build":  {404, 200, 404, "primary", 200, [3]int64{1, 1, 0}},
+		"of the new build":  {404, 404, 200, "other", 200, [3]int64{1, 1, 1}},
+		"of none":           {404, 404, 404, "other", 404, [3]int64{1, 1, 1}},
+		"the primary fails": {404, 500, 200, "other", 200, [3]int64{1, 1, 1}},
+		"it is there":       {200, 404, 404, "pod", 200, [3]int64{1, 0, 0}},
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			var pod, primary, other atomic.Int64
+			p := newPool(t, reading(), answers(c.primary, "primary", &primary),
+				serve(t, answers(c.pod, "pod", &pod)), serve(t, answers(c.other, "other", &other)))
+			// Which is not asked for: a file that caches keep carries nobody's cookie.
+			p.made.cookiePath = "/health"
+			resp, _ := p.do(t, method, "/_next/static/chunks/a.js", nil, nil)
+			isFrom(t, resp, c.status, c.from)
+			if got := [3]int64{pod.Load(), primary.Load(), other.Load()}; got != c.asked {
+				t.Errorf("%s, %s: asked %v", name, method, got)
+			}
+		}
+	}
+}
+
+func TestFilesThatAreNowhereLeaveTheReadsTheirSecondTry(t *testing.T) {
+	var pod, primary atomic.Int64
+	files := newPool(t, reading(), answers(404, "primary", &primary), serve(t, answers(404, "pod", &pod)))
+	for i := 0; i < 2*budgetBurst; i++ {
+		files.do(t, "GET", "/_next/static/nowhere.js", nil, nil)
+	}
+	if got := primary.Load(); got < budgetBurst || got > budgetBurst+50 {
+		t.Errorf("asked the primary %d times", got)
+	}
+	if !files.made.budget.take() || files.made.budget.tokens < budgetBurst-2 {
+		t.Errorf("what is left for reads that fail: %v", files.made.budget.tokens)
 	}
 }
 

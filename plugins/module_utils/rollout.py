@@ -20,10 +20,21 @@ _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunCon
 
 
 @dataclasses.dataclass(frozen=True)
+class Probe:
+    """What the kubelet asks of a container to know whether it is ready."""
+
+    pod: str
+    port: int
+    path: str
+    headers: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Status:
     """``failed`` means: if this lasts for ``patience`` seconds, waiting longer is useless.
 
-    ``warning`` is what ``done`` leaves out. ``log``: pod and container whose last log says more.
+    ``warning`` is what ``done`` leaves out. ``log``: pod and container whose last log says more; ``probe``: a pod that
+    runs and is not ready, whose own answer to the kubelet's question does.
     """
 
     state: Literal["done", "waiting", "failed"]
@@ -31,6 +42,7 @@ class Status:
     patience: int = 0
     warning: str = ""
     log: tuple[str, str] | None = None
+    probe: Probe | None = None
 
 
 def judge(
@@ -78,7 +90,8 @@ def judge(
     progressing = condition(workload, "Progressing")
     if progressing.get("status") == "False":
         return Status("failed", f"{name} does not progress: {said(progressing.get('message'))}.")
-    return Status("waiting", f"{name} is not ready: {missing}{_hint(pods, events)}.")
+    sentence = f"{name} is not ready: {missing}{_hint(pods, events)}."
+    return Status("waiting", sentence, probe=_probe(_current(workload, pods)))
 
 
 def on_dead_nodes(pods: list[Object], nodes: list[Object]) -> list[int]:
@@ -303,6 +316,26 @@ def _hint(pods: list[Object], events: list[Object]) -> str:
         known = _last_warning(events, pod["metadata"]) or "".join(waiting[:1]) or f"phase {status.get('phase')}"
         return f"; pod {pod['metadata']['name']}: {known}"
     return ""
+
+
+def _probe(pods: list[Object]) -> Probe | None:
+    """The question that the first pod which runs and is not ready does not answer well, where it is one over http."""
+    for pod in pods:
+        running = {
+            one["name"]
+            for one in (pod.get("status") or {}).get("containerStatuses") or []
+            if "running" in (one.get("state") or {}) and not one.get("ready")
+        }
+        for container in [] if is_ready(pod) else (pod.get("spec") or {}).get("containers") or []:
+            asked = (container.get("readinessProbe") or {}).get("httpGet")
+            if not asked or container["name"] not in running or asked.get("scheme") == "HTTPS":
+                continue
+            named = {one.get("name"): one["containerPort"] for one in container.get("ports") or []}
+            port = named.get(asked["port"], asked["port"])
+            headers = {one["name"]: one["value"] for one in asked.get("httpHeaders") or []}
+            if isinstance(port, int):
+                return Probe(pod["metadata"]["name"], port, asked.get("path", "/"), headers)
+    return None
 
 
 def _youngest(pods: list[Object]) -> str:

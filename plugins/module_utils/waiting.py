@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import certificates, identity, kube, release_manifest, rollout
-from .wording import said
+from .wording import one_line, said
 
 Object = dict[str, Any]
 Status = rollout.Status
 
 POLL = 1.0
 LOG_LINES, LOG_LENGTH = 10, 1000
+ANSWER_LENGTH, ANSWER_SECONDS = 300, 10.0
 
 ISSUE = "cert-manager.io/v1"
 ACME = "acme.cert-manager.io/v1"
@@ -71,7 +72,7 @@ def wait(client: kube.Client, target: Target, timeout: float, found: Object | No
         else:
             failing_since = None
         if now >= deadline:
-            status = _with_log(client, target, status)
+            status = _with_answer(client, target, _with_log(client, target, status))
             return dataclasses.replace(status, sentence=f"After {timeout:g} s: {status.sentence}")
         time.sleep(POLL)
 
@@ -207,3 +208,19 @@ def _with_log(client: kube.Client, target: Target, status: Status) -> Status:
         return status  # the kubelet has removed it, or does not answer
     lines = " | ".join(line.strip() for line in log.splitlines()[-LOG_LINES:] if line.strip())[-LOG_LENGTH:]
     return dataclasses.replace(status, sentence=f"{status.sentence} Its last lines: {lines}") if lines else status
+
+
+def _with_answer(client: kube.Client, target: Target, status: Status) -> Status:
+    """The status, with what the pod that it names answers to the question whether it is ready."""
+    probe = status.probe
+    if probe is None or target.namespace is None:
+        return status
+    try:
+        code, _headers, body = client.portforward_get(
+            target.namespace, probe.pod, probe.port, probe.path, ANSWER_SECONDS, probe.headers
+        )
+    except kube.KubeError as exc:
+        return dataclasses.replace(status, sentence=f"{status.sentence} {exc}")
+    text = one_line(body.decode(errors="replace"))[:ANSWER_LENGTH]
+    where = f"GET {probe.path} on port {probe.port} of pod {probe.pod}"
+    return dataclasses.replace(status, sentence=f"{status.sentence} {where} is answered {code}: {text or 'nothing'}.")

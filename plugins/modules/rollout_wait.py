@@ -10,7 +10,8 @@ description:
     that are not ready are not waited for, nor are a StatefulSet's; a warning names them.
   - Fails in one sentence with the cause (an image that cannot be pulled, a crash loop, what an init container
     said when it ended, no node that takes the pod) as soon as that cause lasts, and at the latest after O(timeout).
-    Of a container in a crash loop the last lines of its log are in the sentence.
+    Of a container in a crash loop the last lines of its log are in the sentence, of one that runs and does not become
+    ready what it answers to its readiness probe.
 version_added: 0.1.0
 author: The abaci.infra authors
 extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]

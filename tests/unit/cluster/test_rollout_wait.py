@@ -139,6 +139,47 @@ def test_the_sentence_of_a_crash_loop_has_the_last_lines_of_the_log() -> None:
     assert "Its last lines" not in wait(Rolling(DOWN, member(1, OLD), member(2, OLD), good=False))["msg"]
 
 
+def probed(ordinal: int, port: int | str = "proxy") -> Object:
+    made = member(ordinal, NEW, ready=False, container={"state": {"running": {}}})
+    headers = [{"name": "Host", "value": "abaci.localhost"}]
+    made["spec"]["containers"][0] |= {
+        "ports": [{"name": "proxy", "containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/api/health", "port": port, "httpHeaders": headers}},
+    }
+    return made
+
+
+@pytest.mark.parametrize("port", ["proxy", 8080])
+def test_what_the_health_path_answers_is_in_the_sentence_when_the_time_is_over(port: int | str) -> None:
+    api = Rolling(probed(0, port), member(1, NEW), member(2, NEW))
+    api.litefs["abaci-app-0"] = site = LiteFS()
+    asked: list[str] = []
+
+    def answer(method: str, path: str, _body: bytes) -> tuple[int, bytes]:
+        asked.append(f"{method} {path}")
+        return 503, b'{"status": "unhealthy",\n "error": "URL_INVALID"}' + b"x" * 2000
+
+    site.answer = answer  # type: ignore[method-assign]
+    message = wait(api, replace=False, timeout=0)["msg"]
+    assert asked == ["GET /api/health"]
+    assert "2 of 3 pods are ready" in message and len(message) < 800
+    assert 'GET /api/health on port 8080 of pod abaci-app-0 is answered 503: {"status": "unhealthy", "error"' in message
+
+
+def test_a_health_path_that_is_not_answered_is_said_too() -> None:
+    api = Rolling(probed(0), member(1, NEW), member(2, NEW))
+    message = wait(api, replace=False, timeout=0)["msg"]
+    assert "2 of 3 pods are ready" in message and "GET /api/health on port 8080 of pod abaci/abaci-app-0" in message
+
+
+def test_nothing_is_asked_of_a_pod_that_does_not_run_or_has_no_such_probe() -> None:
+    starts = probed(0)
+    starts["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "PodInitializing"}}
+    for pod in (starts, member(0, NEW, ready=False, container={"state": {"running": {}}})):
+        api = Rolling(pod, member(1, NEW), member(2, NEW))
+        assert "GET" not in wait(api, replace=False, timeout=0)["msg"]
+
+
 def test_an_api_that_restarts_meanwhile_is_waited_for() -> None:
     api = Rolling(DOWN, member(1, OLD), member(2, OLD))
     api.fail("GET", "StatefulSet", how="timeout")

@@ -14,7 +14,7 @@
 // to the primary at once.
 //
 // While a rollout is on, pages of two builds are open, and a pod has the files of its own build alone. So a 404 for a file below
-// StaticPaths is asked again, too: of the primary, and where that lacks it of the pod that Traefik picks next.
+// StaticPaths is asked again, too: of the primary, and where that lacks it of the pods that Traefik picks next.
 //
 // LiteFS gives the cookie by which a replica waits for what its visitor wrote to writes only by method, so a GET that writes
 // would leave a visitor who is sent to the next page not signed in there. Where CookiePath is set, the cookie is got for it.
@@ -48,6 +48,8 @@ const (
 	awayFor = 3 * time.Second
 	// Of pods that are passed over, for one read. Traefik takes the pods in turn, but others take theirs in between.
 	maxPassed = 3
+	// Pods that are asked for a file which one pod and the primary lack.
+	maxSought = 3
 	// Reads that are asked again in vain: so many at once, and then so many a second. One that helps costs nothing.
 	budgetBurst  = 100
 	budgetRefill = 5
@@ -407,7 +409,11 @@ func (m *middleware) read(rw http.ResponseWriter, req *http.Request) {
 }
 
 func (m *middleware) readElsewhere(rw http.ResponseWriter, req *http.Request, before int) {
-	last := m.ask(rw, req, false)
+	last := m.ask(rw, req, m.isMissing(req, before))
+	// The one pod of the new build may be any of those that Traefik asks in turn.
+	for sought := 1; last.failed; sought++ {
+		last = m.ask(rw, req, sought < maxSought)
+	}
 	if m.isMissing(req, before) {
 		if last.status < http.StatusBadRequest {
 			m.missing.give()

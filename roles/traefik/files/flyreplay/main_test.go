@@ -523,7 +523,7 @@ func TestAFileOfAnotherBuildIsAskedOfThePrimaryAndThenOfAnotherPod(t *testing.T)
 	}{
 		"of the old build":  {404, 200, 404, "primary", 200, [3]int64{1, 1, 0}},
 		"of the new build":  {404, 404, 200, "other", 200, [3]int64{1, 1, 1}},
-		"of none":           {404, 404, 404, "other", 404, [3]int64{1, 1, 1}},
+		"of none":           {404, 404, 404, "pod", 404, [3]int64{3, 1, 2}},
 		"the primary fails": {404, 500, 200, "other", 200, [3]int64{1, 1, 1}},
 		"it is there":       {200, 404, 404, "pod", 200, [3]int64{1, 0, 0}},
 	} {
@@ -542,14 +542,24 @@ func TestAFileOfAnotherBuildIsAskedOfThePrimaryAndThenOfAnotherPod(t *testing.T)
 	}
 }
 
+func TestAFileThatOnePodAloneHasIsFoundWhicheverIsAskedFirst(t *testing.T) {
+	var old, primary, fresh atomic.Int64
+	lacks := answers(404, "primary", &primary)
+	p := newPool(t, reading(), lacks, serve(t, lacks), serve(t, answers(404, "old", &old)), serve(t, answers(200, "fresh", &fresh)))
+	for i := 0; i < 12; i++ {
+		resp, _ := p.do(t, "GET", "/_next/static/chunks/new.js", nil, nil)
+		isFrom(t, resp, 200, "fresh")
+	}
+}
+
 func TestFilesThatAreNowhereLeaveTheReadsTheirSecondTry(t *testing.T) {
 	var pod, primary atomic.Int64
 	files := newPool(t, reading(), answers(404, "primary", &primary), serve(t, answers(404, "pod", &pod)))
 	for i := 0; i < 2*budgetBurst; i++ {
 		files.do(t, "GET", "/_next/static/nowhere.js", nil, nil)
 	}
-	if got := primary.Load(); got < budgetBurst || got > budgetBurst+50 {
-		t.Errorf("asked the primary %d times", got)
+	if got := primary.Load() + pod.Load(); got < 3*budgetBurst || got > 3*budgetBurst+budgetBurst+50 {
+		t.Errorf("asked %d times", got)
 	}
 	if !files.made.budget.take() || files.made.budget.tokens < budgetBurst-2 {
 		t.Errorf("what is left for reads that fail: %v", files.made.budget.tokens)

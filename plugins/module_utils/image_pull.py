@@ -26,6 +26,9 @@ _FINAL = re.compile(
 )
 _OTHER_PROCESSOR = re.compile("exec format error", re.IGNORECASE)
 _NO_PROGRAM = re.compile(r"executable file .*not found", re.IGNORECASE)
+# How a container ends whatever its image is: the runtime could not start it now, or the node ran out of something.
+_NOT_EXECUTABLE = (126, 127)
+_NOT_THE_IMAGE = {"StartError", "ContainerCannotRun", "OOMKilled", "Evicted", "ContainerStatusUnknown"}
 _NOISE = re.compile(r"^(?:Back-off pulling image \"[^\"]*\": )?(?:ErrImagePull: )?(?:rpc error: code = (\w+) desc = )?")
 
 
@@ -33,7 +36,8 @@ _NOISE = re.compile(r"^(?:Back-off pulling image \"[^\"]*\": )?(?:ErrImagePull: 
 class Status:
     """``pulled``; else ``reason`` (what it hangs on now, the registry's words) and whether waiting is ``final``.
 
-    ``fault`` is what an image that was pulled lacks: "processor", "program", or "" where the program failed otherwise.
+    ``fault`` is what an image that was pulled lacks: "processor", "program", "node" where that could not start it,
+    or "" where the program failed otherwise.
     """
 
     pulled: bool = False
@@ -172,6 +176,8 @@ def _started(state: Mapping[str, Any], digest: str | None, command: Sequence[str
         return Status(reason=f"{' '.join(command)} has not ended" if "running" in state else message)
     if _NO_PROGRAM.search(message):
         return Status(reason=message, final=True, fault="program")
+    if ended.get("reason") in _NOT_THE_IMAGE and ended.get("exitCode") not in _NOT_EXECUTABLE:
+        return Status(reason=message, final=True, fault="node")
     return Status(reason=f"exit code {ended.get('exitCode')}: {message}", final=True, fault="")
 
 

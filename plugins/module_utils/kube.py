@@ -405,7 +405,7 @@ class Client:
             raise KubeError(
                 f"The API server {self.server} does not answer ({wording.reason(exc)}): check that the cluster runs "
                 f"and that the kubeconfig {self.kubeconfig} names an address that this machine reaches "
-                "(k3s_kubeconfig_server, where site.yml writes it)."
+                "(k3s_kubeconfig_server, where site.yml writes it) and no firewall cuts off."
             ) from exc
         with contextlib.suppress(ValueError):
             self._told = email.utils.parsedate_to_datetime(date or ""), time.monotonic()
@@ -455,8 +455,9 @@ def forward(api: Any, namespace: str, pod: str, port: int, timeout: float, where
 
 def _get(stream: Any, host: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
     """Status, headers (names in lower case) and body of a GET on the stream, which stays open."""
-    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Accept: */*"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    given = {name.lower(): value for name, value in headers.items()}
+    lines = [f"GET {path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in {"host": host, "accept": "*/*", **given}.items()]
     stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
     answer = http.client.HTTPResponse(stream)
     answer.begin()

@@ -106,7 +106,8 @@ def node_name(report: Report) -> str:
     """Return the name under which the host is, or would be, a node, as the inventory writes it."""
     desired = report["desired"]
     given = desired["k3s"]["node_name"] if "k3s" in desired else ""
-    return given or (desired["host"]["hostname"] if "host" in desired else "") or report["probe"]["hostname"]
+    # Ansible makes a number of a name that is one.
+    return str(given or (desired["host"]["hostname"] if "host" in desired else "") or report["probe"]["hostname"])
 
 
 def _name(report: Report) -> str:

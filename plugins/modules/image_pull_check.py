@@ -192,6 +192,8 @@ def _fault(options: dict[str, Any], fault: str, node: str | None, reason: str | 
         )
     if fault == "program":
         return f"has no {command[0]} ({reason}): correct {variable}; roles/app/README.md says what it has to have"
+    if fault == "node":
+        return f"could not be started on node {node} ({reason}), which may be that node's doing: run again"
     return (
         f"cannot run {' '.join(command)} on node {node} ({reason}): correct {variable}; roles/app/README.md says what "
         "it has to have"

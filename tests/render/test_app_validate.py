@@ -46,6 +46,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "scratch": ({"app_scratch_paths": ["cache"]}, ["app_scratch_paths has cache"]),
     "scratch_mount": ({"app_scratch_paths": ["/litefs/"]}, ["app_scratch_paths has /litefs/"]),
     "scratch_twice": ({"app_scratch_paths": ["/a", "/a/"]}, ["app_scratch_paths has a path twice"]),
+    "hosts_text": ({"app_extra_hosts": {"192.0.2.5": "nas"}}, ["app_extra_hosts has an entry", "192.0.2.5"]),
+    "hosts_turned": ({"app_extra_hosts": {"nas": ["192.0.2.5"]}}, ["app_extra_hosts has an entry", "nas"]),
     "static": ({"app_static_paths": ["/"]}, ["app_static_paths has /", "no rate limit"]),
     "listen": ({"app_listen_address": "my host"}, ["app_listen_address my host is no address"]),
     "url_env": ({"app_url_env": ["PORT", "MY-URL"]}, ["PORT, because it is app_port", "MY-URL"]),

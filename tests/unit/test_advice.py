@@ -130,7 +130,19 @@ def test_hazard_no_sentence_names_a_command_that_removes_what_may_hold_data() ->
 
 def test_every_kubectl_command_is_one() -> None:
     verbs = {"get", "delete", "logs", "describe", "create", "apply", "exec", "rollout", "patch", "scale", "top"}
-    verbs |= {"cordon", "uncordon", "drain", "wait", "label", "annotate", "version", "auth", "cp", "port-forward", "edit"}
+    verbs |= {
+        "cordon",
+        "uncordon",
+        "drain",
+        "wait",
+        "label",
+        "annotate",
+        "version",
+        "auth",
+        "cp",
+        "port-forward",
+        "edit",
+    }
     for where, text in SAID:
         plain = re.sub(r"\{\{ *(\w+) *\}\}", r"\1", text)
         for command in re.findall(r"kubectl ((?:-\w+ \S+ )*\w[\w-]*)", plain):

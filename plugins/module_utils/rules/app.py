@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from ..values import domain_problems
@@ -13,6 +14,7 @@ OTHERS = {"traefik_trusted_proxies": [], "traefik_flyreplay": True}
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 _PATH = re.compile(r"/[^\s`\"'\\{}]*")
 _DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!-wal)(?<!-shm)(?<!-journal)(?<!-pos)(?<!-lock)")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([EPTGMK]i|[EPTGMk])")
 _YEAR = 31536000
 # What the application must not be told: LiteFS and the pod set it, or a variable of its own does.
@@ -44,6 +46,15 @@ def errors(values: Values, look: Look) -> list[str]:
 def _covers(pattern: str, path: str) -> bool:
     """Whether LiteFS takes the path for one of the pattern: * stands for anything, a / too (http/proxy_server.go)."""
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), path) is not None
+
+
+def _is_entry(address: object, names: object) -> bool:
+    """Whether it is one for /etc/hosts: an address, and a list of host names."""
+    try:
+        ipaddress.ip_address(str(address))
+    except ValueError:
+        return False
+    return isinstance(names, list) and bool(names) and all(_HOST.fullmatch(str(name)) for name in names)
 
 
 def _names(values: Values) -> list[str]:
@@ -143,6 +154,12 @@ def _paths_and_ports(values: Values) -> list[str]:
         found.append(
             f"app_scratch_paths has {', '.join(bad) or 'a path twice'}: name absolute directories, each once, and "
             "none that app_volume_mounts or LiteFS has."
+        )
+    strange = [str(address) for address, names in values["app_extra_hosts"].items() if not _is_entry(address, names)]
+    if strange:
+        found.append(
+            f"app_extra_hosts has an entry that is none, {', '.join(strange)}: each is an IP address with a list of "
+            "names, as in {192.0.2.5: [nas.example.org]}."
         )
     static = [str(path) for path in values["app_static_paths"] if not _PATH.fullmatch(str(path)) or path == "/"]
     if static:

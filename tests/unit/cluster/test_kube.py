@@ -247,7 +247,22 @@ def test_portforward_reads_up_to_the_length_and_goes_on(api: Api, client: Any) -
     status, headers, body = forward(client, "/info?a=b")
     assert time.monotonic() - begin < 1
     assert (status, headers["litefs-id"], body) == (200, "A", b"x" * 200)
-    assert asked[0].startswith(b"GET /info?a=b HTTP/1.1\r\nHost: p-0:20202\r\n")
+    assert asked[0].startswith(b"GET /info?a=b HTTP/1.1\r\nhost: p-0:20202\r\n")
+
+
+def test_a_host_of_ones_own_stands_alone(api: Api, client: Any) -> None:
+    """A server in Go answers two of them with 400."""
+    asked: list[bytes] = []
+
+    def pod(handler: Handler, request: bytes) -> None:
+        asked.append(request)
+        handler.frame(0, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    api.pod = pod
+    client.portforward_get("abaci", "p-0", 8080, "/", 5, {"Host": "abaci.example.com"})
+    assert [line for line in asked[0].split(b"\r\n") if line.lower().startswith(b"host:")] == [
+        b"host: abaci.example.com"
+    ]
 
 
 def test_several_requests_go_through_one_portforward(api: Api, client: Any) -> None:

@@ -101,6 +101,8 @@ MISSING = (
         (ended(127, "executable file `litefs` not found in $PATH", "StartError"), False, "program", "not found"),
         (ended(255, "exec /usr/local/bin/litefs: exec format error"), False, "processor", "exec format error"),
         (ended(126, "exec: litefs: permission denied", "StartError"), False, "", "exit code 126: exec: litefs: perm"),
+        (ended(128, "shim is gone", "StartError"), False, "node", "shim is gone"),
+        (ended(137, "", "OOMKilled"), False, "node", "OOMKilled"),
         (ended(1), False, "", "exit code 1: Error"),
     ],
 )

@@ -49,6 +49,13 @@ prepare:
 .PHONY: venv
 venv: .venv/.ready ## Ansible and its collections in .venv, for your own hosts
 
+.venv/.dev: .venv/.ready requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: dev
+dev: .venv/.dev ## The same, with what lint and the tests need
+
 .PHONY: build
 build: prepare venv ## Build what the bed needs into the cache outside the clone
 	@mkdir -p "$(CACHE)"
@@ -66,7 +73,7 @@ down: prepare venv ## Remove all that `make up` made and nothing else
 	@$(SUDO) $(BED) down --name local
 
 .PHONY: lint
-lint: prepare venv ## Static checks
+lint: prepare dev ## Static checks
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins && $(BIN)/mypy testbed
@@ -80,40 +87,40 @@ lint: prepare venv ## Static checks
 	@$(BIN)/antsibull-changelog lint
 
 .PHONY: unit
-unit: prepare venv ## Unit, render and contract tests: no bed
+unit: prepare dev ## Unit, render and contract tests: no bed
 	@for module in $(GO_CODE); do $(GO) $$module go test ./...; done
 	@$(PYTEST) tests/unit -n 2 --dist loadfile
 	@$(PYTEST) tests/render -n 2 --dist loadfile
 
 .PHONY: litefs
-litefs: prepare venv ## The facts of the real LiteFS on which guard and routes rest
+litefs: prepare dev ## The facts of the real LiteFS on which guard and routes rest
 	@mkdir -p "$(CACHE)"
 	@$(SUDO) $(PYTEST) tests/litefs
 
 .PHONY: molecule
-molecule: build ## One molecule scenario: SCENARIO=default
+molecule: build dev ## One molecule scenario: SCENARIO=default
 	@$(SUDO) $(MOLECULE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/molecule test --scenario-name $(SCENARIO)
 
 .PHONY: e2e
-e2e: build ## The site on three nodes of its own, and what it must bear
+e2e: build dev ## The site on three nodes of its own, and what it must bear
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v --durations=15 -m "not long" tests/e2e/test_{[1-5],60,72,74}*.py
 
 .PHONY: operations
-operations: build ## What happens to the data, the long ones too, on a bed of its own
+operations: build dev ## What happens to the data, the long ones too, on a bed of its own
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_[56]*.py
 
 .PHONY: platform
-platform: build ## Certificates, Keel, secrets and the seed's commands on a bed of their own
+platform: build dev ## Certificates, Keel, secrets and the seed's commands on a bed of their own
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_7*.py
 
 .PHONY: application
-application: build ## An application with Next.js, built by npm, on a bed of its own
+application: build dev ## An application with Next.js, built by npm, on a bed of its own
 	@$(PYTHON) testbed/prepare.py application
 	@$(PYTHON) testbed/build.py images-nextjs >/dev/null
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_8*.py
 
 .PHONY: interrupts
-interrupts: build ## Every operation, killed before each of its tasks (hours)
+interrupts: build dev ## Every operation, killed before each of its tasks (hours)
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v -s tests/e2e/interrupts_all.py
 
 .PHONY: test

@@ -182,10 +182,20 @@ class Bed:
     # Playbooks
 
     def playbook(
-        self, *arguments: str, playbook: str = "site.yml", want_changes: bool = False, count: Path | None = None
+        self,
+        *arguments: str,
+        playbook: str = "site.yml",
+        want_changes: bool = False,
+        count: Path | None = None,
+        project: Path | None = None,
     ) -> PlaybookRun:
-        """Run a playbook; with ``count``, a file for it, also count what it executes."""
+        """Run a playbook; with ``count``, a file for it, also count what it executes.
+
+        ``project``: run it there, with the collections that are installed in its folder ``collections``.
+        """
         environment = os.environ | {"ANSIBLE_NOCOLOR": "1"}
+        if project:
+            environment["ANSIBLE_COLLECTIONS_PATH"] = str(project / "collections")
         if count:
             environment |= {
                 "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/tools/callbacks"),
@@ -201,7 +211,7 @@ class Bed:
             [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(self.inventory), playbook, *arguments],
             capture_output=True,
             text=True,
-            cwd=ROOT,
+            cwd=project or ROOT,
             env=environment,
             timeout=PLAYBOOK_TIMEOUT_S,
         )

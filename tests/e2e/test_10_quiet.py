@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from sitebed import Bed
+from sitebed import ROOT, Bed
 
 # How many modules a run that has nothing to do may execute, as tests/tools/callbacks/count.py counts them
 HOST_MODULES = 8
@@ -73,6 +74,22 @@ def test_check_mode_on_the_living_cluster_has_nothing_to_say(bed: Bed) -> None:
     check = bed.playbook("--check", "--diff")
     assert check.rc == 0, check.output[-4000:]
     assert check.total("changed") == 0, check.output[-8000:]
+
+
+def test_the_collection_installed_by_its_tarball_brings_the_same_site(bed: Bed, tmp_path: Path) -> None:
+    """From an empty project, as abaci.infra.site: nothing of the checkout is found there."""
+    galaxy = [str(ROOT / ".venv/bin/ansible-galaxy"), "collection"]
+    build = [*galaxy, "build", "--output-path", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (tarball,) = tmp_path.glob("*.tar.gz")
+    folder = tmp_path / "collections"
+    # What it depends on is in the Python package; --force, for the checkout is linked there, too.
+    install = [*galaxy, "install", "--force", "--no-deps", str(tarball), "-p", str(folder)]
+    subprocess.run(install, check=True, capture_output=True, text=True)
+    run = bed.playbook(playbook="abaci.infra.site", project=tmp_path)
+    assert run.rc == 0 and run.total("changed") == 0, run.output[-4000:]
+    read = bed.playbook("--syntax-check", playbook="abaci.infra.site", project=tmp_path)
+    assert str(folder) in read.output, "it says which file it read"
 
 
 def changed_objects(changed: list[dict[str, Any]]) -> set[str]:

@@ -208,9 +208,15 @@ def test_the_guard_holds_an_empty_primary_and_promote_states_the_tail(trio: Clus
     message = "abaci-app-0 refuses to start as primary: its volume is empty."
     # What was in the sockets may still arrive: the figure is read from the replicas, never computed.
     time.sleep(2)
-    state = nobody_hears(trio, recorded, message)
+
+    def planned() -> Any:
+        """(state, plan) once the replicas answer again, which a busy machine delays."""
+        state = nobody_hears(trio, recorded, message)
+        plan = promoted(trio, state, {})
+        return plan["loss"] and (state, plan)
+
+    state, plan = until(planned, 15, "a plan that says what would be lost")
     figures = {node.position()[0] for node in trio.replicas}
-    plan = promoted(trio, state, {})
     assert plan["refusal"] and plan["loss"]["after_txid"] == max(figures) <= tail
     # Its volume is readable and ahead: nothing is left behind without its name.
     accepted = {"accept": plan["loss"]["after_txid"]}

@@ -82,7 +82,7 @@ def test_site_yml_does_not_begin_while_an_operation_is_at_work_nor_does_an_opera
     bed: Bed, backups: Path
 ) -> None:
     op.lock_by_another(bed)
-    site = bed.playbook("--tags", "app", "-e", "app_env={'NEW': 'x'}")
+    site = bed.playbook("--tags", "app", "-e", '{"app_env": {"NEW": "x"}}')
     assert site.rc != 0 and "somebody@elsewhere/1 is at work here" in site.output
     bed.kubectl("delete", "lease", "abaci-app-operation", "-n", "abaci")
     config = bed.get("configmap", "app-config", "-n", "abaci")["data"]

@@ -71,9 +71,12 @@ def positions(bed: Bed, ordinals: tuple[int, ...] = (0, 1, 2)) -> dict[int, tupl
 
 
 def agree(bed: Bed, ordinals: tuple[int, ...] = (0, 1, 2), seconds: float = 60) -> tuple[str, str, str]:
-    """Wait until these pods show one cluster, one TXID and one checksum, and return them."""
+    """Wait until these pods show one cluster, one TXID and one checksum, and return them; a pod that ends counts not."""
 
     def one() -> Any:
+        names = {f"abaci-app-{ordinal}" for ordinal in ordinals}
+        if any("deletionTimestamp" in pod["metadata"] for pod in bed.pods() if pod["metadata"]["name"] in names):
+            return None
         found = set(positions(bed, ordinals).values())
         return found.pop() if len(found) == 1 else None
 

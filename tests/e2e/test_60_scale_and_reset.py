@@ -158,6 +158,7 @@ def give_back(bed: Bed, volume: str) -> None:
     finally:
         stop.set()
         thread.join()
+    bed.kubectl("wait", "pod", "-l", "app=abaci-app", "-n", "abaci", "--for=delete", "--timeout=120s", timeout=150)
     bed.kubectl("scale", "sts", "abaci-app", "-n", "abaci", "--replicas=3")
 
 

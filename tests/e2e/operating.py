@@ -71,7 +71,7 @@ def positions(bed: Bed, ordinals: tuple[int, ...] = (0, 1, 2)) -> dict[int, tupl
 
 
 def agree(bed: Bed, ordinals: tuple[int, ...] = (0, 1, 2), seconds: float = 60) -> tuple[str, str, str]:
-    """Wait until these pods show one cluster, one TXID and one checksum, and return them; a pod that ends counts not."""
+    """Wait until these pods show one cluster, one TXID and one checksum, none of them ending; return them."""
 
     def one() -> Any:
         names = {f"abaci-app-{ordinal}" for ordinal in ordinals}

@@ -14,7 +14,6 @@ import http.client
 import io
 import json
 import os
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +24,9 @@ from . import clock, wording
 Object = dict[str, Any]
 
 
-# What every supported API serves, so that nobody has to ask: the name in paths, and whether it lives in a namespace.
-_BUILT_IN: dict[str, dict[str, tuple[str, bool]]] = {
+# All kinds that the collection touches: the name in paths, and whether it lives in a namespace. So nobody has to ask the
+# API for them; that it does not serve one (no CRD yet) shows by a 404 that names no object.
+KINDS: dict[str, dict[str, tuple[str, bool]]] = {
     "v1": {
         "Namespace": ("namespaces", False),
         "Node": ("nodes", False),
@@ -55,6 +55,27 @@ _BUILT_IN: dict[str, dict[str, tuple[str, bool]]] = {
         "ClusterRoleBinding": ("clusterrolebindings", False),
     },
     "apiextensions.k8s.io/v1": {"CustomResourceDefinition": ("customresourcedefinitions", False)},
+    "admissionregistration.k8s.io/v1": {
+        "MutatingWebhookConfiguration": ("mutatingwebhookconfigurations", False),
+        "ValidatingWebhookConfiguration": ("validatingwebhookconfigurations", False),
+        "MutatingAdmissionPolicy": ("mutatingadmissionpolicies", False),
+        "MutatingAdmissionPolicyBinding": ("mutatingadmissionpolicybindings", False),
+    },
+    "helm.cattle.io/v1": {"HelmChart": ("helmcharts", True), "HelmChartConfig": ("helmchartconfigs", True)},
+    "traefik.io/v1alpha1": {
+        "IngressRoute": ("ingressroutes", True),
+        "Middleware": ("middlewares", True),
+        "ServersTransport": ("serverstransports", True),
+        "TLSOption": ("tlsoptions", True),
+        "TraefikService": ("traefikservices", True),
+    },
+    "cert-manager.io/v1": {
+        "Certificate": ("certificates", True),
+        "CertificateRequest": ("certificaterequests", True),
+        "ClusterIssuer": ("clusterissuers", False),
+        "Issuer": ("issuers", True),
+    },
+    "acme.cert-manager.io/v1": {"Challenge": ("challenges", True), "Order": ("orders", True)},
 }
 
 
@@ -105,8 +126,6 @@ class Client:
         self._configuration = api_client.configuration
         self._pool = api_client.rest_client.pool_manager
         self.server: str = self._configuration.host.rstrip("/")
-        self._kinds: dict[str, dict[str, Object]] = {}
-        self._lock = threading.Lock()
         self._told: tuple[datetime.datetime, float] | None = None  # the server's time, and when it said so
 
     # --- objects ---------------------------------------------------------------------------------------------
@@ -116,7 +135,7 @@ class Client:
     ) -> Object | None:
         """Return the object (or its subresource), or None where there is none of that name (or no such namespace)."""
         try:
-            found: Object = self._json("GET", self._path(api_version, kind, namespace, name, subresource))
+            found: Object = self._object("GET", (api_version, kind, namespace, name), subresource=subresource)
         except KubeError as exc:
             if exc.status == 404 and not exc.unknown_kind:
                 return None
@@ -127,13 +146,12 @@ class Client:
         self, api_version: str, kind: str, namespace: str | None = None, label_selector: str | None = None
     ) -> list[Object]:
         """Return all objects of a kind, of one namespace or of all (None); apiVersion and kind are filled in."""
-        path = self._path(api_version, kind, namespace)
         items: list[Object] = []
         query = {"limit": "500"}
         if label_selector:
             query["labelSelector"] = label_selector
         while True:
-            page = self._json("GET", path, query)
+            page = self._object("GET", (api_version, kind, namespace, None), query)
             items += [{"apiVersion": api_version, "kind": kind, **item} for item in page.get("items") or []]
             token = page.get("metadata", {}).get("continue")
             if not token:
@@ -143,8 +161,8 @@ class Client:
     def create(self, obj: Object) -> Object:
         """Create the object and return it as the API stored it; KubeError with status 409 where it exists."""
         metadata = obj["metadata"]
-        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"))
-        created: Object = self._json("POST", path, body=obj)
+        place = (obj["apiVersion"], obj["kind"], metadata.get("namespace"), None)
+        created: Object = self._object("POST", place, body=obj)
         return created
 
     def delete(
@@ -172,7 +190,7 @@ class Client:
         if conditions := {key: value for key, value in wanted.items() if value is not None}:
             options["preconditions"] = conditions
         try:
-            self._json("DELETE", self._path(api_version, kind, namespace, name), body=options)
+            self._object("DELETE", (api_version, kind, namespace, name), body=options)
         except KubeError as exc:
             if exc.status == 404 and not exc.unknown_kind:
                 return False
@@ -186,12 +204,12 @@ class Client:
         stored. Unknown and repeated fields are an error.
         """
         metadata = obj["metadata"]
-        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"])
+        place = (obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"])
         query = {"fieldManager": field_manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         if dry_run:
             query["dryRun"] = "All"
         # JSON is YAML, too.
-        applied: Object = self._json("PATCH", path, query, obj, "application/apply-patch+yaml")
+        applied: Object = self._object("PATCH", place, query, obj, "application/apply-patch+yaml")
         return applied
 
     def replace(self, api_version: str, kind: str, obj: Object, field_manager: str, subresource: str = "") -> Object:
@@ -200,31 +218,19 @@ class Client:
         KubeError with status 409 where somebody else changed it since it was read.
         """
         metadata = obj["metadata"]
-        path = self._path(api_version, kind, metadata.get("namespace"), metadata["name"], subresource)
-        replaced: Object = self._json("PUT", path, {"fieldManager": field_manager}, obj)
+        place = (api_version, kind, metadata.get("namespace"), metadata["name"])
+        query = {"fieldManager": field_manager}
+        replaced: Object = self._object("PUT", place, query, obj, subresource=subresource)
         return replaced
 
     def patch_status(self, obj: Object, status: Object) -> Object:
         """Merge ``status`` into that of an object as it was read; KubeError with status 409 where it changed since."""
         metadata = obj["metadata"]
-        path = self._path(obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"], "status")
+        place = (obj["apiVersion"], obj["kind"], metadata.get("namespace"), metadata["name"])
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
-        patched: Object = self._json("PATCH", path, body=body, content_type="application/merge-patch+json")
+        merge = "application/merge-patch+json"
+        patched: Object = self._object("PATCH", place, body=body, content_type=merge, subresource="status")
         return patched
-
-    def knows(self, api_version: str, kind: str) -> bool:
-        """Whether the API serves this kind now. Raises KubeError where the API does not answer."""
-        try:
-            self._resource(api_version, kind)
-        except KubeError as exc:
-            if exc.unknown_kind:
-                return False
-            raise
-        return True
-
-    def namespaced(self, api_version: str, kind: str) -> bool:
-        """Whether objects of this kind live in a namespace."""
-        return bool(self._resource(api_version, kind)["namespaced"])
 
     def raw(self, path: str) -> bytes:
         """Return the body of GET ``path`` as it comes, e.g. /version or /api/v1/nodes/<name>/proxy/configz."""
@@ -322,45 +328,27 @@ class Client:
 
     # --- HTTP ------------------------------------------------------------------------------------------------
 
-    def _resource(self, api_version: str, kind: str) -> Object:
-        built_in = _BUILT_IN.get(api_version, {}).get(kind)
-        if built_in is not None:
-            return {"name": built_in[0], "namespaced": built_in[1]}
-        for fresh in (False, True):  # a kind that is new since the last look deserves a second one
-            with self._lock:
-                if fresh or api_version not in self._kinds:
-                    self._kinds.pop(api_version, None)
-                    prefix = "/apis/" if "/" in api_version else "/api/"
-                    try:
-                        answer = self._json("GET", prefix + api_version)
-                    except KubeError as exc:
-                        if exc.status != 404:
-                            raise
-                        break
-                    self._kinds[api_version] = {
-                        item["kind"]: item for item in answer.get("resources") or [] if "/" not in item["name"]
-                    }
-                if kind in self._kinds[api_version]:
-                    return self._kinds[api_version][kind]
-        raise KubeError(
-            f"The API at {self.server} does not know {api_version} {kind}: is its CRD installed?",
-            404,
-            unknown_kind=True,
-        )
-
-    def _path(
-        self, api_version: str, kind: str, namespace: str | None = None, name: str | None = None, subresource: str = ""
-    ) -> str:
-        resource = self._resource(api_version, kind)
-        parts = ["apis" if "/" in api_version else "api", api_version]
-        if resource["namespaced"] and namespace:
-            parts += ["namespaces", urllib.parse.quote(namespace, safe="")]
-        parts.append(resource["name"])
-        if name:
-            parts.append(urllib.parse.quote(name, safe=""))
-        if subresource:
-            parts.append(subresource)
-        return "/" + "/".join(parts)
+    def _object(
+        self,
+        method: str,
+        place: tuple[str, str, str | None, str | None],
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+        subresource: str = "",
+    ) -> Any:
+        """What the API answers to a request for (apiVersion, kind, namespace, name); name None: for all of them."""
+        api_version, kind, namespace, name = place
+        try:
+            return self._json(method, _path(api_version, kind, namespace, name, subresource), query, body, content_type)
+        except KubeError as exc:
+            if not exc.unknown_kind:
+                raise
+            raise KubeError(
+                f"The API at {self.server} does not know {api_version} {kind}: is its CRD installed?",
+                404,
+                unknown_kind=True,
+            ) from exc
 
     def _json(
         self,
@@ -413,6 +401,7 @@ class Client:
             raise KubeError(
                 f"The API server {self.server} answered {status} to {method} {path}: {_reason(content)}.",
                 status,
+                unknown_kind=status == 404 and not _names_an_object(content),
             )
         return content
 
@@ -558,6 +547,30 @@ class _Reader(io.RawIOBase):
         buffer[:count] = data[:count]
         self._rest = data[count:]
         return count
+
+
+def _path(api_version: str, kind: str, namespace: str | None, name: str | None, subresource: str) -> str:
+    try:
+        plural, namespaced = KINDS[api_version][kind]
+    except KeyError:
+        raise KubeError(f"{api_version} {kind} is no kind of which kube.KINDS says where the API has it.") from None
+    parts = ["apis" if "/" in api_version else "api", api_version]
+    if namespaced and namespace:
+        parts += ["namespaces", urllib.parse.quote(namespace, safe="")]
+    parts.append(plural)
+    if name:
+        parts.append(urllib.parse.quote(name, safe=""))
+    if subresource:
+        parts.append(subresource)
+    return "/" + "/".join(parts)
+
+
+def _names_an_object(content: bytes) -> bool:
+    """Whether a 404 is of an object (or of its namespace); of a path that is not served it names none."""
+    try:
+        return bool(json.loads(content)["details"]["name"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _reason(content: bytes) -> str:

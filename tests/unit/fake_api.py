@@ -42,23 +42,8 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import sqli
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace, name
 
-KINDS = {
-    "v1": {
-        "Namespace": ("namespaces", False),
-        "Node": ("nodes", False),
-        "PersistentVolume": ("persistentvolumes", False),
-        "Pod": ("pods", True),
-        "PersistentVolumeClaim": ("persistentvolumeclaims", True),
-        "ConfigMap": ("configmaps", True),
-        "Secret": ("secrets", True),
-        "Service": ("services", True),
-        "Event": ("events", True),
-    },
-    "apps/v1": {"StatefulSet": ("statefulsets", True), "Deployment": ("deployments", True)},
-    "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
-    "coordination.k8s.io/v1": {"Lease": ("leases", True)},
-    "networking.k8s.io/v1": {"Ingress": ("ingresses", True), "NetworkPolicy": ("networkpolicies", True)},
-}
+# What it serves unless it is told more: no CRD is installed.
+KINDS = {version: kinds for version, kinds in kube.KINDS.items() if version.endswith(".k8s.io/v1") or "." not in version}
 
 
 @dataclass(frozen=True)
@@ -252,7 +237,7 @@ class FakeApi(kube.Client):  # type: ignore[misc]
                 merged = _merged(found or {}, request.body)
                 return 200, merged if request.query.get("dryRun") else self.put(merged)
             if found is None:
-                return 404, _status(404, f"{request.kind} {request.name} not found")
+                return 404, _status(404, f"{request.kind} {request.name} not found", request.name)
             if request.method == "GET":
                 return 200, _scale(found) if request.subresource == "scale" else found
             if request.method == "DELETE":
@@ -294,13 +279,6 @@ class FakeApi(kube.Client):  # type: ignore[misc]
             return 200, {"kubeletconfig": {"allowedUnsafeSysctls": [make.SYSCTL]}}
         if request.subresource == "log":
             return 200, self.litefs[request.name].log.encode() if request.name in self.litefs else b""
-        version = request.path.removeprefix("/apis/").removeprefix("/api/")
-        if version in self.kinds:
-            resources = [
-                {"kind": kind, "name": plural, "namespaced": namespaced}
-                for kind, (plural, namespaced) in self.kinds[version].items()
-            ]
-            return 200, {"resources": resources}
         return 404, _status(404, f"{request.path} not found")
 
     def dial(self, namespace: str, pod: str, port: int, deadline: float) -> Any:
@@ -649,5 +627,5 @@ def _merged(old: Object, new: Object) -> Object:
     return merged
 
 
-def _status(code: int, message: str) -> Object:
-    return {"kind": "Status", "code": code, "message": message}
+def _status(code: int, message: str, name: str = "") -> Object:
+    return {"kind": "Status", "code": code, "message": message, "details": {"name": name} if name else {}}

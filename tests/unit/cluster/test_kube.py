@@ -27,19 +27,14 @@ class Api(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str, Object | None]] = []
-        self.answers: dict[str, tuple[int, Any]] = {
-            "GET /api/v1": (200, {"resources": [resource("Pod", "pods"), resource("Node", "nodes", False), SUB]}),
-            "GET /apis/apps/v1": (200, {"resources": [resource("StatefulSet", "statefulsets")]}),
-        }
+        self.answers: dict[str, tuple[int, Any]] = {}
         self.pod: Callable[[Handler, bytes], None] = lambda handler, request: None
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
 
-def resource(kind: str, name: str, namespaced: bool = True) -> Object:
-    return {"kind": kind, "name": name, "namespaced": namespaced}
-
-
-SUB = resource("PodPortForwardOptions", "pods/portforward")
+def missing(name: str) -> Object:
+    """How an API says that it serves the kind and has none of that name."""
+    return {"kind": "Status", "code": 404, "message": f'"{name}" not found', "details": {"name": name}}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,9 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, body))
         if "Upgrade" in self.headers:
             return self.upgrade()
-        status, answer = self.server.answers.get(
-            f"{self.command} {self.path}", (404, {"kind": "Status", "message": "not found"})
-        )
+        status, answer = self.server.answers.get(f"{self.command} {self.path}", (404, b"404 page not found\n"))
         content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -146,10 +139,10 @@ def test_half_an_answer_is_a_sentence(api: Api, client: Any) -> None:
 def test_get_returns_the_object_or_none(api: Api, client: Any) -> None:
     api.answers["GET /api/v1/namespaces/abaci/pods/p"] = (200, {"kind": "Pod"})
     assert client.get("v1", "Pod", "p", "abaci") == {"kind": "Pod"}
+    api.answers["GET /api/v1/namespaces/abaci/pods/other"] = (404, missing("other"))
     assert client.get("v1", "Pod", "other", "abaci") is None
     api.answers["GET /api/v1/nodes/n"] = (200, {"kind": "Node"})
     assert client.get("v1", "Node", "n", "ignored for a node") == {"kind": "Node"}
-    assert client.namespaced("v1", "Pod") and not client.namespaced("v1", "Node")
 
 
 def test_list_follows_the_pages_and_fills_in_the_kind(api: Api, client: Any) -> None:
@@ -161,15 +154,32 @@ def test_list_follows_the_pages_and_fills_in_the_kind(api: Api, client: Any) -> 
     assert {(item["apiVersion"], item["kind"]) for item in found} == {("apps/v1", "StatefulSet")}
 
 
-def test_an_unknown_kind_is_told_from_a_missing_object(api: Api, client: Any) -> None:
-    assert not client.knows("traefik.io/v1alpha1", "Middleware")
-    assert not client.knows("v1", "PodPortForwardOptions")
-    with pytest.raises(kube.KubeError, match="does not know v1 Gizmo") as caught:
+def test_a_kind_that_is_not_served_is_told_from_a_missing_object_by_one_request(api: Api, client: Any) -> None:
+    path = "/apis/traefik.io/v1alpha1/namespaces/abaci/middlewares"
+    for ask in (lambda: client.get("traefik.io/v1alpha1", "Middleware", "hsts", "abaci"), lambda: listed(client)):
+        api.asked.clear()
+        with pytest.raises(kube.KubeError, match="does not know traefik.io/v1alpha1 Middleware: is its CRD") as caught:
+            ask()
+        assert caught.value.unknown_kind and caught.value.status == 404 and len(api.asked) == 1
+    # A CRD that comes later is found.
+    api.answers[f"GET {path}/hsts"] = (404, missing("hsts"))
+    assert client.get("traefik.io/v1alpha1", "Middleware", "hsts", "abaci") is None
+    # And a namespace that is missing is no missing kind.
+    obj = {"apiVersion": "traefik.io/v1alpha1", "kind": "Middleware", "metadata": {"name": "x", "namespace": "abaci"}}
+    api.answers[f"POST {path}"] = (404, missing("abaci"))
+    with pytest.raises(kube.KubeError) as caught:
+        client.create(obj)
+    assert not caught.value.unknown_kind
+
+
+def listed(client: Any) -> Any:
+    return client.list("traefik.io/v1alpha1", "Middleware", "abaci")
+
+
+def test_a_kind_that_the_table_lacks_is_a_sentence(client: Any) -> None:
+    with pytest.raises(kube.KubeError, match="v1 Gizmo is no kind of which kube.KINDS says") as caught:
         client.get("v1", "Gizmo", "x")
-    assert caught.value.unknown_kind
-    # A CRD that comes later is found, though the list was read before.
-    api.answers["GET /api/v1"] = (200, {"resources": [resource("Gizmo", "gizmos")]})
-    assert client.knows("v1", "Gizmo")
+    assert not caught.value.unknown_kind and caught.value.status is None
 
 
 def test_create_and_delete_say_what_happened(api: Api, client: Any) -> None:
@@ -183,6 +193,7 @@ def test_create_and_delete_say_what_happened(api: Api, client: Any) -> None:
     options = api.asked[-1][2]
     assert options is not None
     assert (options["gracePeriodSeconds"], options["preconditions"]) == (0, {"uid": "u-1"})
+    api.answers["DELETE /api/v1/namespaces/abaci/pods/gone"] = (404, missing("gone"))
     assert not client.delete("v1", "Pod", "gone", "abaci")
 
 

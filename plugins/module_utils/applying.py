@@ -1,7 +1,7 @@
 """Brings a list of objects to what their manifests say, as one field manager, and says object by object what changed.
 
-Live objects are read by one request for each kind and namespace; what they show to be as it should be (managed.py) is
-not asked again. I/O, but for the functions at the top.
+Live objects are read by one request for each kind; what they show to be as it should be (managed.py) is not asked
+again. I/O, but for the functions at the top.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ FIELD_MANAGER = "abaci.infra"
 POLL = 1.0
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 DEFINITION = "CustomResourceDefinition"
+# A cluster may have many of them, with much in each.
+_LARGE = ("ConfigMap", "Secret")
 # What the API changes by itself with every write, or what controllers write.
 _NOISE = ("resourceVersion", "generation", "managedFields", "uid", "creationTimestamp", "selfLink")
 
@@ -99,6 +101,11 @@ class Apply:
         self.unknown: set[Group] = set()
         self._missing: set[str] = set()  # namespaces
 
+    def know(self, objects: Iterable[Object]) -> None:
+        """Take these objects as they were read a moment ago: observe() does not ask for them."""
+        for obj in objects:
+            self._found.setdefault(_group(obj), {})[obj["metadata"]["name"]] = obj
+
     def observe(self, objects: Iterable[Object]) -> None:
         """Read what is there of these objects; a kind that the API does not serve (yet) has none.
 
@@ -106,43 +113,54 @@ class Apply:
         """
         names: dict[Group, set[str]] = {}
         for obj in objects:
-            names.setdefault(_group(obj), set()).add(obj["metadata"]["name"])
+            if self.found(obj) is None:
+                names.setdefault(_group(obj), set()).add(obj["metadata"]["name"])
         if self.client is None or not names:
             return
+        reads = _reads(names)
         with ThreadPoolExecutor(max_workers=8, thread_name_prefix="observe") as pool:
             try:
-                for group, found in zip(names, pool.map(self._read, names, names.values()), strict=True):
-                    if found is None:
-                        self.unknown.add(group)
-                    else:
-                        self.unknown.discard(group)
-                        self._found.setdefault(group, {}).update(found)
+                for read, found in zip(reads, pool.map(self._read, reads, reads.values()), strict=True):
+                    for group in names:
+                        if read == group or read == (*group[:2], None):
+                            self._keep(group, found)
             except kube.KubeError as exc:
                 if not self.check or exc.status is not None:
                     raise
                 self.client = None
 
-    def _read(self, group: Group, names: set[str]) -> dict[str, Object] | None:
+    def _read(self, group: Group, names: list[str]) -> list[Object] | None:
+        """The objects; None where the API does not serve their kind."""
         assert self.client is not None
         version, kind, namespace = group
         try:
             if len(names) == 1:
-                found = [self.client.get(version, kind, next(iter(names)), namespace)]
-            else:
-                found = list(self.client.list(version, kind, namespace))
+                found = self.client.get(version, kind, names[0], namespace)
+                return [] if found is None else [found]
+            return list(self.client.list(version, kind, namespace))
         except kube.KubeError as exc:
             if exc.unknown_kind:
                 return None
             raise
-        return {obj["metadata"]["name"]: obj for obj in found if obj is not None}
+
+    def _keep(self, group: Group, found: list[Object] | None) -> None:
+        if found is None:
+            self.unknown.add(group)
+            return
+        self.unknown.discard(group)
+        ours = {obj["metadata"]["name"]: obj for obj in found if obj["metadata"].get("namespace") == group[2]}
+        self._found.setdefault(group, {}).update(ours)
 
     def found(self, obj: Object) -> Object | None:
         """The object as it was read, or as this run left it."""
         return self._found.get(_group(obj), {}).get(obj["metadata"]["name"])
 
-    def run(self, objects: list[Object], absent: list[Object]) -> None:
-        """Remove and apply, each in order. Raises KubeError."""
+    def run(self, objects: list[Object], absent: list[Object], namespace: str = "") -> None:
+        """Remove and apply, each in order; before, create the namespace where it is missing. Raises KubeError."""
         self.observe([*objects, *absent])
+        # One that exists is left alone: its owner may set more with this field manager.
+        if namespace and not self._there(namespace) and self.client is not None:
+            objects = [namespace_object(namespace), *objects]
         for obj in objects:
             reason = foreign(self.found(obj)) if obj["kind"] in WORKLOADS else ""
             if reason:
@@ -195,6 +213,8 @@ class Apply:
         return ""
 
     def _there(self, namespace: str) -> bool:
+        if any(found for (_version, _kind, place), found in self._found.items() if place == namespace):
+            return True
         space = namespace_object(namespace)
         if namespace not in self._missing and self.found(space) is None:
             self.observe([space])
@@ -241,6 +261,16 @@ class Apply:
                     "who uses it, and what its finalizers wait for."
                 )
             time.sleep(POLL / 4)
+
+
+def _reads(names: dict[Group, set[str]]) -> dict[Group, list[str]]:
+    """How to read them: a kind that is wanted in several namespaces by one list of all, where such a list is small."""
+    reads: dict[Group, list[str]] = {}
+    for (version, kind, namespace), wanted in names.items():
+        several = sum(group[:2] == (version, kind) for group in names) > 1
+        place = None if several and kind not in _LARGE else namespace
+        reads.setdefault((version, kind, place), []).extend(wanted)
+    return reads
 
 
 def _group(obj: Object) -> Group:

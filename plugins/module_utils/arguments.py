@@ -13,6 +13,7 @@ _KINDS = ["StatefulSet", "Deployment", "DaemonSet", "PersistentVolumeClaim", "Cl
 APPLY = KUBECONFIG | {
     "objects": {"type": "list", "elements": "dict", "default": []},
     "absent": {"type": "list", "elements": "dict", "default": []},
+    "known": {"type": "list", "elements": "dict", "default": []},
     "namespace": {"type": "str", "default": ""},
     "wait_kinds": {"type": "list", "elements": "str", "choices": _KINDS, "default": []},
     "wait": {

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from . import clock, litefs, state
+from . import clock, kube, litefs, state
 from .kube import KubeError
 
 NODE_LEASES = "kube-node-lease"
@@ -46,33 +46,83 @@ def gather(
             "backup_job": pool.submit(api.get, "batch/v1", "CronJob", f"{name}-backup", namespace),
             "silences": pool.submit(node_silences, api),
         }
-        exists = pool.submit(api.get, "v1", "Namespace", namespace)
         former = pool.submit(former_policy, api, namespace, name, claim_template)
 
     ours = [pod for pod, _ordinal in state.our_pods(listed["pods"].result(), name)]
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
-        asked = {pod["metadata"]["name"]: pool.submit(ask_pod, api, namespace, pod, port, timeout) for pod in ours}
         kubelets = {
             node["metadata"]["name"]: pool.submit(ask_kubelet, api, node["metadata"]["name"])
             for node in listed["nodes"].result()
         }
-        answers = {pod: answer.result() for pod, answer in asked.items()}
-        for pod in ours:
-            # Its replicas may have been asked a moment later than the primary, in which somebody wrote.
-            if outrun(answers, pod["metadata"]["name"], database):
-                answers[pod["metadata"]["name"]] = ask_pod(api, namespace, pod, port, timeout)
+        answers = ask_pods(api, namespace, ours, database, port, timeout)
         return state.document(
             namespace,
             name,
             database,
             claim_template,
-            namespace_exists=exists.result() is not None,
+            namespace_exists=_exists(api, namespace, listed),
             former_policy=former.result(),
             answers=answers,
             kubelets={node: answer.result() for node, answer in kubelets.items()},
             gathered_at=api.server_time(),
             **{part: answer.result() for part, answer in listed.items()},
         )
+
+
+def gather_replicas(
+    api: Any,
+    namespace: str,
+    name: str,
+    database: str,
+    claim_template: str = "litefs-data",
+    port: int = 20202,
+    timeout: float = 10.0,
+) -> dict[str, Any]:
+    """The state document with nothing but the StatefulSet, the record and the pods, where all that is wanted answers.
+
+    Else it is gathered whole: it takes nodes, claims and volumes to say why a pod does not answer.
+    """
+    with ThreadPoolExecutor(max_workers=3, thread_name_prefix="gather") as pool:
+        statefulset = pool.submit(api.get, "apps/v1", "StatefulSet", name, namespace)
+        record = pool.submit(api.get, "v1", "ConfigMap", f"{name}-litefs-identity", namespace)
+        pods = pool.submit(api.list, "v1", "Pod", namespace)
+    ours = [pod for pod, _ordinal in state.our_pods(pods.result(), name)]
+    document = state.document(
+        namespace,
+        name,
+        database,
+        claim_template,
+        statefulset=statefulset.result(),
+        record=record.result(),
+        pods=ours,
+        answers=ask_pods(api, namespace, ours, database, port, timeout),
+        gathered_at=api.server_time(),
+    )
+    answering = {pod["ordinal"] for pod in litefs.reachable(document)}
+    if answering.issuperset(range(document["statefulset"]["replicas"] or 0)):
+        return document
+    return gather(api, namespace, name, database, claim_template, port, timeout)
+
+
+def _exists(api: Any, namespace: str, listed: Mapping[str, Future[Any]]) -> bool:
+    """Whether the namespace is there: asked only where nothing was found in it."""
+    if any(listed[part].result() for part in ("statefulset", "record", "pods", "claims", "backup_job")):
+        return True
+    return api.get("v1", "Namespace", namespace) is not None
+
+
+def ask_pods(
+    api: Any, namespace: str, pods: Sequence[kube.Object], database: str, port: int, timeout: float
+) -> dict[str, dict[str, Any]]:
+    """What the LiteFS of each pod answers, all asked at the same time."""
+    with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
+        asked = {pod["metadata"]["name"]: pool.submit(ask_pod, api, namespace, pod, port, timeout) for pod in pods}
+        answers = {pod: answer.result() for pod, answer in asked.items()}
+    for pod in pods:
+        # Its replicas may have been asked a moment later than the primary, in which somebody wrote.
+        if outrun(answers, pod["metadata"]["name"], database):
+            answers[pod["metadata"]["name"]] = ask_pod(api, namespace, pod, port, timeout)
+    return answers
 
 
 def former_policy(api: Any, namespace: str, name: str, claim_template: str) -> bool:

@@ -24,8 +24,8 @@ from . import clock, wording
 Object = dict[str, Any]
 
 
-# All kinds that the collection touches: the name in paths, and whether it lives in a namespace. So nobody has to ask the
-# API for them; that it does not serve one (no CRD yet) shows by a 404 that names no object.
+# All kinds that the collection touches: the name in paths, and whether it lives in a namespace. So the API is not asked
+# for them; that it does not serve one (no CRD yet) shows by a 404 that names no object.
 KINDS: dict[str, dict[str, tuple[str, bool]]] = {
     "v1": {
         "Namespace": ("namespaces", False),

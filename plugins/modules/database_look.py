@@ -28,6 +28,11 @@ options:
         Fails in one sentence when the time is over. 0 does not wait, nor does check mode.
     type: int
     default: 0
+  state:
+    description:
+      - The state document, where M(abaci.infra.litefs_info) has just gathered it and nothing was changed since. It is
+        the first look; where more are needed they are made. Left out, one is made.
+    type: dict
   low_water:
     description: Whether to write down how far the data was seen, as M(abaci.infra.low_water) does.
     type: bool
@@ -112,7 +117,12 @@ def keep_mode(api: Any, namespace: str, name: str, mode: str, check_mode: bool) 
 def replicated(module: AnsibleModule, observe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The state document once every replica has what the primary had; fails the module where that does not come."""
     seconds = module.params["wait_replicated"]
-    document, position, problems = gather.wait_replicated(observe, module.params["database"], seconds)
+    known = [module.params["state"]] if module.params["state"] else []
+
+    def look() -> dict[str, Any]:
+        return known.pop() if known else observe()
+
+    document, position, problems = gather.wait_replicated(look, module.params["database"], seconds)
     if problems:
         more = f" ({len(problems) - 1} more, see problems)" if len(problems) > 1 else ""
         sentence = f"Not replicated within {seconds} s: {problems[0]}{more}"
@@ -129,6 +139,7 @@ def main() -> None:
             "mount": {"type": "path", "default": "/litefs"},
             "read_only": {"type": "bool", "default": True},
             "wait_replicated": {"type": "int", "default": 0},
+            "state": {"type": "dict"},
             "low_water": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 30},
         },
@@ -140,10 +151,10 @@ def main() -> None:
         api = kube.connect(options["kubeconfig"])
 
         def observe() -> dict[str, Any]:
-            return dict(gather.gather(api, namespace, name, database, options["claim_template"], port))
+            return dict(gather.gather_replicas(api, namespace, name, database, options["claim_template"], port))
 
         waits = options["wait_replicated"] and not module.check_mode
-        document = replicated(module, observe) if waits else observe()
+        document = replicated(module, observe) if waits else options["state"] or observe()
         position = litefs.primary_position(document, database)
         if position is None:
             module.exit_json(changed=False, header={}, notes=[])
@@ -160,12 +171,14 @@ def main() -> None:
         following = litefs.replicated(document, position, database)["done"]
         replicas = [pod["name"] for pod in litefs.reachable(document) if not pod["litefs"]["is_primary"]]
         open_ = writable(api, namespace, replicas, options["mount"]) if options["read_only"] else []
-        recorded = (document["record"] or {"raw": {}})["raw"].get("journalMode", "")
+        record = (document["record"] or {"raw": {}})["raw"]
+        recorded = record.get("journalMode", "")
         found = database_look.notes(seen, recorded, following, open_, database)
         for note in found:
             module.warn(note)
         lost = recorded == "wal" and seen["journal_mode"] == "delete" and not following
-        changed = not lost and keep_mode(api, namespace, name, seen["journal_mode"], module.check_mode)
+        known = record.get("state") != "recorded" or recorded == seen["journal_mode"]
+        changed = not lost and not known and keep_mode(api, namespace, name, seen["journal_mode"], module.check_mode)
     except (act.NotDone, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(changed=changed, header=seen, notes=found)

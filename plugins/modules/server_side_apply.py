@@ -7,8 +7,9 @@ short_description: Apply manifests server-side as one field manager, and show ob
 description:
   - Applies the manifests in their order with the field manager C(abaci.infra). Fields that it sets are taken back from
     others; fields that others set stay.
-  - What is there is read by one request for each kind and namespace. An object whose C(managedFields) say that this
-    manifest was applied last, and that has its values, is not written; without a change there are only these requests.
+  - What is there is read by one request for each kind (of ConfigMaps and Secrets, for each namespace). An object whose
+    C(managedFields) say that this manifest was applied last, and that has its values, is not written; without a change
+    there are only these requests.
   - After CRDs it waits until the API serves them. A Deployment, StatefulSet or DaemonSet of a Helm release is refused.
   - In check mode the API dry-runs what it can; what it cannot (no API, no namespace, no such kind yet) is named as what
     would be created.
@@ -25,6 +26,13 @@ options:
     description:
       - Objects that are not to be there, each with C(apiVersion), C(kind) and C(metadata). They are removed before
         O(objects) are applied, in their order; with O(timeout) each is waited for.
+    type: list
+    elements: dict
+    default: []
+  known:
+    description:
+      - Objects as M(abaci.infra.objects_info) has just read them, and nothing changed them since. They are not read
+        again. Use C(no_log) on the task where they hold secrets.
     type: list
     elements: dict
     default: []
@@ -148,13 +156,8 @@ def main() -> None:
     try:
         job.client = applying.connect(asked["kubeconfig"], module.check_mode)
         objects = list(asked["objects"])
-        if asked["namespace"]:
-            space = applying.namespace_object(asked["namespace"])
-            job.observe([space])
-            # One that exists is left alone: its owner may set more with this field manager.
-            if job.found(space) is None and job.client is not None:
-                objects.insert(0, space)
-        job.run(objects, asked["absent"])
+        job.know(asked["known"])
+        job.run(objects, asked["absent"], asked["namespace"])
         targets = [
             waiting.Target(obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
             for obj in objects

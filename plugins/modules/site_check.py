@@ -83,14 +83,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube, site
 
 
-def look(api: Any, apply: bool) -> site.Seen:
-    """Read what the decision is about; ``apply``: also the routes."""
+def look(api: Any, apply: bool, ca_hash: str) -> site.Seen:
+    """Read what the decision is about; with ``apply`` also the routes, with ``ca_hash`` no nodes where it tells."""
     root = api.get("v1", "ConfigMap", "kube-root-ca.crt", "kube-system") or {}
-    seen = site.Seen(
-        nodes=api.list("v1", "Node"),
-        ca=(root.get("data") or {}).get("ca.crt", ""),
-        statefulsets=api.list("apps/v1", "StatefulSet"),
-    )
+    ca = (root.get("data") or {}).get("ca.crt", "")
+    nodes = [] if ca_hash and ca else api.list("v1", "Node")
+    seen = site.Seen(nodes=nodes, ca=ca, statefulsets=api.list("apps/v1", "StatefulSet"))
     if not apply:
         return seen
     return dataclasses.replace(
@@ -130,7 +128,7 @@ def main() -> None:
     options = dict(module.params)
     required = options.pop("required")
     try:
-        seen = look(kube.connect(options["kubeconfig"], timeout=10), options["apply"])
+        seen = look(kube.connect(options["kubeconfig"], timeout=10), options["apply"], options["ca_hash"])
     except kube.KubeError as exc:
         if required and not (module.check_mode and exc.status is None):
             module.fail_json(msg=str(exc))

@@ -43,7 +43,9 @@ Object = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace, name
 
 # What it serves unless it is told more: no CRD is installed.
-KINDS = {version: kinds for version, kinds in kube.KINDS.items() if version.endswith(".k8s.io/v1") or "." not in version}
+KINDS = {
+    version: kinds for version, kinds in kube.KINDS.items() if version.endswith(".k8s.io/v1") or "." not in version
+}
 
 
 @dataclass(frozen=True)

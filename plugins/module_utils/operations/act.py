@@ -124,8 +124,12 @@ class Site:
         An observation, no change of the site: who loses the race for the record leaves it to the next. ``seen``: the
         state document, where one was just gathered.
         """
-        document, record = seen or self.look(), self._record()
-        changes = identity.raised(record.get("data") or {}, document, self.api.server_time())
+        document, now = seen or self.look(), self.api.server_time()
+        known: Mapping[str, str] = (document["record"] or {"raw": {}})["raw"]
+        if not identity.raised(known, document, now):
+            return False
+        record = self._record()
+        changes = identity.raised(record.get("data") or {}, document, now)
         if not changes:
             return False
         record["data"] = {**record["data"], **changes}

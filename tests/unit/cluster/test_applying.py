@@ -39,7 +39,7 @@ class Store:
         return [
             copy.deepcopy(obj)
             for obj in self.stored.values()
-            if obj["kind"] == kind and obj["metadata"].get("namespace") == namespace
+            if obj["kind"] == kind and namespace in (None, obj["metadata"].get("namespace"))
         ]
 
     def apply(self, obj: Object, manager: str, *, force: bool, dry_run: bool) -> Object:
@@ -106,6 +106,40 @@ def test_once_applied_one_request_for_each_kind_and_namespace_is_all() -> None:
     again = run(store, objects)
     assert again.changes == again.differences == store.written == []
     assert sorted(store.asked) == [("GET", "Secret"), ("LIST", "ConfigMap")]
+
+
+def test_a_kind_in_several_namespaces_is_listed_once_unless_such_a_list_is_large() -> None:
+    store = Store(manifest("Namespace", "a"), manifest("Namespace", "b"), kinds={"Namespace", "Role", "ConfigMap"})
+    objects = [manifest(kind, "same", namespace) for kind in ("Role", "ConfigMap") for namespace in ("a", "b")]
+    run(store, objects)
+    store.stored["Role b/same"]["rules"] = [{"verbs": ["get"]}]
+    store.asked.clear()
+    store.written.clear()
+    assert run(store, [*objects, manifest("Role", "new", "a")]).changes == ["Role b/same", "Role a/new"]
+    assert sorted(store.asked) == [("GET", "ConfigMap"), ("GET", "ConfigMap"), ("LIST", "Role")]
+
+
+def test_what_was_read_a_moment_ago_is_not_read_again() -> None:
+    store = Store(manifest("Namespace", "there"))
+    run(store, NAMES)
+    known = [copy.deepcopy(store.stored[applying.label(obj)]) for obj in NAMES[:2]]
+    store.asked.clear()
+    job = applying.Apply(store, False)  # type: ignore[arg-type]
+    job.know(known)
+    job.run(NAMES, [], namespace="there")
+    assert job.changes == [] and store.asked == [("GET", "ConfigMap")]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_namespace_is_asked_for_only_where_nothing_is_found_in_it(check: bool) -> None:
+    store = Store()
+    job = applying.Apply(store, check)  # type: ignore[arg-type]
+    job.run(NAMES, [], namespace="there")
+    assert [label.partition(" (")[0] for label in job.changes] == [
+        "Namespace there",
+        *(applying.label(obj) for obj in NAMES),
+    ]
+    assert store.asked.count(("GET", "Namespace")) == 1
 
 
 def test_hazard_what_was_changed_by_hand_is_put_right_and_nothing_else() -> None:

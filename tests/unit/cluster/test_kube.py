@@ -158,7 +158,7 @@ def test_a_kind_that_is_not_served_is_told_from_a_missing_object_by_one_request(
     path = "/apis/traefik.io/v1alpha1/namespaces/abaci/middlewares"
     for ask in (lambda: client.get("traefik.io/v1alpha1", "Middleware", "hsts", "abaci"), lambda: listed(client)):
         api.asked.clear()
-        with pytest.raises(kube.KubeError, match="does not know traefik.io/v1alpha1 Middleware: is its CRD") as caught:
+        with pytest.raises(kube.KubeError, match=r"does not know traefik\.io/v1alpha1 Middleware: is") as caught:
             ask()
         assert caught.value.unknown_kind and caught.value.status == 404 and len(api.asked) == 1
     # A CRD that comes later is found.
@@ -177,7 +177,7 @@ def listed(client: Any) -> Any:
 
 
 def test_a_kind_that_the_table_lacks_is_a_sentence(client: Any) -> None:
-    with pytest.raises(kube.KubeError, match="v1 Gizmo is no kind of which kube.KINDS says") as caught:
+    with pytest.raises(kube.KubeError, match="v1 Gizmo is no kind of which") as caught:
         client.get("v1", "Gizmo", "x")
     assert not caught.value.unknown_kind and caught.value.status is None
 

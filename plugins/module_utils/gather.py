@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from . import clock, kube, litefs, state
+from . import clock, litefs, state
 from .kube import KubeError
 
 NODE_LEASES = "kube-node-lease"
@@ -46,7 +46,6 @@ def gather(
             "backup_job": pool.submit(api.get, "batch/v1", "CronJob", f"{name}-backup", namespace),
             "silences": pool.submit(node_silences, api),
         }
-        former = pool.submit(former_policy, api, namespace, name, claim_template)
 
     ours = [pod for pod, _ordinal in state.our_pods(listed["pods"].result(), name)]
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
@@ -61,7 +60,6 @@ def gather(
             database,
             claim_template,
             namespace_exists=_exists(api, namespace, listed),
-            former_policy=former.result(),
             answers=answers,
             kubelets={node: answer.result() for node, answer in kubelets.items()},
             gathered_at=api.server_time(),
@@ -112,7 +110,7 @@ def _exists(api: Any, namespace: str, listed: Mapping[str, Future[Any]]) -> bool
 
 
 def ask_pods(
-    api: Any, namespace: str, pods: Sequence[kube.Object], database: str, port: int, timeout: float
+    api: Any, namespace: str, pods: Sequence[state.Object], database: str, port: int, timeout: float
 ) -> dict[str, dict[str, Any]]:
     """What the LiteFS of each pod answers, all asked at the same time."""
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
@@ -123,19 +121,6 @@ def ask_pods(
         if outrun(answers, pod["metadata"]["name"], database):
             answers[pod["metadata"]["name"]] = ask_pod(api, namespace, pod, port, timeout)
     return answers
-
-
-def former_policy(api: Any, namespace: str, name: str, claim_template: str) -> bool:
-    """Whether this application's policy for volumes is still there under its first name, which another may share."""
-    try:
-        found = api.get("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy", f"retain-{namespace}-{name}")
-    except KubeError as exc:
-        if exc.unknown_kind:
-            return False
-        raise
-    conditions = (found or {}).get("spec", {}).get("matchConditions") or []
-    text = " ".join(condition["expression"] for condition in conditions)
-    return f"'{namespace}'" in text and f"'^{claim_template}-{name}-[0-9]+$'" in text
 
 
 def outrun(answers: Mapping[str, Mapping[str, Any]], pod: str, database: str) -> bool:

@@ -9,7 +9,6 @@ filters read it. Within one ``schema`` number fields are only added. Times are R
     namespace: str
     namespace_exists: bool
     database: str                     the database file's name, for readers; all databases are listed below
-    former_policy: bool               the policy that makes volumes Retain has the name of version 0.1.0's first days
     api: {version: str, minor: int|null, error: str|null}     e.g. "v1.36.3+k3s1", 36; error: check mode went on
                                     without an API, so everything below is empty
     statefulset:
@@ -101,7 +100,6 @@ def document(
     claim_template: str,
     *,
     namespace_exists: bool = True,
-    former_policy: bool = False,
     version: Mapping[str, Any] | None = None,
     statefulset: Object | None = None,
     record: Object | None = None,
@@ -128,7 +126,6 @@ def document(
         "gathered_at": gathered_at or clock.now(),
         "namespace": namespace,
         "namespace_exists": namespace_exists,
-        "former_policy": former_policy,
         "database": database,
         "api": {"version": str((version or {}).get("gitVersion", "")), "minor": _minor(version), "error": None},
         "statefulset": _statefulset(name, statefulset),

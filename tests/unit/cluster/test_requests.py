@@ -43,7 +43,7 @@ def asked(api: FakeApi, module: ModuleType, **arguments: Any) -> tuple[dict[str,
 def test_the_state_document_takes_a_request_for_each_kind_pod_and_kubelet(site: Cluster) -> None:
     _answer, count = asked(site, litefs_info, **SITE)
     assert "Namespace" not in count, "what was found in it shows that it is there"
-    kinds = {"ConfigMap", "CronJob", "Lease", "MutatingAdmissionPolicy", "PersistentVolume", "PersistentVolumeClaim"}
+    kinds = {"ConfigMap", "CronJob", "Lease", "PersistentVolume", "PersistentVolumeClaim"}
     assert set(count) == {
         *kinds,
         "Node",
@@ -52,7 +52,7 @@ def test_the_state_document_takes_a_request_for_each_kind_pod_and_kubelet(site: 
         "version",
         *(f"LiteFS {make.NAME}-{ordinal}" for ordinal in range(PODS)),
     }
-    assert count["Node"] == 1 + PODS and count.total() == 10 + 2 * PODS
+    assert count["Node"] == 1 + PODS and count.total() == 9 + 2 * PODS
 
 
 def test_a_look_at_the_database_takes_what_this_run_has_read(site: Cluster) -> None:

@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -249,24 +248,3 @@ def test_when_the_time_is_over_a_sentence_names_the_pod(state: dict[str, Any], w
     _state, _position, problems = wait(state, seconds=0.1)
     assert words in problems[0]
     assert 0.1 <= time.monotonic() - started < 1
-
-
-@pytest.mark.parametrize(
-    ("namespace", "name", "former"),
-    [("abaci", "abaci-app", True), ("abaci-abaci", "app", False), ("abaci", "app", False)],
-)
-def test_the_first_name_of_the_policy_for_volumes_is_ours_only_where_it_says_so(
-    namespace: str, name: str, former: bool
-) -> None:
-    """a/b-c and a-b/c had one policy by that name."""
-    expression = "object.namespace == 'abaci' && object.name.matches('^litefs-data-abaci-app-[0-9]+$')"
-    there = {"spec": {"matchConditions": [{"name": "claim", "expression": expression}]}}
-    api = SimpleNamespace(get=lambda _version, _kind, asked: there if asked == "retain-abaci-abaci-app" else None)
-    assert gather.former_policy(api, namespace, name, "litefs-data") is former
-
-
-def test_an_api_without_such_policies_has_none() -> None:
-    def get(*_where: str) -> None:
-        raise KubeError("no such kind", 404, unknown_kind=True)
-
-    assert gather.former_policy(SimpleNamespace(get=get), "abaci", "abaci-app", "litefs-data") is False

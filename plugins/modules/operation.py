@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: operation
-short_description: Plan scale, replica_reset, promote or restore, or do the next step of it
+short_description: Plan an operation on the application's data, or do the next step of it
 description:
   - Looks at the application, decides (C(plugins/module_utils/operations)) and answers with what is left to do, or fails
     with the sentence that says which proof is missing, why, and what to do.
@@ -15,15 +15,13 @@ description:
 extends_documentation_fragment: [abaci.infra.arguments.database]
 options:
   operation:
-    description: What is to be done.
+    description: What is to be done; one of P(abaci.infra.operations#lookup).
     type: str
     required: true
-    choices: [scale, replica_reset, promote, restore]
   parameters:
     description:
-      - What the operation is given. scale has replicas, remove_volumes and lost_replicas; replica_reset has targets,
-        lost_volumes and node_off; promote has successor, accept, node_off, lost_replicas, give_up_volume, call_off and
-        to; restore has overwrite_cluster_id, lost_volumes and reimport.
+      - What the operation is given. The role of its name says which parameters there are
+        (C(roles/<operation>/tasks/main.yml)), and what their variables mean.
     type: dict
     default: {}
   exports:
@@ -113,7 +111,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
-            "operation": {"type": "str", "required": True, "choices": list(OPERATIONS)},
+            "operation": {"type": "str", "required": True},
             "parameters": {"type": "dict", "default": {}},
             "exports": {"type": "list", "elements": "dict", "default": []},
             "volumes": {"type": "dict"},
@@ -126,6 +124,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    if options["operation"] not in OPERATIONS:
+        module.fail_json(msg=f"operation is {options['operation']}: it has to be one of {', '.join(OPERATIONS)}.")
     request = planning.Request(options["parameters"], options["exports"], options["volumes"] or {}, options["file"])
     try:
         site = act.connect(options)

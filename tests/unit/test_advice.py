@@ -22,8 +22,9 @@ sys.path.insert(0, str(ROOT / "tests/unit/plugins"))
 import cases  # noqa: E402
 import deciding  # noqa: E402
 import factory_objects as make  # noqa: E402
-from ansible_collections.abaci.infra.plugins.module_utils.operations import promote  # noqa: E402
+from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS, promote  # noqa: E402
 from cases import A, B, alone, dead_node, export, file, gone, guarded, site  # noqa: E402
+from test_decisions import ASKED  # noqa: E402
 
 PACKAGE = "ansible_collections.abaci.infra.plugins"
 
@@ -219,21 +220,30 @@ STATES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         True,
     ),
 }
-PARAMETERS: dict[str, dict[str, str]] = {
-    "promote": {
-        "accept_loss_after": "accept",
-        **{name: name for name in ("node_off", "lost_replicas", "give_up_volume", "call_off", "to", "successor")},
-    },
-    "restore": {name: name for name in ("overwrite_cluster_id", "lost_volumes", "reimport")},
-    "replica_reset": {name: name for name in ("targets", "lost_volumes", "node_off")},
-    "scale": {name: name for name in ("replicas", "lost_replicas")},
-}
-FIRST: dict[str, dict[str, Any]] = {
-    "promote": {},
-    "restore": {},
-    "replica_reset": {"targets": "mismatched"},
-    "scale": {"replicas": 3},
-}
+
+
+def parameters_of(tasks: Any) -> dict[str, Any]:
+    """operation_parameters of a role's tasks, wherever they stand."""
+    if isinstance(tasks, list):
+        return {key: value for task in tasks for key, value in parameters_of(task).items()}
+    if not isinstance(tasks, dict):
+        return {}
+    own: dict[str, Any] = (tasks.get("vars") or {}).get("operation_parameters") or {}
+    return own | parameters_of(tasks.get("block"))
+
+
+def parameters_by_variable(operation: str) -> dict[str, str]:
+    """What each variable of the role (without the role's name before it) is called as a parameter."""
+    found = parameters_of(yaml.safe_load((ROOT / f"roles/{operation}/tasks/main.yml").read_text()))
+    return {
+        variable: parameter
+        for parameter, expression in found.items()
+        for variable in re.findall(rf"\b{operation}_(\w+)", str(expression))
+    }
+
+
+PARAMETERS = {operation: parameters_by_variable(operation) for operation in OPERATIONS}
+FIRST: dict[str, dict[str, Any]] = {operation: ASKED.get(operation, {}) for operation in OPERATIONS}
 
 
 def ask(operation: str, state: dict[str, Any], parameters: dict[str, Any], volumes: dict[str, Any]) -> dict[str, Any]:

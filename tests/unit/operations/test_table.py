@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from ansible_collections.abaci.infra.plugins.lookup.operations import LookupModule
 from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS, planning, steps
 from ansible_collections.abaci.infra.plugins.modules import operation
+from fake_api import FakeApi, run
+from test_decisions import ASKED
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -24,13 +26,17 @@ def test_an_operation_is_a_module_a_playbook_and_a_role(name: str) -> None:
     assert f"operation_role: {name}\n" in role and f"operation_name: {name}\n" in role
 
 
-def test_the_module_and_the_roles_know_the_operations_of_the_table() -> None:
-    documented = yaml.safe_load(operation.DOCUMENTATION)["options"]["operation"]["choices"]
-    assert documented == list(OPERATIONS)
-    others = yaml.safe_load((ROOT / "roles/operation/vars/main.yml").read_text())["__operation_others"]
-    assert others.startswith("{{ " + str(list(OPERATIONS)))
-    specs = yaml.safe_load((ROOT / "roles/operation/meta/argument_specs.yml").read_text())["argument_specs"]
-    assert specs["main"]["options"]["operation_call_off"]["choices"] == ["", *OPERATIONS]
+def test_nothing_else_has_a_list_of_them() -> None:
+    internal = [path for path in (ROOT / "roles/operation").rglob("*") if path.is_file()]
+    for path in [*internal, ROOT / "plugins/modules/operation.py"]:
+        lines = [line for line in path.read_text().splitlines() if sum(name in line for name in OPERATIONS) > 2]
+        assert not lines, (path, lines)
+
+
+def test_an_unknown_one_is_refused_with_the_names() -> None:
+    answer = run(operation, FakeApi(), operation="switchover")
+    assert answer["msg"] == f"operation is switchover: it has to be one of {', '.join(OPERATIONS)}."
+    assert LookupModule().run([]) == list(OPERATIONS)
 
 
 def test_every_kind_of_step_can_be_done() -> None:
@@ -38,7 +44,6 @@ def test_every_kind_of_step_can_be_done() -> None:
 
 
 def test_a_plan_always_has_the_same_keys() -> None:
-    asked = {"scale": {"replicas": 3}, "replica_reset": {"targets": "mismatched"}}
     nothing = planning.plan()
     for name, module in OPERATIONS.items():
         state: dict[str, Any] = {
@@ -49,5 +54,5 @@ def test_a_plan_always_has_the_same_keys() -> None:
             "record": None,
             "pods": [],
         }
-        plan = module.decide(planning.Request(asked.get(name, {}), state=state))
+        plan = module.decide(planning.Request(ASKED.get(name, {}), state=state))
         assert plan["refusal"] and plan.keys() == nothing.keys(), name

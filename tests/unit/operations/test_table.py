@@ -34,8 +34,8 @@ def test_nothing_else_has_a_list_of_them() -> None:
 
 
 def test_an_unknown_one_is_refused_with_the_names() -> None:
-    answer = run(operation, FakeApi(), operation="switchover")
-    assert answer["msg"] == f"operation is switchover: it has to be one of {', '.join(OPERATIONS)}."
+    answer = run(operation, FakeApi(), operation="no_such")
+    assert answer["msg"] == f"operation is no_such: it has to be one of {', '.join(OPERATIONS)}."
     assert LookupModule().run([]) == list(OPERATIONS)
 
 

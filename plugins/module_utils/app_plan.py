@@ -14,7 +14,7 @@ from typing import Any
 
 from . import app_image, identity, isolation, litefs, wording
 from . import state as documents
-from .app_types import Desired, Plan, Retain
+from .app_types import Desired, Plan, Record, Retain
 from .operations import backup, progress
 from .placement import may_run
 
@@ -81,13 +81,7 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
     frozen = annotations.get(documents.KEEL_POLICY) == "never"
     image = app_image.choose(state, str(desired.get("image") or ""), frozen, decision.ordinal)
     notes += [image.note] if image.note else []
-    notes += (
-        litefs.left_out(state)
-        + fenced_notes(state)
-        + order_of_rollouts(state, decision.ordinal, replicas)
-        + local_files(state, desired, replicas)
-        + kept_volumes(state)
-    )
+    notes += _standing_notes(state, desired, decision.ordinal, replicas)
 
     return {
         "refusal": refusals[0] if refusals else None,
@@ -100,10 +94,7 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
         "by_hand": by_hand(state, decision.ordinal),
         "behind": behind(state),
         "first_start": identity.nothing_exists(state),
-        "record": {
-            "action": "none" if decision.data is None else "update" if state["record"] else "create",
-            "data": decision.data if decision.data is not None else _present(state),
-        },
+        "record": _record(state, decision),
         "retain": _retain(state),
         "isolation": {
             "mode": chosen.mode,
@@ -114,6 +105,23 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
         "image": dataclasses.asdict(image),
         "notes": notes,
     }
+
+
+def _record(state: Mapping[str, Any], decision: identity.Decision) -> Record:
+    if decision.data is None:
+        return {"action": "none", "data": _present(state)}
+    return {"action": "update" if state["record"] else "create", "data": decision.data}
+
+
+def _standing_notes(state: Mapping[str, Any], desired: Desired, ordinal: int, replicas: int) -> list[str]:
+    """What is said at each run, for as long as it is so."""
+    return [
+        *litefs.left_out(state),
+        *fenced_notes(state),
+        *order_of_rollouts(state, ordinal, replicas),
+        *local_files(state, desired, replicas),
+        *kept_volumes(state),
+    ]
 
 
 def _check_names(desired: Desired) -> None:

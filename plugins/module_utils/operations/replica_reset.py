@@ -28,88 +28,127 @@ def decide(request: Request) -> Plan:
     is about to be put aside.
     """
     state, checkpoint = request.state, request.checkpoint
-    targets, node_off = request.parameters["targets"], str(request.parameters.get("node_off") or "")
-    given_up = set(request.parameters.get("lost_volumes") or [])
     found = sit.look(state)
     if isinstance(found, sit.Problem):
-        return planning.plan(f"Nothing was reset. {found.sentence}", cause=found.cause)
+        return _refused(found)
+    ordinals, wrong = _targets(state, found, request.parameters["targets"], checkpoint)
+    problem = sit.Problem(wrong) if wrong else _may_not_begin(request, found, ordinals)
+    if problem is not None:
+        return _refused(problem)
+    steps: list[Step] = []
+    for ordinal in ordinals:
+        more = _steps(state, found, ordinal, checkpoint)
+        problem = _may_not_go(request, found, ordinal, _put_aside(more))
+        if problem is not None:
+            return _refused(problem)
+        steps += more
+    touched = _put_aside(steps)
+    if steps:
+        steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
+    pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
+    foreign = [pod for pod in pods if _mismatched(found, pod)]
+    wanted = [pod for pod in foreign if _volume(state, pod["ordinal"]) not in _given_up(request)]
+    return planning.plan(
+        None,
+        steps,
+        [*_silent(state, ordinals), *_exported_first(state, wanted)],
+        "replica-of-another-cluster" if foreign else next(filter(None, map(sit.sign, pods)), None),
+        targets=ordinals,
+        export=_exports(request, found, wanted) if touched else [],
+        volume_export=_volume_exports(request, touched),
+    )
 
-    def refuse(sentence: str, cause: planning.Cause | None = None) -> Plan:
-        return planning.plan(f"Nothing was reset. {sentence}", cause=cause)
 
-    leader = found.leader
-    ordinals, problem = _targets(state, found, targets, checkpoint)
-    if problem:
-        return refuse(problem)
+def _refused(problem: sit.Problem) -> Plan:
+    return planning.plan(f"Nothing was reset. {problem.sentence}", cause=problem.cause)
+
+
+def _put_aside(steps: list[Step]) -> set[int]:
+    """The ordinals whose volume is replaced."""
+    return {one["ordinal"] for one in steps if one["do"] in ("delete_claim", "delete_pod")}
+
+
+def _given_up(request: Request) -> set[str]:
+    return set(request.parameters.get("lost_volumes") or [])
+
+
+def _node_off(request: Request) -> str:
+    return str(request.parameters.get("node_off") or "")
+
+
+def _may_not_begin(request: Request, found: sit.Situation, ordinals: list[int]) -> sit.Problem | None:
+    """Why no replica is replaced, whatever each of them is like."""
+    state, leader = request.state, found.leader
     for ordinal in ordinals:
         if ordinal in (leader["ordinal"], found.record.primary_ordinal):
-            return refuse(
+            return sit.Problem(
                 f"replica_reset_targets has {ordinal}, and {leader['name']} is the primary: its volume is never reset "
                 "(playbooks/promote.yml moves the role, the runbook brings a lost volume back)."
             )
     better = sit.ahead(state, found)
     if better:
         top = sit.best(state, better)[0]
-        return refuse(
+        return sit.Problem(
             f"The primary {leader['name']} is at TXID {found.position.txid:016x}, behind {top['name']} at "
             f"{sit.txid(state, top):016x}: the replica has transactions that the primary lost, so export it "
             f"(playbooks/backup.yml -e backup_pod={top['name']}) and see {sit.RUNBOOK} before anything is replaced.",
             "older-volume",
         )
-    notes = [
+    node_off = _node_off(request)
+    if node_off and not sit.away(state, node_off):
+        return sit.Problem(f"replica_reset_node_off is {node_off}, but that node is ready: leave the variable out.")
+    return None
+
+
+def _may_not_go(request: Request, found: sit.Situation, ordinal: int, put_aside: set[int]) -> sit.Problem | None:
+    """Why this ordinal's volume is not replaced."""
+    state = request.state
+    unsafe = _unsafe(state, found, ordinal)
+    if unsafe:
+        return sit.Problem(unsafe)
+    if ordinal not in put_aside:
+        return None
+    sentence = _not_off(state, ordinal, _node_off(request)) or _unread(request, ordinal, _given_up(request))
+    if sentence is None:
+        return None
+    return sit.Problem(sentence, "replica-away" if ordinal in sit.absent(state) else None)
+
+
+def _silent(state: sit.State, ordinals: list[int]) -> list[str]:
+    return [
         f"{pod['name']} does not answer ({pod['litefs']['error']}), so its position is not known; its volume stays."
         for pod in state["pods"]
         if not pod["litefs"]["reachable"] and pod["ordinal"] not in ordinals
     ]
-    if node_off and not sit.away(state, node_off):
-        return refuse(f"replica_reset_node_off is {node_off}, but that node is ready: leave the variable out.")
-    steps: list[Step] = []
-    for ordinal in ordinals:
-        unsafe = _unsafe(state, found, ordinal)
-        if unsafe:
-            return refuse(unsafe)
-        more = _steps(state, found, ordinal, checkpoint)
-        if any(one["do"] in ("delete_claim", "delete_pod") for one in more):
-            problem = _not_off(state, ordinal, node_off) or _unread(request, ordinal, given_up)
-            if problem:
-                return refuse(problem, "replica-away" if ordinal in sit.absent(state) else None)
-        steps += more
-    touched = {one["ordinal"] for one in steps if one["do"] in ("delete_claim", "delete_pod")}
-    if steps:
-        steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
-    pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
-    foreign = [pod for pod in pods if _mismatched(found, pod)]
-    wanted = [pod for pod in foreign if _volume(state, pod["ordinal"]) not in given_up]
-    notes += [
+
+
+def _exported_first(state: sit.State, wanted: list[sit.Pod]) -> list[str]:
+    return [
         f"The copy of {pod['name']} is exported first. If that fails, give it up; its volume is kept all the same: "
         f'-e \'{{"replica_reset_lost_volumes": ["{_volume(state, pod["ordinal"])}"]}}\'.'
         for pod in wanted
     ]
-    cause = "replica-of-another-cluster" if foreign else next((seen for pod in pods if (seen := sit.sign(pod))), None)
-    volume_export = [
+
+
+def _volume_exports(request: Request, touched: set[int]) -> list[int]:
+    """Old primaries that are fenced: what only their volumes have is exported without LiteFS."""
+    state = request.state
+    return [
         ordinal
         for ordinal in sorted(touched)
         if _is_fenced(state, ordinal)
         and not _exported(request, ordinal)
-        and _volume(state, ordinal) not in (None, *given_up)
+        and _volume(state, ordinal) not in (None, *_given_up(request))
     ]
-    return planning.plan(
-        None,
-        steps,
-        notes,
-        cause,
-        targets=ordinals,
-        export=_exports(request, found, wanted) if touched else [],
-        volume_export=volume_export,
-    )
 
 
 def progress(request: Request) -> dict[str, Any]:
     """What the record keeps: the claims that are to be replaced, by uid, so that a second run knows the new ones."""
     state = request.state
     plan = decide(replace(request, exports=(), checkpoint={}))
-    touched = {step["ordinal"] for step in plan["steps"] if step["do"] in ("delete_claim", "delete_pod")}
-    replaced = {str(ordinal): claim["uid"] for ordinal in touched if (claim := sit.claim_of(state, ordinal))}
+    replaced = {
+        str(ordinal): claim["uid"] for ordinal in _put_aside(plan["steps"]) if (claim := sit.claim_of(state, ordinal))
+    }
     # The claim that is there now may be the new one of a run that died. One that it did not come to counts only where
     # something is still wrong with its pod: it may be well again since.
     untouched = {claim["uid"] for claim in state["claims"] if not claim["deleting"]}

@@ -11,6 +11,11 @@ from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
 
+_STOPS = (
+    "scale_replicas is 0: that stops the site, and pod-0 may come back on an empty volume; to stop it on purpose, "
+    "scale to 1 and stop the writes at the edge."
+)
+
 
 def decide(request: Request) -> Plan:
     """What is left to do until the StatefulSet has so many replicas.
@@ -25,103 +30,36 @@ def decide(request: Request) -> Plan:
     volumes that pods would start on are looked into first.
     """
     state, replicas = request.state, request.parameters["replicas"]
-    remove_volumes = bool(request.parameters.get("remove_volumes"))
-    lost_replicas = request.parameters.get("lost_replicas") or []
     desired = values.whole(replicas)
-
-    def refuse(sentence: str, cause: planning.Cause | None = None) -> Plan:
-        return planning.plan(f"Nothing was scaled. {sentence}", cause=cause)
-
     if desired is None:
-        return refuse(f"scale_replicas is {replicas!r}: set it to a whole number from 1 on.")
-    if desired == 0:
-        return refuse(
-            "scale_replicas is 0: that stops the site, and pod-0 may come back on an empty volume; to stop it on "
-            "purpose, scale to 1 and stop the writes at the edge."
-        )
-    found = sit.look(state)
+        return _refused(f"scale_replicas is {replicas!r}: set it to a whole number from 1 on.")
+    found = sit.look(state) if desired else sit.Problem(_STOPS)
     if isinstance(found, sit.Problem):
-        return refuse(found.sentence, found.cause)
-    least = max(found.leader["ordinal"], found.record.primary_ordinal) + 1
-    if desired < least:
-        return refuse(
-            f"scale_replicas is {desired}, but the primary is {found.leader['name']} and pods are numbered from 0: "
-            f"{least} is the least, unless playbooks/promote.yml moves the primary first."
-        )
+        return _refused(found.sentence, found.cause)
     current = int(state["statefulset"]["replicas"])
-    leaving = [pod for pod in state["pods"] if pod["ordinal"] >= desired]
-    better = sit.ahead(state, found)
-    if better and desired != current:
-        return refuse(
-            f"{litefs.names(better)} has transactions that the primary {found.leader['name']} "
-            f"(TXID {found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
-            f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
-            "older-volume",
-        )
-    gone = sit.absent(state)
-    if desired != current and sit.rolling(state) and _old(state, gone):
-        for ordinal, node in gone.items():
-            return refuse(
-                f"StatefulSet {state['statefulset']['name']} is being rolled out, and Kubernetes waits with that for "
-                f"{sit.pod_name(state, ordinal)}, whose node {node} is away: run site.yml, which updates the others.",
-                "replica-away",
-            )
-        return refuse(
-            f"StatefulSet {state['statefulset']['name']} is being rolled out at this moment: wait until it is done "
-            "(or heal the pod that it waits for) and run again."
-        )
-    if desired < current:
-        problem = _living(state, found, desired, {values.whole(item) for item in lost_replicas})
-        if problem:
-            return refuse(problem, "replica-away")
-    steps: list[Step] = []
-    notes = [
-        f"{sit.pod_name(state, ordinal)} is left out of all that is waited for: its node {node} is away."
-        for ordinal, node in gone.items()
-        if desired != current
-    ]
-    export: list[str] = []
-    look: list[str] = []
+    problem = _below_the_primary(found, desired)
+    if problem is None and desired != current:
+        problem = _older_primary(state, found) or _rolling(state)
+    if problem is not None:
+        return _refused(problem.sentence, problem.cause)
+    made = planning.plan()
     if desired > current:
-        kept = [claim for claim in state["claims"] if current <= claim["ordinal"] < desired and claim["volume"]]
-        look = sit.unseen((claim["volume"] for claim in kept), request.volumes)
-        refused = _newer(found, kept, request.volumes)
-        if refused:
-            return refuse(refused, "older-volume")
-        refused, said = _up(state, found, current, desired, steps)
-        if refused:
-            return refuse(refused, "replica-of-another-cluster")
-        notes += said
+        made = _up(request, found, current, desired)
     elif desired < current:
-        if remove_volumes:
-            problem = _unproven(state, found, leaving)
-            if problem:
-                return refuse(problem)
-            if not sit.fresh_export(request, found.cluster_id, sit.ANY_TXID):
-                choice, _problem = backup.choose(state)
-                export.append(choice["pod"] if choice else found.leader["name"])
-        steps.append(
-            planning.step(
-                "scale",
-                f"scale down from {current} to {desired}: stopping {litefs.names(leaving) or 'no pod'}",
-                replicas=desired,
-                was=current,
-            )
-        )
-        steps.append(
-            planning.step("wait_gone", f"wait until no pod from ordinal {desired} on is left", ordinal=desired)
-        )
-    if remove_volumes:
-        steps += _removals(state, desired, request.checkpoint, notes)
-    elif desired < current:
-        notes += [
-            f"Volume {claim['volume']} of {claim['name']} is kept; the next scale up uses it again."
-            for claim in state["claims"]
-            if claim["ordinal"] >= desired
-        ]
-    if steps:
-        steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
-    return planning.plan(None, steps, notes, export=export, look=look)
+        made = _down(request, found, current, desired)
+    if made["refusal"]:
+        return made
+    if request.parameters.get("remove_volumes"):
+        steps, notes = _removals(state, desired, request.checkpoint)
+        made["steps"] += steps
+        made["notes"] += notes
+    if made["steps"]:
+        made["steps"].append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
+    return made
+
+
+def _refused(sentence: str, cause: planning.Cause | None = None) -> Plan:
+    return planning.plan(f"Nothing was scaled. {sentence}", cause=cause)
 
 
 def progress(request: Request) -> dict[str, Any]:
@@ -147,6 +85,46 @@ def _proven(request: Request, replicas: int) -> dict[str, Any]:
         if claim is not None and claim["volume"]:
             kept[str(pod["ordinal"])] = {"claim": claim["name"], "uid": claim["uid"], "volume": claim["volume"]}
     return kept
+
+
+def _below_the_primary(found: sit.Situation, desired: int) -> sit.Problem | None:
+    least = max(found.leader["ordinal"], found.record.primary_ordinal) + 1
+    if desired >= least:
+        return None
+    return sit.Problem(
+        f"scale_replicas is {desired}, but the primary is {found.leader['name']} and pods are numbered from 0: "
+        f"{least} is the least, unless playbooks/promote.yml moves the primary first."
+    )
+
+
+def _older_primary(state: sit.State, found: sit.Situation) -> sit.Problem | None:
+    """Why nothing begins while a replica has more than the primary."""
+    better = sit.ahead(state, found)
+    if not better:
+        return None
+    return sit.Problem(
+        f"{litefs.names(better)} has transactions that the primary {found.leader['name']} "
+        f"(TXID {found.position.txid:016x}) does not have: export it (playbooks/backup.yml -e "
+        f"backup_pod={better[0]['name']}) and see {sit.RUNBOOK}.",
+        "older-volume",
+    )
+
+
+def _rolling(state: sit.State) -> sit.Problem | None:
+    """Why a rolling update has to end first."""
+    gone = sit.absent(state)
+    if not sit.rolling(state) or not _old(state, gone):
+        return None
+    start = f"StatefulSet {state['statefulset']['name']} is being rolled out"
+    for ordinal, node in gone.items():
+        return sit.Problem(
+            f"{start}, and Kubernetes waits with that for {sit.pod_name(state, ordinal)}, whose node {node} is away: "
+            "run site.yml, which updates the others.",
+            "replica-away",
+        )
+    return sit.Problem(
+        f"{start} at this moment: wait until it is done (or heal the pod that it waits for) and run again."
+    )
 
 
 def _old(state: sit.State, gone: Mapping[int, str]) -> bool:
@@ -184,36 +162,81 @@ def _is_copy(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
     return bool(node["reachable"] and node["cluster_id"] == found.cluster_id and sit.txid(state, pod))
 
 
-def _up(
-    state: sit.State, found: sit.Situation, current: int, desired: int, steps: list[Step]
-) -> tuple[str | None, list[str]]:
-    notes: list[str] = []
-    # The pods that run come first: a copy that does not follow is healed, not outnumbered.
+def _left_out(state: sit.State) -> list[str]:
+    return [
+        f"{sit.pod_name(state, ordinal)} is left out of all that is waited for: its node {node} is away."
+        for ordinal, node in sit.absent(state).items()
+    ]
+
+
+def _up(request: Request, found: sit.Situation, current: int, desired: int) -> Plan:
+    """One pod after the other, each at the primary's position before the next."""
+    state = request.state
+    kept = [claim for claim in state["claims"] if current <= claim["ordinal"] < desired and claim["volume"]]
+    newer = _newer(found, kept, request.volumes)
+    if newer:
+        return _refused(newer, "older-volume")
+    stranger = _stranger(state, found, current)
+    if stranger:
+        return _refused(stranger, "replica-of-another-cluster")
+    notes = [
+        f"{claim['name']} exists from before: its volume {claim['volume']} is used again and catches up, or shows a "
+        "mismatch if it is of an older cluster."
+        for ordinal in range(current, desired)
+        if (claim := sit.claim_of(state, ordinal)) is not None
+    ]
+    steps = [planning.step("wait_replicated", "wait until every replica has what the primary has")]
+    for ordinal in range(current, desired):
+        name = sit.pod_name(state, ordinal)
+        steps += [
+            planning.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal),
+            planning.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name),
+        ]
+    look = sit.unseen((claim["volume"] for claim in kept), request.volumes)
+    return planning.plan(None, steps, [*_left_out(state), *notes], look=look)
+
+
+def _stranger(state: sit.State, found: sit.Situation, current: int) -> str | None:
+    """The pods that run come first: a copy that does not follow is healed, not outnumbered."""
     for ordinal in range(current):
         pod = sit.pod_of(state, ordinal)
         if pod is not None and pod["litefs"]["cluster_id"] not in (None, found.cluster_id):
             return (
                 f"{pod['name']} holds the cluster {pod['litefs']['cluster_id']}, not the recorded {found.cluster_id}, "
                 f"and will never follow: re-seed it first (playbooks/replica_reset.yml -e replica_reset_targets="
-                f"[{ordinal}]).",
-                notes,
+                f"[{ordinal}])."
             )
-    steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
-    for ordinal in range(current, desired):
-        claim = sit.claim_of(state, ordinal)
-        if claim is not None:
-            notes.append(
-                f"{claim['name']} exists from before: its volume {claim['volume']} is used again and catches up, or "
-                "shows a mismatch if it is of an older cluster."
-            )
-        name = sit.pod_name(state, ordinal)
-        steps.append(
-            planning.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal)
-        )
-        steps.append(
-            planning.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
-        )
-    return None, notes
+    return None
+
+
+def _down(request: Request, found: sit.Situation, current: int, desired: int) -> Plan:
+    """All at once: what goes is a copy of what stays, or its volume stays."""
+    state, parameters = request.state, request.parameters
+    given_up = {values.whole(item) for item in parameters.get("lost_replicas") or []}
+    problem = _living(state, found, desired, given_up)
+    if problem:
+        return _refused(problem, "replica-away")
+    leaving = [pod for pod in state["pods"] if pod["ordinal"] >= desired]
+    notes, export = _left_out(state), list[str]()
+    if parameters.get("remove_volumes"):
+        problem = _unproven(state, found, leaving)
+        if problem:
+            return _refused(problem)
+        if not sit.fresh_export(request, found.cluster_id, sit.ANY_TXID):
+            choice, _problem = backup.choose(state)
+            export.append(choice["pod"] if choice else found.leader["name"])
+    else:
+        notes += [
+            f"Volume {claim['volume']} of {claim['name']} is kept; the next scale up uses it again."
+            for claim in state["claims"]
+            if claim["ordinal"] >= desired
+        ]
+    say = f"scale down from {current} to {desired}: stopping {litefs.names(leaving) or 'no pod'}"
+    steps = [
+        planning.step("scale", say, replicas=desired, was=current),
+        planning.step("wait_gone", f"wait until no pod from ordinal {desired} on is left", ordinal=desired),
+    ]
+    return planning.plan(None, steps, notes, export=export)
 
 
 def _newer(found: sit.Situation, kept: list[Mapping[str, Any]], seen: sit.Seen) -> str | None:
@@ -254,8 +277,9 @@ def _unproven(state: sit.State, found: sit.Situation, leaving: list[sit.Pod]) ->
     return None
 
 
-def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any], notes: list[str]) -> list[Step]:
-    steps: list[Step] = []
+def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any]) -> tuple[list[Step], list[str]]:
+    """Steps that remove what was proven to be elsewhere, and sentences on what stays."""
+    steps, notes = list[Step](), list[str]()
     proven: Mapping[str, Mapping[str, Any]] = checkpoint.get("volumes") or {}
     for claim in state["claims"]:
         if claim["ordinal"] < desired:
@@ -293,4 +317,4 @@ def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any], not
                 claim_uid=proof["uid"],
             )
         )
-    return steps
+    return steps, notes

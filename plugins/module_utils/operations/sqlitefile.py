@@ -7,12 +7,36 @@ import hashlib
 import sqlite3
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from . import checksum
 
 MAGIC = b"SQLite format 3\x00"
 _MODES = {(1, 1): "delete", (2, 2): "wal"}
+
+
+class Header(TypedDict):
+    """What a file's first 100 bytes and its length say."""
+
+    page_size: int
+    journal_mode: str  # "delete" stands for every rollback journal
+    pages: int
+    size: int  # bytes
+
+
+class Schema(TypedDict):
+    """What migrations go by."""
+
+    tables_sha256: str  # of sqlite_master's statements
+    user_version: int
+
+
+class Facts(Header, Schema):
+    """All that a sound file shows."""
+
+    checksum: str  # LiteFS's
+    imported_checksum: str  # LiteFS's after an import of this file
+    sha256: str
 
 
 class BadFile(Exception):
@@ -33,8 +57,8 @@ def shape(head: bytes) -> tuple[int, str]:
     return page_size, mode
 
 
-def header(path: Path) -> dict[str, Any]:
-    """page_size, journal_mode, pages and size, as the first 100 bytes and the file's length say."""
+def header(path: Path) -> Header:
+    """What the file says of itself; BadFile where its length does not fit."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(100)
@@ -54,11 +78,10 @@ def header(path: Path) -> dict[str, Any]:
     return {"page_size": page_size, "journal_mode": mode, "pages": pages, "size": size}
 
 
-def verify(path: Path) -> dict[str, Any]:
+def verify(path: Path) -> Facts:
     """Check everything that the file itself can show; BadFile where something is wrong.
 
-    Returns header()'s fields, ``checksum`` (LiteFS's), ``imported_checksum`` (LiteFS's after an import of this file),
-    ``sha256``, ``tables_sha256`` and ``user_version``. Nothing is written beside the file.
+    Nothing is written beside the file.
     """
     for ending in ("-wal", "-journal"):
         left = path.with_name(path.name + ending)
@@ -107,8 +130,8 @@ def integrity(path: Path) -> str | None:
     return None if found == ["ok"] else "; ".join(found)
 
 
-def schema(path: Path) -> dict[str, Any]:
-    """What migrations go by: ``tables_sha256`` (of sqlite_master's statements) and ``user_version``."""
+def schema(path: Path) -> Schema:
+    """What migrations go by, of a sound file."""
     uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
         statements = sorted(str(row) for row in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,26 +110,15 @@ def _record_id(on: Context, one: Step) -> None:
 
 def _import(on: Context, one: Step) -> str:
     """Import the file once; how that shows. That it is begun is kept before, and that it came right after it."""
-    site, file, seconds = on.site, on.request.file, on.seconds
-    path = Path(str(file["path"]))
-    try:
-        facts = sqlitefile.verify(path)
-    except (OSError, sqlitefile.BadFile) as exc:
-        raise act.NotDone(f"{path} {exc}.") from exc
-    if facts["sha256"] != file["sha256"]:
-        raise act.NotDone(f"{path} changed since it was checked: run again.")
+    site, expected = on.site, str(on.request.file["imported_checksum"])
+    facts = _unchanged_file(on)
     on.held.renew()
-    leaders = litefs.primaries(site.look())
-    if len(leaders) != 1 or leaders[0]["name"] != one["pod"]:
-        raise act.NotDone(f"{one['pod']} is not the one primary any more: run again.")
-    cluster = leaders[0]["litefs"]["cluster_id"]
-    if one["cluster_id"] is not None and cluster != one["cluster_id"]:
-        raise act.NotDone(f"{one['pod']} holds another cluster than when this was decided: run again.")
-    before = litefs.position(leaders[0], site.database)
+    leader = _still_primary(on, one)
+    before = litefs.position(leader, site.database)
     checkpoint: dict[str, Any] = {
         "state": "importing",
         "sha256": facts["sha256"],
-        "cluster_id": cluster,
+        "cluster_id": leader["litefs"]["cluster_id"],
         "time": site.api.server_time(),
         "before": f"{before.txid if before else 0:016x}",
         "followers": one.get("followers"),
@@ -145,36 +134,74 @@ def _import(on: Context, one: Step) -> str:
         )
 
     keep()
-    expected = str(file["imported_checksum"])
-    with transfer.watch(site.api, site.namespace, one["pod"], site.port, site.database, 2 * seconds + 60) as seen:
-        query = transfer.name_query("/import", site.database)
-        problem = ""
-        try:
-            transfer.upload(site.api, site.namespace, one["pod"], site.port, query, path, seconds)
-        except kube.KubeError as exc:
-            if exc.status is not None:  # LiteFS took nothing
-                site.write_record({progress.KEY: progress.text(rest)})
-                raise
-            problem = f"{exc} "  # it may have come all the same
-
-        def missing(document: dict[str, Any]) -> list[str]:
-            # The application may write at once: the transaction of the import is the one with the file's checksum.
-            pod = next((pod for pod in document["pods"] if pod["name"] == one["pod"]), None)
-            where = litefs.position(pod, site.database) if pod is not None else None
-            if where is not None:
-                seen.setdefault(where.checksum, f"{where.txid:016x}")
-            return [] if expected in seen else [f"{problem}{one['pod']} does not show the file's checksum {expected}."]
-
-        site.wait(30, missing, "see the imported file's checksum on the primary")
+    watched = 2 * on.seconds + 60
+    with transfer.watch(site.api, site.namespace, one["pod"], site.port, site.database, watched) as seen:
+        problem = _upload(on, one["pod"], lambda: site.write_record({progress.KEY: progress.text(rest)}))
+        _wait_checksum(on, one["pod"], expected, seen, problem)
         txid = seen[expected]
     _insist(lambda: keep(state="imported", txid=txid, time=site.api.server_time()))
+    return _import_proof(on.request.file, txid, one["exported"])
+
+
+def _unchanged_file(on: Context) -> sqlitefile.Facts:
+    """The facts of the file, which has to be the one that was decided on."""
+    path = Path(str(on.request.file["path"]))
+    try:
+        facts = sqlitefile.verify(path)
+    except (OSError, sqlitefile.BadFile) as exc:
+        raise act.NotDone(f"{path} {exc}.") from exc
+    if facts["sha256"] != on.request.file["sha256"]:
+        raise act.NotDone(f"{path} changed since it was checked: run again.")
+    return facts
+
+
+def _still_primary(on: Context, one: Step) -> sit.Pod:
+    """The primary, which has to be the one that was decided on, with its cluster."""
+    leaders = litefs.primaries(on.site.look())
+    if len(leaders) != 1 or leaders[0]["name"] != one["pod"]:
+        raise act.NotDone(f"{one['pod']} is not the one primary any more: run again.")
+    if one["cluster_id"] is not None and leaders[0]["litefs"]["cluster_id"] != one["cluster_id"]:
+        raise act.NotDone(f"{one['pod']} holds another cluster than when this was decided: run again.")
+    return leaders[0]
+
+
+def _upload(on: Context, pod: str, refused: Callable[[], None]) -> str:
+    """Give LiteFS the file; what went wrong where it may have come all the same. ``refused``: LiteFS took nothing."""
+    site, query = on.site, transfer.name_query("/import", on.site.database)
+    path = Path(str(on.request.file["path"]))
+    try:
+        transfer.upload(site.api, site.namespace, pod, site.port, query, path, on.seconds)
+    except kube.KubeError as exc:
+        if exc.status is not None:
+            refused()
+            raise
+        return f"{exc} "
+    return ""
+
+
+def _wait_checksum(on: Context, name: str, expected: str, seen: dict[str, str], problem: str) -> None:
+    """Wait until the pod has shown the file's checksum; ``seen`` (checksum -> TXID) is added to."""
+
+    def missing(document: dict[str, Any]) -> list[str]:
+        # The application may write at once: the transaction of the import is the one with the file's checksum.
+        pod = next((pod for pod in document["pods"] if pod["name"] == name), None)
+        where = litefs.position(pod, on.site.database) if pod is not None else None
+        if where is not None:
+            seen.setdefault(where.checksum, f"{where.txid:016x}")
+        return [] if expected in seen else [f"{problem}{name} does not show the file's checksum {expected}."]
+
+    on.site.wait(30, missing, "see the imported file's checksum on the primary")
+
+
+def _import_proof(file: Mapping[str, Any], txid: str, exported: str | None) -> str:
     rows = ", ".join(f"{count} rows in {table}" for table, count in (file.get("rows") or {}).items())
-    proof = f"it is transaction {txid} with the checksum {expected}, as computed from the file: {rows or 'no table'}"
-    between = int(txid, 16) - int(one["exported"], 16) - 1 if one["exported"] else 0
+    checksum = file["imported_checksum"]
+    proof = f"it is transaction {txid} with the checksum {checksum}, as computed from the file: {rows or 'no table'}"
+    between = int(txid, 16) - int(exported, 16) - 1 if exported else 0
     if between <= 0:
         return proof
     return (
-        f"{proof}; the {between} transactions after {one['exported']}, written between the export and the import, are "
+        f"{proof}; the {between} transactions after {exported}, written between the export and the import, are "
         "overwritten and in no copy"
     )
 

@@ -286,12 +286,12 @@ def _with_wal_aside(
     return [aside.with_name("database")]
 
 
-def best(variants: Sequence[Path], checksum: str | None, volume: str) -> tuple[Path, dict[str, Any]]:
+def best(variants: Sequence[Path], checksum: str | None, volume: str) -> tuple[Path, sqlitefile.Facts]:
     """Of several copies of one database the first that has this checksum, else the first that is sound; with its facts.
 
     Raises export.Failed where none is sound.
     """
-    sound: list[tuple[Path, dict[str, Any]]] = []
+    sound: list[tuple[Path, sqlitefile.Facts]] = []
     problem: Exception | None = None
     for path in variants:
         try:

@@ -58,14 +58,15 @@ import yaml
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.abaci.infra.plugins.module_utils import release_manifest as rules
+from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
-    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Object]:
         self.set_options(var_options=variables, direct=kwargs)
-        found: list[dict[str, Any]] = []
+        found: list[Object] = []
         for path in terms:
             documents = read(os.path.expanduser(str(path)), str(self.get_option("version")), self.get_option("kinds"))
             objects = rules.prepared(documents, self.get_option("namespace_labels"))
@@ -74,7 +75,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         return found
 
 
-def read(path: str, version: str, kinds: list[str]) -> list[dict[str, Any]]:
+def read(path: str, version: str, kinds: list[str]) -> list[Object]:
     """The documents of the file. Raises AnsibleLookupError where it is not the manifest of that version."""
     try:
         with open(path, encoding="utf-8") as file:

@@ -15,6 +15,7 @@ from typing import Any
 from . import app_image, identity, isolation, litefs, wording
 from . import state as documents
 from .app_types import Desired, Plan, Record, Retain
+from .objects import Object
 from .operations import backup, progress
 from .placement import may_run
 
@@ -165,7 +166,7 @@ def keel(state: Mapping[str, Any], policy: str) -> tuple[dict[str, str], list[st
     return annotations, [note] if kept else []
 
 
-def _retained(volume: str) -> dict[str, Any]:
+def _retained(volume: str) -> Object:
     """The manifest that says of a volume only that it outlives its claim."""
     return {
         "apiVersion": "v1",

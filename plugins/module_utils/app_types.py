@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
+from .objects import Object
+
 
 class Desired(TypedDict, total=False):
     """The role's variables that the decisions need; what is left out is neither chosen nor compared."""
@@ -19,7 +21,7 @@ class Desired(TypedDict, total=False):
     tolerations: list[dict[str, str]]
     privileged: bool
     user_namespace: bool | None  # None: nobody said
-    volumes: list[dict[str, Any]]  # Volume, of the pods
+    volumes: list[Object]  # Volume, of the pods
     local_claims: list[str]  # claims in them that are on the hosts themselves
     # What the rendered StatefulSet says
     service_name: str
@@ -40,7 +42,7 @@ class Retain(TypedDict):
     """How volumes outlive their claims."""
 
     admission_policy: bool  # the API has what makes them Retain at their creation
-    objects: list[dict[str, Any]]  # what makes those Retain that are not
+    objects: list[Object]  # what makes those Retain that are not
 
 
 class IsolationPlan(TypedDict):

@@ -10,11 +10,10 @@ import copy
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from ansible_collections.abaci.infra.plugins.module_utils import certificates, kube, managed, waiting
+from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 
-Object = dict[str, Any]
 Group = tuple[str, str, str | None]  # apiVersion, kind, namespace
 
 FIELD_MANAGER = "abaci.infra"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from .conditions import condition, is_ready, youngest_warning
+from .objects import Object, Part
 from .wording import said
-
-Object = dict[str, Any]
 
 # What an API server says while cert-manager's webhook comes up. Anything else is a refusal, and waiting would not help.
 _RACE = (
@@ -41,7 +39,7 @@ def in_race(message: str) -> bool:
     return any(part in message for part in _RACE) or bool(re.search(r"service \S+ not found", message))
 
 
-def _of_now(obj: Object, found: Mapping[str, Any]) -> bool:
+def _of_now(obj: Object, found: Part) -> bool:
     """Whether a condition is about the object's present spec."""
     seen = found.get("observedGeneration")
     return seen is None or seen >= obj["metadata"].get("generation", 0)
@@ -138,7 +136,7 @@ def asked_again(certificate: Object, now: str) -> Object:
     return {"conditions": [*kept, wanted]}
 
 
-def _own(certificate: Object, ready: Mapping[str, Any], issuing: Mapping[str, Any]) -> str:
+def _own(certificate: Object, ready: Part, issuing: Part) -> str:
     if issuing.get("status") == "False" and issuing.get("reason") == "Failed":
         return said(issuing.get("message"))
     if ready and _of_now(certificate, ready):

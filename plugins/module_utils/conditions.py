@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-Object = Mapping[str, Any]
+from .objects import Part
 
 
-def condition(obj: Object | None, name: str) -> Object:
+def condition(obj: Part | None, name: str) -> Part:
     """The condition of that type, {} where there is none."""
     listed = ((obj or {}).get("status") or {}).get("conditions") or []
     return next((item for item in listed if item.get("type") == name), {})
 
 
-def holds(obj: Object | None, name: str) -> bool:
+def holds(obj: Part | None, name: str) -> bool:
     """Whether the condition of that type is True."""
     return condition(obj, name).get("status") == "True"
 
 
-def is_ready(obj: Object | None) -> bool:
+def is_ready(obj: Part | None) -> bool:
     """Whether a node or a pod says that it is Ready."""
     return holds(obj, "Ready")
 
 
 def youngest_warning(
-    events: Iterable[Object], about: Object, reason: str = "", word: str = "", since: str = ""
-) -> Object | None:
+    events: Iterable[Part], about: Part, reason: str = "", word: str = "", since: str = ""
+) -> Part | None:
     """The youngest warning about an object, known by its name and, where both tell it, its uid.
 
     Of one ``reason`` or of any, with ``word`` in its message. Events stay for an hour; those before ``since`` (RFC
@@ -44,11 +43,11 @@ def youngest_warning(
     return max(found, key=_when, default=None)
 
 
-def _is_about(involved: Object, about: Object) -> bool:
+def _is_about(involved: Part, about: Part) -> bool:
     uids = {uid for uid in (involved.get("uid"), about.get("uid")) if uid}
     return involved.get("name") == about["name"] and len(uids) < 2
 
 
-def _when(event: Object) -> str:
+def _when(event: Part) -> str:
     series = event.get("series") or {}
     return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")

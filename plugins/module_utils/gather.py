@@ -13,6 +13,7 @@ from typing import Any
 
 from . import clock, litefs, state
 from .kube import KubeError
+from .objects import Part
 
 NODE_LEASES = "kube-node-lease"
 
@@ -110,7 +111,7 @@ def _exists(api: Any, namespace: str, listed: Mapping[str, Future[Any]]) -> bool
 
 
 def ask_pods(
-    api: Any, namespace: str, pods: Sequence[state.Object], database: str, port: int, timeout: float
+    api: Any, namespace: str, pods: Sequence[Part], database: str, port: int, timeout: float
 ) -> dict[str, dict[str, Any]]:
     """What the LiteFS of each pod answers, all asked at the same time."""
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
@@ -135,7 +136,7 @@ def outrun(answers: Mapping[str, Mapping[str, Any]], pod: str, database: str) ->
     return any(txid(one) > txid(mine) for one in answers.values() if one["cluster_id"] == mine["cluster_id"])
 
 
-def ask_pod(api: Any, namespace: str, pod: Mapping[str, Any], port: int, timeout: float) -> dict[str, Any]:
+def ask_pod(api: Any, namespace: str, pod: Part, port: int, timeout: float) -> dict[str, Any]:
     """Ask the LiteFS of one pod; never raises for a pod that does not answer."""
     started = (pod.get("status", {}).get("containerStatuses") or [{}])[0].get("state", {})
     if "running" not in started:

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .conditions import condition, youngest_warning
+from .objects import Object, Part
 from .wording import said
 
 COMPONENT = "image-check"
@@ -60,15 +60,15 @@ def pod(
     pull_secrets: Sequence[str],
     timeout: int,
     node_selector: Mapping[str, str] | None = None,
-    tolerations: Sequence[Mapping[str, Any]] = (),
+    tolerations: Sequence[Part] = (),
     command: Sequence[str] = (),
     kept: bool = False,
-) -> dict[str, Any]:
+) -> Object:
     """The pod's manifest. It is nobody's endpoint, mounts nothing, and ends by itself should we die.
 
     ``kept``: what a node has under the tag is good enough, since the pods start it, too.
     """
-    security: dict[str, Any] = {"allowPrivilegeEscalation": False}
+    security: Object = {"allowPrivilegeEscalation": False}
     if command:
         # As the application's pods run it, whoever the image's own user is.
         security |= {"runAsUser": 0, "runAsGroup": 0}
@@ -114,7 +114,7 @@ def pod(
     }
 
 
-def login_secret(namespace: str, name: str, instance: str, login: Mapping[str, str]) -> dict[str, Any]:
+def login_secret(namespace: str, name: str, instance: str, login: Mapping[str, str]) -> Object:
     """The pull secret that holds a login (server, username, token) while it is tried."""
     password = f"{login['username']}:{login['token']}"
     entry = {
@@ -140,7 +140,7 @@ def login_secret(namespace: str, name: str, instance: str, login: Mapping[str, s
     }
 
 
-def judge(item: Mapping[str, Any], command: Sequence[str] = ()) -> Status:
+def judge(item: Part, command: Sequence[str] = ()) -> Status:
     """Read the pod's status. ``command`` is what has to end well in the image, if anything."""
     status = item.get("status", {})
     for container in status.get("containerStatuses") or []:
@@ -164,7 +164,7 @@ def judge(item: Mapping[str, Any], command: Sequence[str] = ()) -> Status:
     return Status()
 
 
-def _started(state: Mapping[str, Any], digest: str | None, command: Sequence[str]) -> Status:
+def _started(state: Part, digest: str | None, command: Sequence[str]) -> Status:
     """The image is on the node: whether it is one that the node can run, and whether ``command`` ended well in it."""
     ended, waiting = state.get("terminated") or {}, state.get("waiting") or {}
     message = plain(ended.get("message") or waiting.get("message") or ended.get("reason") or waiting.get("reason"))
@@ -181,7 +181,7 @@ def _started(state: Mapping[str, Any], digest: str | None, command: Sequence[str
     return Status(reason=f"exit code {ended.get('exitCode')}: {message}", final=True, fault="")
 
 
-def last_warning(events: Iterable[Mapping[str, Any]], pod_name: str) -> str | None:
+def last_warning(events: Iterable[Part], pod_name: str) -> str | None:
     """What the cluster said last about the pod, e.g. why its sandbox cannot be made; its status does not say that."""
     found = youngest_warning(events, {"name": pod_name})
     return plain(found.get("message") or found.get("reason")) if found else None

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from . import clock, conditions
 from .node_types import Fetch, K3sDesired, K3sProbe, Kubeconfig, Report
+from .objects import Part
 from .preflight import by_text, node_name
 
 Config = dict[str, Any]
@@ -375,7 +376,7 @@ def _foreign(server: Report, agents: list[Report]) -> list[str]:
     return found
 
 
-def _installed_anew(agent: Report, nodes: Iterable[Mapping[str, Any]]) -> str:
+def _installed_anew(agent: Report, nodes: Iterable[Part]) -> str:
     """Why the server would reject an agent: it knows a node of its name by a password that the host does not have."""
     name = node_name(agent).lower()
     if agent["probe"]["k3s"]["node_password"] or name not in [node["metadata"]["name"] for node in nodes]:
@@ -505,7 +506,7 @@ def _ca(entry: Mapping[str, Any]) -> str:
 # --- waiting ---------------------------------------------------------------------------------------------------------
 
 
-def nodes_not_ready(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, float], version: str) -> dict[str, str]:
+def nodes_not_ready(nodes: Iterable[Part], wanted: Mapping[str, float], version: str) -> dict[str, str]:
     """Return, by node name, what is still missing; empty when every wanted node is Ready in the wanted version.
 
     ``wanted`` maps a node's name to when its kubelet was started (seconds since the epoch, that node's clock): a Ready

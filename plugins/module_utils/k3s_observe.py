@@ -18,6 +18,7 @@ from typing import Any
 
 from . import datastore, k3s
 from .node_types import K3sProbe, Service
+from .objects import Object
 
 # Where the role cluster_backup and its timer note the last copy of the datastore.
 COPIED = "/var/lib/abaci/cluster-backup.json"
@@ -102,7 +103,7 @@ def folders(path: str) -> list[str]:
         return []
 
 
-def nodes(kubeconfig: str) -> list[dict[str, Any]]:
+def nodes(kubeconfig: str) -> list[Object]:
     """Return the cluster's nodes, as far as k3s.nodes_not_ready reads them; none where the API does not answer."""
     argv = [datastore.BINARY, "kubectl", f"--kubeconfig={kubeconfig}", "get", "nodes", "--output=json"]
     try:

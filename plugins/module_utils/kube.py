@@ -20,9 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from . import clock, wording
-
-Object = dict[str, Any]
-
+from .objects import Object
 
 # All kinds that the collection touches: the name in paths, and whether it lives in a namespace. So the API is not asked
 # for them; that it does not serve one (no CRD yet) shows by a 404 that names no object.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-Object = dict[str, Any]
+from .objects import Object
 
 # A StatefulSet's own: the API completes them in ways of its own, and lets nobody change them afterwards.
 _FIXED = "volumeClaimTemplates"

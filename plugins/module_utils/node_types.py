@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from .objects import Object
+
 
 class System(TypedDict):
     """From /etc/os-release."""
@@ -72,7 +74,7 @@ class K3sProbe(TypedDict):
     volumes: list[str]
     links: dict[str, str]
     kubeconfig_sha256: str
-    nodes: list[dict[str, Any]]
+    nodes: list[Object]
 
 
 class Probe(TypedDict, total=False):

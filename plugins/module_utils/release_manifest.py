@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .conditions import holds
-
-Object = dict[str, Any]
+from .objects import Object
 
 CRD = "CustomResourceDefinition"
 VERSION_LABEL = "app.kubernetes.io/version"

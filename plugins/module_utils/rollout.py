@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Literal
 
 from .conditions import condition, is_ready, youngest_warning
+from .objects import Object
 from .wording import said
-
-Object = dict[str, Any]
 
 # Seconds for which a trouble may last before it counts as lasting: a registry that hiccups, a node whose network
 # comes up and a program that is restarted once all look hopeless for a moment.

@@ -13,7 +13,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from .objects import Part
 
 # On the StatefulSet: {inventory host: its address} of the last apply, as JSON.
 INVENTORY_HOSTS = "abaci.infra/inventory-hosts"
@@ -22,8 +23,6 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTI
 _HOST = re.compile(r"\bHost\(([^)]*)\)")
 _QUOTED = re.compile(r"[`\"']([^`\"']+)[`\"']")
 _PATH = re.compile(r"\bPath(?:Prefix|Regexp)?\(\s*[`\"']([^`\"']*)[`\"']")
-
-Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class Desired:
 class Seen:
     """What the cluster has: plain objects of the API, of all namespaces."""
 
-    nodes: Iterable[Object] = ()
+    nodes: Iterable[Part] = ()
     ca: str = ""  # the PEM text of ConfigMap kube-system/kube-root-ca.crt
-    statefulsets: Iterable[Object] = ()
-    ingresses: Iterable[Object] = ()
-    ingress_routes: Iterable[Object] = ()
+    statefulsets: Iterable[Part] = ()
+    ingresses: Iterable[Part] = ()
+    ingress_routes: Iterable[Part] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def refusal(seen: Seen, desired: Desired) -> str:
     return second_site(seen, desired, living is not None)
 
 
-def foreign_cluster(seen: Seen, desired: Desired, living: Object | None) -> str:
+def foreign_cluster(seen: Seen, desired: Desired, living: Part | None) -> str:
     """The sentence where the kubeconfig leads to another cluster than that of the inventory's hosts."""
     if desired.ca_hash and seen.ca:
         if desired.ca_hash in ca_hashes(seen.ca):
@@ -161,7 +160,7 @@ def _ways(desired: Desired) -> str:
     )
 
 
-def inventory_hosts(statefulset: Object | None) -> dict[str, str]:
+def inventory_hosts(statefulset: Part | None) -> dict[str, str]:
     """The hosts from which a StatefulSet was applied last; none where that is not written down."""
     text = ((statefulset or {}).get("metadata", {}).get("annotations") or {}).get(INVENTORY_HOSTS, "")
     try:
@@ -171,7 +170,7 @@ def inventory_hosts(statefulset: Object | None) -> dict[str, str]:
     return {str(name): str(address) for name, address in found.items()} if isinstance(found, dict) else {}
 
 
-def _key(item: Object) -> tuple[str, str]:
+def _key(item: Part) -> tuple[str, str]:
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
@@ -179,7 +178,7 @@ def _listed(hosts: Mapping[str, str]) -> str:
     return ", ".join(name if address == name else f"{name} {address}" for name, address in sorted(hosts.items()))
 
 
-def _names_and_addresses(node: Object) -> tuple[set[str], set[str]]:
+def _names_and_addresses(node: Part) -> tuple[set[str], set[str]]:
     listed = (node.get("status") or {}).get("addresses") or []
     names = {node["metadata"]["name"]} | {
         item["address"] for item in listed if item["type"] in ("Hostname", "InternalDNS")
@@ -191,7 +190,7 @@ def _sites(claim: Claim) -> str:
     return " and ".join(f"{claim.namespace}/{service}" for service in sorted(claim.services))
 
 
-def _is_ours(item: Object) -> bool:
+def _is_ours(item: Part) -> bool:
     return (item["metadata"].get("labels") or {}).get(MANAGED_BY[0]) == MANAGED_BY[1]
 
 
@@ -224,7 +223,7 @@ def _route_claims(seen: Seen) -> Iterator[Claim]:
                     yield Claim(host, f"IngressRoute {namespace}/{name}", namespace, services, whole, _is_ours(item))
 
 
-def _sources(statefulset: Object) -> set[tuple[str, str]]:
+def _sources(statefulset: Part) -> set[tuple[str, str]]:
     """The ConfigMaps and Secrets from which its containers take their environment."""
     containers = statefulset.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
     found = set()

@@ -72,6 +72,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import clock, conditions, litefs, wording
+from .objects import Part
 
 SCHEMA = 1
 LAST_APPLIED_REPLICAS = "abaci.infra/last-applied-replicas"
@@ -80,8 +81,6 @@ LAST_APPLIED_KEEL_POLICY = "abaci.infra/last-applied-keel-policy"
 FUSE_RESOURCE = "squat.ai/fuse"
 # The init container that pulls a tag anew. It is the application's image, so its trouble is not the guard's.
 PULL = "pull"
-
-Object = Mapping[str, Any]
 
 
 def empty(
@@ -101,13 +100,13 @@ def document(
     *,
     namespace_exists: bool = True,
     version: Mapping[str, Any] | None = None,
-    statefulset: Object | None = None,
-    record: Object | None = None,
-    pods: Iterable[Object] = (),
-    claims: Iterable[Object] = (),
-    volumes: Iterable[Object] = (),
-    nodes: Iterable[Object] = (),
-    backup_job: Object | None = None,
+    statefulset: Part | None = None,
+    record: Part | None = None,
+    pods: Iterable[Part] = (),
+    claims: Iterable[Part] = (),
+    volumes: Iterable[Part] = (),
+    nodes: Iterable[Part] = (),
+    backup_job: Part | None = None,
     kubelets: Mapping[str, list[str] | str] | None = None,
     silences: Mapping[str, float] | None = None,
     answers: Mapping[str, dict[str, Any]] | None = None,
@@ -140,9 +139,9 @@ def document(
     }
 
 
-def our_pods(pods: Iterable[Object], name: str) -> list[tuple[Object, int]]:
+def our_pods(pods: Iterable[Part], name: str) -> list[tuple[Part, int]]:
     """The StatefulSet's pods with their ordinals: those it owns, and those left behind that still carry its label."""
-    found: list[tuple[Object, int]] = []
+    found: list[tuple[Part, int]] = []
     for pod, ordinal in _ours(pods, name):
         owners = pod["metadata"].get("ownerReferences") or []
         owned = any(owner.get("kind") == "StatefulSet" and owner.get("name") == name for owner in owners)
@@ -152,7 +151,7 @@ def our_pods(pods: Iterable[Object], name: str) -> list[tuple[Object, int]]:
     return found
 
 
-def claim_of(volume: Object) -> tuple[str | None, str | None]:
+def claim_of(volume: Part) -> tuple[str | None, str | None]:
     """(namespace, name) of the claim that a volume has or had.
 
     A volume that was freed by removing its whole claimRef is still known by its directory: the local-path provisioner
@@ -166,7 +165,7 @@ def claim_of(volume: Object) -> tuple[str | None, str | None]:
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0].startswith("pvc-") else (None, None)
 
 
-def _ours(objects: Iterable[Object], prefix: str) -> list[tuple[Object, int]]:
+def _ours(objects: Iterable[Part], prefix: str) -> list[tuple[Part, int]]:
     pattern = re.compile(re.escape(prefix) + r"-(0|[1-9]\d*)")
     found = []
     for item in objects:
@@ -186,7 +185,7 @@ def _integer(value: object) -> int | None:
     return int(text) if re.fullmatch(r"\d+", text) else None
 
 
-def _statefulset(name: str, item: Object | None) -> dict[str, Any]:
+def _statefulset(name: str, item: Part | None) -> dict[str, Any]:
     metadata = (item or {}).get("metadata", {})
     spec = (item or {}).get("spec", {})
     status = (item or {}).get("status", {})
@@ -219,7 +218,7 @@ def _statefulset(name: str, item: Object | None) -> dict[str, Any]:
     }
 
 
-def _claim_template(claim: Object) -> dict[str, Any]:
+def _claim_template(claim: Part) -> dict[str, Any]:
     spec = claim.get("spec", {})
     return {
         "name": claim["metadata"]["name"],
@@ -228,12 +227,12 @@ def _claim_template(claim: Object) -> dict[str, Any]:
     }
 
 
-def _requested(spec: Object) -> str | None:
+def _requested(spec: Part) -> str | None:
     value = (spec.get("resources") or {}).get("requests", {}).get("storage")
     return None if value is None else str(value)
 
 
-def _record(item: Object | None) -> dict[str, Any] | None:
+def _record(item: Part | None) -> dict[str, Any] | None:
     if item is None:
         return None
     data = item.get("data") or {}
@@ -248,7 +247,7 @@ def _record(item: Object | None) -> dict[str, Any] | None:
     }
 
 
-def _backup_job(item: Object | None) -> dict[str, Any] | None:
+def _backup_job(item: Part | None) -> dict[str, Any] | None:
     if item is None:
         return None
     status = item.get("status") or {}
@@ -260,7 +259,7 @@ def _backup_job(item: Object | None) -> dict[str, Any] | None:
     }
 
 
-def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _pod(pod: Part, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     metadata, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
     statuses = status.get("containerStatuses") or []
     app = next((item for item in statuses if item.get("name") == "app"), statuses[0] if statuses else {})
@@ -287,7 +286,7 @@ def _pod(pod: Object, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> di
     }
 
 
-def _why(container: Object) -> dict[str, Any]:
+def _why(container: Part) -> dict[str, Any]:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     ended = state.get("terminated") or last.get("terminated") or {}
     waiting = state.get("waiting") or {}
@@ -299,12 +298,12 @@ def _why(container: Object) -> dict[str, Any]:
     }
 
 
-def _ended_well(container: Object) -> bool:
+def _ended_well(container: Part) -> bool:
     ended = (container.get("state") or {}).get("terminated")
     return ended is not None and ended.get("exitCode") == 0
 
 
-def _init(statuses: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _init(statuses: list[Part]) -> dict[str, Any]:
     for item in statuses:
         if _ended_well(item):
             continue
@@ -331,7 +330,7 @@ def _init(statuses: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _claim(claim: Object, ordinal: int) -> dict[str, Any]:
+def _claim(claim: Part, ordinal: int) -> dict[str, Any]:
     metadata, spec = claim["metadata"], claim.get("spec", {})
     return {
         "name": metadata["name"],
@@ -345,7 +344,7 @@ def _claim(claim: Object, ordinal: int) -> dict[str, Any]:
     }
 
 
-def _volumes(items: Iterable[Object], namespace: str, prefix: str, living: set[str | None]) -> list[dict[str, Any]]:
+def _volumes(items: Iterable[Part], namespace: str, prefix: str, living: set[str | None]) -> list[dict[str, Any]]:
     pattern = re.compile(re.escape(prefix) + r"-(0|[1-9]\d*)")
     found: list[dict[str, Any]] = []
     for item in items:
@@ -375,7 +374,7 @@ def _volumes(items: Iterable[Object], namespace: str, prefix: str, living: set[s
     return sorted(found, key=lambda volume: (volume["ordinal"], volume["name"]))
 
 
-def _path(spec: Object) -> str | None:
+def _path(spec: Part) -> str | None:
     for kind in ("hostPath", "local"):
         if spec.get(kind):
             path: str | None = spec[kind].get("path")
@@ -383,7 +382,7 @@ def _path(spec: Object) -> str | None:
     return None
 
 
-def _pinned_to(spec: Object) -> str | None:
+def _pinned_to(spec: Part) -> str | None:
     terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or []
     for term in terms:
         for expression in term.get("matchExpressions") or []:
@@ -392,7 +391,7 @@ def _pinned_to(spec: Object) -> str | None:
     return None
 
 
-def _node(item: Object, kubelets: Mapping[str, list[str] | str], silences: Mapping[str, float]) -> dict[str, Any]:
+def _node(item: Part, kubelets: Mapping[str, list[str] | str], silences: Mapping[str, float]) -> dict[str, Any]:
     name, spec, status = item["metadata"]["name"], item.get("spec", {}), item.get("status", {})
     information = status.get("nodeInfo") or {}
     allowed = kubelets.get(name, "its kubelet was not asked")
@@ -416,7 +415,7 @@ def _node(item: Object, kubelets: Mapping[str, list[str] | str], silences: Mappi
     }
 
 
-def _user_namespaces(status: Mapping[str, Any]) -> bool | None:
+def _user_namespaces(status: Part) -> bool | None:
     """What the kubelet says of its default runtime handler, which is the one without a name."""
     for handler in status.get("runtimeHandlers") or []:
         if not handler.get("name"):

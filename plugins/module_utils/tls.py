@@ -6,12 +6,10 @@ HSTS cannot be taken back for years, so it goes out only with a certificate that
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from . import certificates
-
-Object = Mapping[str, Any]
+from .objects import Part
 
 # Only this issuer's certificates are known to be trusted by browsers.
 TRUSTED_ISSUER = "letsencrypt-prod"
@@ -53,10 +51,10 @@ class Tls:
 
 def decide(
     desired: Desired,
-    secret: Object | None,
-    certificate: Object | None,
-    info: Object | None = None,
-    key: Object | None = None,
+    secret: Part | None,
+    certificate: Part | None,
+    info: Part | None = None,
+    key: Part | None = None,
 ) -> Tls:
     """``secret`` and ``certificate`` (cert-manager's) as they are in the cluster; empty where there is none.
 
@@ -85,7 +83,7 @@ def decide(
     return Tls(source, provided, kept, hsts, verify, _note(desired, source, hsts, trusted), found)
 
 
-def errors(info: Object, key: Object, domains: Sequence[str]) -> list[str]:
+def errors(info: Part, key: Part, domains: Sequence[str]) -> list[str]:
     """Why visitors could not use the given certificate, in sentences."""
     given = "The certificate in app_tls_certificate_file (or app_tls_certificate)"
     found = []

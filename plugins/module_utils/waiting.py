@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from . import certificates, identity, kube, release_manifest, rollout
+from .objects import Object
 from .wording import one_line, said
 
-Object = dict[str, Any]
 Status = rollout.Status
 
 POLL = 1.0

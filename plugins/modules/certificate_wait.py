@@ -70,9 +70,8 @@ from ansible_collections.abaci.infra.plugins.module_utils import (
     kube,
     waiting,
 )
+from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 from ansible_collections.abaci.infra.plugins.module_utils.waiting import ACME, ISSUE
-
-Object = dict[str, Any]
 
 ASKED = "abaci.infra/asked-again"
 

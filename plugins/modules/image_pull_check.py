@@ -104,6 +104,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, image_pull, kube
+from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 
 
 def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             _delete(api, namespace, pod_name, "Secret")
 
 
-def _sentence(options: dict[str, Any], pod: dict[str, Any], status: image_pull.Status, reason: str | None) -> str:
+def _sentence(options: dict[str, Any], pod: Object, status: image_pull.Status, reason: str | None) -> str:
     variables, image = options["variables"], options["image"]
     node = pod["spec"].get("nodeName")
     if status.fault is not None:

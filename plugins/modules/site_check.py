@@ -81,6 +81,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube, site
+from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 
 
 def look(api: Any, apply: bool, ca_hash: str) -> site.Seen:
@@ -98,9 +99,9 @@ def look(api: Any, apply: bool, ca_hash: str) -> site.Seen:
     )
 
 
-def _where_known(api: Any, api_version: str, kind: str) -> list[dict[str, Any]]:
+def _where_known(api: Any, api_version: str, kind: str) -> list[Object]:
     try:
-        found: list[dict[str, Any]] = api.list(api_version, kind)
+        found: list[Object] = api.list(api_version, kind)
     except kube.KubeError as exc:
         if exc.unknown_kind:
             return []

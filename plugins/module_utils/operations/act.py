@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import applying, gather, identity, kube, litefs
+from ..objects import Object, Part
 from . import planning, retarget
 from . import situation as sit
 
@@ -168,7 +169,7 @@ class Site:
             still = still + 1 if position == last else 0
             last = position
 
-    def put_lease(self, lease: Mapping[str, Any]) -> None:
+    def put_lease(self, lease: Part) -> None:
         """Write the lock's Lease, if nobody else changed it meanwhile."""
         self.api.replace("coordination.k8s.io/v1", "Lease", dict(lease), applying.FIELD_MANAGER)
 
@@ -351,7 +352,7 @@ class Site:
 
     # Plumbing
 
-    def _change(self, api_version: str, kind: str, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    def _change(self, api_version: str, kind: str, name: str, change: Callable[[Object], None]) -> None:
         """Change an object in place, and nothing of it that somebody else changed meanwhile."""
         for attempt in range(5):
             found = self.api.get(api_version, kind, name, self.namespace)
@@ -370,7 +371,7 @@ class Site:
                 if exc.status != 409 or attempt == 4:
                     raise
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> Object:
         name = f"{self.name}-litefs-identity"
         record = self.api.get("v1", "ConfigMap", name, self.namespace)
         if record is None:

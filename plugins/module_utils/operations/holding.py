@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any
 
 from .. import kube
+from ..objects import Object
 from . import act, lock
 
 PAUSE = 60.0  # s between two renewals; the lock lasts 900 s
@@ -57,9 +57,7 @@ class Holding:
                     return  # said before the next act
 
 
-def lease_of(site: act.Site) -> dict[str, Any] | None:
+def lease_of(site: act.Site) -> Object | None:
     """The lock as it is."""
-    found: dict[str, Any] | None = site.api.get(
-        "coordination.k8s.io/v1", "Lease", lock.name_of(site.name), site.namespace
-    )
+    found: Object | None = site.api.get("coordination.k8s.io/v1", "Lease", lock.name_of(site.name), site.namespace)
     return found

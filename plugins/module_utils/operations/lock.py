@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .. import clock
+from ..objects import Object, Part
 
 OPERATION = "abaci.infra/operation"
 
@@ -32,7 +32,7 @@ def holder(user: str, host: str, process: int, machine: Sequence[str]) -> str:
     return f"{user}@{host}+{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]}/{process}"
 
 
-def render(namespace: str, name: str) -> dict[str, Any]:
+def render(namespace: str, name: str) -> Object:
     """The Lease that nobody holds."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -47,7 +47,7 @@ def render(namespace: str, name: str) -> dict[str, Any]:
 
 
 def take(
-    lease: Mapping[str, Any],
+    lease: Part,
     holder: str,
     operation: str,
     seconds: int,
@@ -55,7 +55,7 @@ def take(
     *,
     alive: bool,
     take_over: str = "",
-) -> tuple[dict[str, Any] | None, str | None, str | None]:
+) -> tuple[Object | None, str | None, str | None]:
     """Take the lock: (the Lease to write, a note, None), or (None, None, why it is refused).
 
     It is free, or its holder let ``seconds`` pass without a step, or is a process of this very user and machine that is
@@ -91,7 +91,7 @@ def take(
     return taken, note, None
 
 
-def at_work(lease: Mapping[str, Any], holder: str, now: str, *, alive: bool) -> tuple[str, int] | None:
+def at_work(lease: Part, holder: str, now: str, *, alive: bool) -> tuple[str, int] | None:
     """Who else is at work, as the beginning of a sentence, and in how many seconds that lock ends; None for nobody."""
     held = holder_of(lease)
     spec = lease.get("spec") or {}
@@ -105,21 +105,21 @@ def at_work(lease: Mapping[str, Any], holder: str, now: str, *, alive: bool) -> 
     return f"{held} is at work here ({doing} since {spec.get('acquireTime')})", max(int(left), 1)
 
 
-def renew(lease: Mapping[str, Any] | None, holder: str, now: str) -> dict[str, Any] | None:
+def renew(lease: Part | None, holder: str, now: str) -> Object | None:
     """The Lease renewed; None where it is not this holder's (any more)."""
     if lease is None or holder_of(lease) != holder:
         return None
     return {**lease, "spec": {**lease["spec"], "renewTime": _stamp(now)}}
 
 
-def free(lease: Mapping[str, Any]) -> dict[str, Any]:
+def free(lease: Part) -> Object:
     """The Lease that its holder gives back."""
     spec = {key: value for key, value in lease["spec"].items() if key == "leaseTransitions"}
     notes = lease["metadata"].get("annotations") or {}
     return {**lease, "metadata": {**lease["metadata"], "annotations": _others(notes)}, "spec": spec}
 
 
-def holder_of(lease: Mapping[str, Any]) -> str:
+def holder_of(lease: Part) -> str:
     """Who holds it, empty for nobody."""
     return str((lease.get("spec") or {}).get("holderIdentity") or "")
 

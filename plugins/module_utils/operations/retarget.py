@@ -7,9 +7,8 @@ inventory nor an image or a Secret that changed there gets in the way. site.yml 
 from __future__ import annotations
 
 import re
-from typing import Any
 
-Object = dict[str, Any]
+from ..objects import Object
 
 # The commands of LiteFS (litefs.yml, exec) while they are left out.
 EXEC = "abaci.infra/exec"

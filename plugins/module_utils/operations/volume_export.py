@@ -19,6 +19,7 @@ from typing import Any
 
 from .. import clock, kube
 from ..conditions import is_ready
+from ..objects import Object, Part
 from . import export, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
@@ -36,7 +37,7 @@ class CannotLook(Exception):
     """The volume cannot be looked into; the message says why."""
 
 
-def source(site: Site, volume: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def source(site: Site, volume: Mapping[str, Any]) -> tuple[Object, dict[str, str]]:
     """How a pod gets at the volume: what stands in its spec.volumes, and where it has to run. Raises CannotLook."""
     name = volume["name"]
     if volume["path"] and volume["node"]:
@@ -60,7 +61,7 @@ def source(site: Site, volume: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     return mount, {"nodeName": where} if where and "ReadWriteMany" not in modes else {}
 
 
-def _uses(pod: Mapping[str, Any], claim: str) -> bool:
+def _uses(pod: Part, claim: str) -> bool:
     """Whether a pod that has not ended mounts a claim, other than to look into it."""
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return False
@@ -70,7 +71,7 @@ def _uses(pod: Mapping[str, Any], claim: str) -> bool:
     return any((one.get("persistentVolumeClaim") or {}).get("claimName") == claim for one in mounts)
 
 
-def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Sequence[str] = ()) -> dict[str, Any]:
+def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Sequence[str] = ()) -> Object:
     """The pod that serves a volume's files. Nothing of the volume is writable for it. Raises CannotLook."""
     mount, where = source(site, volume)
     base = f"/data/dbs/{site.database}"

@@ -8,9 +8,9 @@ the pod has pulled, also while the registry is away. Frozen means the digest tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from .state_types import State
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Choice:
     note: str = ""
 
 
-def choose(state: Mapping[str, Any], image: str, frozen: bool, ordinal: int) -> Choice:
+def choose(state: State, image: str, frozen: bool, ordinal: int) -> Choice:
     """``image`` is app_image, ``frozen`` whether keel.sh/policy is never, ``ordinal`` the primary's."""
     if "@" in image:
         return Choice(image, False)
@@ -44,12 +44,14 @@ def choose(state: Mapping[str, Any], image: str, frozen: bool, ordinal: int) -> 
     return Choice(f"{image}@{digest}", False, running=True, note=note)
 
 
-def running_digest(state: Mapping[str, Any], image: str, ordinal: int) -> str:
+def running_digest(state: State, image: str, ordinal: int) -> str:
     """The digest that the primary runs, else most of the ready pods; "" where none is known of this repository."""
     found = {
-        pod["ordinal"]: pod["image_id"].partition("@")[2]
+        pod["ordinal"]: running.partition("@")[2]
         for pod in state["pods"]
-        if pod["ready"] and "@sha256:" in (pod["image_id"] or "") and _repository(pod["image_id"]) == _repository(image)
+        if pod["ready"]
+        and "@sha256:" in (running := pod["image_id"] or "")
+        and _repository(running) == _repository(image)
     }
     if ordinal in found:
         return str(found[ordinal])

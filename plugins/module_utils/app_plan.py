@@ -1,14 +1,14 @@
 """What site.yml may do to the application: pure decisions over the state document and the inventory's settings.
 
 plan() answers with what to render and write, or with the one sentence why nothing may be applied. The state document is
-described in state.py.
+described in state_types.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +18,7 @@ from .app_types import Desired, Plan, Record, Retain
 from .objects import Object
 from .operations import backup, progress
 from .placement import may_run
+from .state_types import State
 
 # Sysctls that every kubelet allows (Kubernetes 1.32 and later): a pod may ask for them anywhere.
 SAFE_SYSCTLS = frozenset(
@@ -47,7 +48,7 @@ _FACTORS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(1000), "Ki": Dec
 }
 
 
-def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
+def plan(state: State, desired: Desired) -> Plan:
     """Decide what the next apply of the application is. ``desired`` with an unknown key is a ValueError."""
     _check_names(desired)
     refusals: list[str] = []
@@ -108,13 +109,13 @@ def plan(state: Mapping[str, Any], desired: Desired) -> Plan:
     }
 
 
-def _record(state: Mapping[str, Any], decision: identity.Decision) -> Record:
+def _record(state: State, decision: identity.Decision) -> Record:
     if decision.data is None:
         return {"action": "none", "data": _present(state)}
     return {"action": "update" if state["record"] else "create", "data": decision.data}
 
 
-def _standing_notes(state: Mapping[str, Any], desired: Desired, ordinal: int, replicas: int) -> list[str]:
+def _standing_notes(state: State, desired: Desired, ordinal: int, replicas: int) -> list[str]:
     """What is said at each run, for as long as it is so."""
     return [
         *litefs.left_out(state),
@@ -133,7 +134,7 @@ def _check_names(desired: Desired) -> None:
         )
 
 
-def _retain(state: Mapping[str, Any]) -> Retain:
+def _retain(state: State) -> Retain:
     minor = state["api"]["minor"]
     return {
         # Not known is a check run without a cluster: the k3s that would be installed has it.
@@ -151,7 +152,7 @@ _ISOLATION_SAYS = {
 }
 
 
-def keel(state: Mapping[str, Any], policy: str) -> tuple[dict[str, str], list[str]]:
+def keel(state: State, policy: str) -> tuple[dict[str, str], list[str]]:
     """(annotations, sentences): whoever changed Keel's policy last decides, as with the replicas.
 
     A freeze by hand stays. ``policy`` is the inventory's, empty where Keel is off.
@@ -182,12 +183,12 @@ def _whole(name: str, value: object) -> tuple[int, list[str]]:
     return 0, [f"{name} is {value!r}: set it to a whole number that is not negative."]
 
 
-def _present(state: Mapping[str, Any]) -> dict[str, str]:
+def _present(state: State) -> dict[str, str]:
     """The record as it stands; hold is the template's."""
-    return {key: value for key, value in (state["record"] or {"raw": {}})["raw"].items() if key != "hold"}
+    return {key: value for key, value in identity.raw(state).items() if key != "hold"}
 
 
-def _unfinished(state: Mapping[str, Any]) -> list[str]:
+def _unfinished(state: State) -> list[str]:
     """What the user has to know of operations that died, and of what no backup has."""
     try:
         said = progress.others(progress.read(state))
@@ -196,7 +197,7 @@ def _unfinished(state: Mapping[str, Any]) -> list[str]:
     return [*said, *filter(None, (backup.job_note(state), backup.other_databases_note(state)))]
 
 
-def _replicas(state: Mapping[str, Any], desired: int, ordinal: int) -> tuple[int, str | None, list[str]]:
+def _replicas(state: State, desired: int, ordinal: int) -> tuple[int, str | None, list[str]]:
     """The count belongs to whoever changed it last: the inventory only where app_replicas has changed since."""
     least = ordinal + 1
     if desired < least:
@@ -205,8 +206,7 @@ def _replicas(state: Mapping[str, Any], desired: int, ordinal: int) -> tuple[int
     living = state["statefulset"]
     if not living["exists"]:
         return desired, None, []
-    current: int = living["replicas"]
-    last: int | None = living["last_applied_replicas"]
+    current, last = living["replicas"] or 0, living["last_applied_replicas"]
     if last is not None and last != desired:
         return desired, None, []
     if current < least:
@@ -219,7 +219,7 @@ def _replicas(state: Mapping[str, Any], desired: int, ordinal: int) -> tuple[int
     return current, None, [note]
 
 
-def immutable_changes(state: Mapping[str, Any], desired: Desired) -> list[str]:
+def immutable_changes(state: State, desired: Desired) -> list[str]:
     """A sentence for each value that would change what the API lets nobody change on a StatefulSet."""
     living = state["statefulset"]
     if not living["exists"]:
@@ -280,7 +280,7 @@ def _amount(value: object) -> Decimal | None:
     return Decimal(match[1]) * _FACTORS[match[2] or ""] if match else None
 
 
-def sysctl_problems(state: Mapping[str, Any], desired: Desired) -> tuple[list[str], list[str]]:
+def sysctl_problems(state: State, desired: Desired) -> tuple[list[str], list[str]]:
     """(refusals, notes) about nodes whose kubelet would reject the pods: SysctlForbidden, for ever, pod after pod."""
     wanted = [name.replace("/", ".") for name in desired.get("sysctls") or []]
     unsafe = [name for name in wanted if name not in SAFE_SYSCTLS]
@@ -314,7 +314,7 @@ def allows(allowed: Iterable[str], name: str) -> bool:
     return False
 
 
-def by_hand(state: Mapping[str, Any], primary: int) -> bool:
+def by_hand(state: State, primary: int) -> bool:
     """Whether the controller's own rolling update, from the highest ordinal down, would not do.
 
     It waits for ever for a pod that is fenced or whose node is away, and for a replica where the primary is not up;
@@ -326,13 +326,13 @@ def by_hand(state: Mapping[str, Any], primary: int) -> bool:
     return bool(not up or primary or litefs.absent(state) or litefs.fenced(state))
 
 
-def behind(state: Mapping[str, Any]) -> bool:
+def behind(state: State) -> bool:
     """Whether a pod that can run has not the newest template."""
     newest, gone = state["statefulset"]["update_revision"], {*litefs.absent(state), *litefs.fenced(state)}
     return any(pod["revision"] != newest for pod in state["pods"] if pod["ordinal"] not in gone)
 
 
-def fenced_notes(state: Mapping[str, Any]) -> list[str]:
+def fenced_notes(state: State) -> list[str]:
     """A sentence for each ordinal that the record fences."""
     name = state["statefulset"]["name"]
     return [
@@ -343,7 +343,7 @@ def fenced_notes(state: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def order_of_rollouts(state: Mapping[str, Any], ordinal: int, replicas: int) -> list[str]:
+def order_of_rollouts(state: State, ordinal: int, replicas: int) -> list[str]:
     """What a primary that has not ordinal 0 means for rolling updates, as a sentence or none."""
     if not ordinal or not state["statefulset"]["exists"]:
         return []
@@ -355,7 +355,7 @@ def order_of_rollouts(state: Mapping[str, Any], ordinal: int, replicas: int) -> 
     ]
 
 
-def local_files(state: Mapping[str, Any], desired: Desired, replicas: int) -> list[str]:
+def local_files(state: State, desired: Desired, replicas: int) -> list[str]:
     """What it means for the pods that a claim's directory is another one on each host, as a sentence or none."""
     local = set(desired.get("local_claims") or [])
     mounted = [(volume.get("persistentVolumeClaim") or {}).get("claimName") for volume in desired.get("volumes") or []]
@@ -370,7 +370,7 @@ def local_files(state: Mapping[str, Any], desired: Desired, replicas: int) -> li
     ]
 
 
-def kept_volumes(state: Mapping[str, Any]) -> list[str]:
+def kept_volumes(state: State) -> list[str]:
     """A sentence for each volume that no claim has: data that is removed by name only, by a person."""
     return [
         f"Volume {volume['name']} is kept: it was {volume['claim']}'s"

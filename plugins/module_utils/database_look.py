@@ -47,10 +47,10 @@ def header(api: Any, namespace: str, pod: str, port: int, database: str, timeout
     }
 
 
-def locked(api: Any, namespace: str, pod: str, port: int, database: str, since: Mapping[str, Any]) -> str | None:
+def locked(api: Any, namespace: str, pod: str, port: int, database: str, since: Mapping[str, str]) -> str | None:
     """Why no write gets through on the primary, as a sentence; None where one did, or the lock is free.
 
-    ``since`` is the database as an earlier look saw it ({txid, ...}, see state.py); the time in between is how long the
+    ``since`` is the database as an earlier look saw it ({txid, ...}, see state_types.py); the time in between is how long the
     lock has to have been held.
     """
     status, _headers, body = api.portforward_get(namespace, pod, port, "/debug/vars")

@@ -14,6 +14,7 @@ from typing import Any
 from . import clock, litefs, state
 from .kube import KubeError
 from .objects import Part
+from .state_types import LiteFS, State
 
 NODE_LEASES = "kube-node-lease"
 
@@ -29,7 +30,7 @@ def gather(
     claim_template: str = "litefs-data",
     port: int = 20202,
     timeout: float = 10.0,
-) -> dict[str, Any]:
+) -> State:
     """Return the state document. Raises KubeError where the API itself does not answer.
 
     All pods and nodes are asked at the same time; one that does not answer within ``timeout`` (s) is described as such
@@ -76,7 +77,7 @@ def gather_replicas(
     claim_template: str = "litefs-data",
     port: int = 20202,
     timeout: float = 10.0,
-) -> dict[str, Any]:
+) -> State:
     """The state document with nothing but the StatefulSet, the record and the pods, where all that is wanted answers.
 
     Else it is gathered whole: it takes nodes, claims and volumes to say why a pod does not answer.
@@ -112,7 +113,7 @@ def _exists(api: Any, namespace: str, listed: Mapping[str, Future[Any]]) -> bool
 
 def ask_pods(
     api: Any, namespace: str, pods: Sequence[Part], database: str, port: int, timeout: float
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, LiteFS]:
     """What the LiteFS of each pod answers, all asked at the same time."""
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
         asked = {pod["metadata"]["name"]: pool.submit(ask_pod, api, namespace, pod, port, timeout) for pod in pods}
@@ -124,19 +125,20 @@ def ask_pods(
     return answers
 
 
-def outrun(answers: Mapping[str, Mapping[str, Any]], pod: str, database: str) -> bool:
+def outrun(answers: Mapping[str, LiteFS], pod: str, database: str) -> bool:
     """Whether the pod answered as primary, and another of its cluster answered with a later transaction."""
     mine = answers[pod]
     if not mine["is_primary"]:
         return False
 
-    def txid(answer: Mapping[str, Any]) -> int:
-        return int(answer["databases"].get(database, {}).get("txid", "0"), 16)
+    def txid(answer: LiteFS) -> int:
+        held = answer["databases"].get(database)
+        return int(held["txid"], 16) if held else 0
 
     return any(txid(one) > txid(mine) for one in answers.values() if one["cluster_id"] == mine["cluster_id"])
 
 
-def ask_pod(api: Any, namespace: str, pod: Part, port: int, timeout: float) -> dict[str, Any]:
+def ask_pod(api: Any, namespace: str, pod: Part, port: int, timeout: float) -> LiteFS:
     """Ask the LiteFS of one pod; never raises for a pod that does not answer."""
     started = (pod.get("status", {}).get("containerStatuses") or [{}])[0].get("state", {})
     if "running" not in started:
@@ -196,8 +198,8 @@ def node_silences(api: Any) -> dict[str, float]:
 
 
 def wait_replicated(
-    look: Callable[[], dict[str, Any]], database: str, seconds: float, pause: float = 1.0
-) -> tuple[dict[str, Any], dict[str, str] | None, list[str]]:
+    look: Callable[[], State], database: str, seconds: float, pause: float = 1.0
+) -> tuple[State, dict[str, str] | None, list[str]]:
     """Look until every replica has reached the position that the primary had when first asked.
 
     Returns (the last state document, that position or None, the problems left: none when it is so). The position is
@@ -219,7 +221,7 @@ def wait_replicated(
         time.sleep(min(pause, max(left, 0.0)))
 
 
-def _no_position(document: Mapping[str, Any], database: str) -> str:
+def _no_position(document: State, database: str) -> str:
     leaders = litefs.primaries(document)
     if not document["statefulset"]["exists"]:
         return f"StatefulSet {document['namespace']}/{document['statefulset']['name']} does not exist."

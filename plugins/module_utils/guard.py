@@ -6,8 +6,8 @@ docs/failure-modes.md has the same table.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from typing import Any
+
+from .state_types import Pod
 
 NAME = "guard"  # of the init container
 
@@ -25,8 +25,8 @@ class Exit(enum.IntEnum):
     NOT_NOW = 17  # nothing can be said yet, and it tries again by itself
 
 
-def reason(pod: Mapping[str, Any]) -> Exit | None:
+def reason(pod: Pod) -> Exit | None:
     """How the guard of a pod of the state document ended last; None where that says nothing of its volume."""
     init = pod["init"]
-    known = init["name"] == NAME and init["exit_code"] in set(Exit)
-    return Exit(init["exit_code"]) if known else None
+    code = init["exit_code"]
+    return Exit(code) if init["name"] == NAME and code is not None and code in set(Exit) else None

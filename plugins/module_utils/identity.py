@@ -2,16 +2,17 @@
 
 It stands in a record outside the volumes (ConfigMap <name>-litefs-identity), because an empty primary with a static
 lease makes a new cluster without a word, and the record is what the guard in front of it compares with. Pure functions
-over the state document (see state.py).
+over the state document (see state_types.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from . import litefs, values
+from .state_types import Pod, State
 
 RESTORE = "playbooks/restore.yml"
 RUNBOOK = "docs/runbooks/primary-refused.md"
@@ -46,42 +47,49 @@ class Decision:
     notes: tuple[str, ...] = ()
 
 
-def name_of(state: Mapping[str, Any]) -> str:
+def name_of(state: State) -> str:
     """The record's object, for a sentence."""
     return f"ConfigMap {state['namespace']}/{state['statefulset']['name']}-litefs-identity"
 
 
-def parse(state: Mapping[str, Any]) -> Record | None:
+def raw(state: State) -> Mapping[str, str]:
+    """The record's whole data; empty where there is none."""
+    record = state["record"]
+    return record["raw"] if record else {}
+
+
+def parse(state: State) -> Record | None:
     """Read the record of the state document; None where there is none, ValueError with a sentence where it is bad."""
-    raw = state["record"]
-    if raw is None:
+    record = state["record"]
+    if record is None:
         return None
     where = name_of(state)
-    if raw["state"] == "restore":
+    if record["state"] == "restore":
         raise ValueError(f"{where} says that a restore is under way: let {RESTORE} finish by running it again.")
-    if raw["state"] not in ("bootstrap", "recorded"):
+    if record["state"] not in ("bootstrap", "recorded"):
         raise ValueError(
-            f"{where} has state {raw['state']!r}, which is neither bootstrap nor recorded: see {RUNBOOK}, write the "
+            f"{where} has state {record['state']!r}, which is neither bootstrap nor recorded: see {RUNBOOK}, write the "
             "value that belongs to the data, and run again."
         )
-    if raw["state"] == "recorded" and not litefs.is_cluster_id(raw["cluster_id"]):
+    if record["state"] == "recorded" and not litefs.is_cluster_id(record["cluster_id"]):
         raise ValueError(
-            f"{where} has clusterID {raw['cluster_id']!r}, which is no LiteFS cluster id (LFSC and 16 characters): "
+            f"{where} has clusterID {record['cluster_id']!r}, which is no LiteFS cluster id (LFSC and 16 characters): "
             f"see {RUNBOOK} for how to find the id of the data, and run again."
         )
-    ordinal = values.whole(raw["primary_ordinal"])
+    ordinal = values.whole(record["primary_ordinal"])
     if ordinal is None:
         raise ValueError(
-            f"{where} has primaryOrdinal {raw['primary_ordinal']!r}, which is not the number of a pod: write the "
+            f"{where} has primaryOrdinal {record['primary_ordinal']!r}, which is not the number of a pod: write the "
             f"primary's ordinal there (see {RUNBOOK}) and run again."
         )
-    cluster_id = raw["cluster_id"] if raw["state"] == "recorded" else None
-    desired = values.whole(raw["desired_primary_ordinal"])
-    carried = {key: value for key, value in raw["raw"].items() if key not in DECIDED}
-    return Record(raw["state"], cluster_id, ordinal, desired, carried)
+    settled = record["state"] == "recorded"
+    cluster_id = record["cluster_id"] if settled else None
+    desired = values.whole(record["desired_primary_ordinal"])
+    carried = {key: value for key, value in record["raw"].items() if key not in DECIDED}
+    return Record("recorded" if settled else "bootstrap", cluster_id, ordinal, desired, carried)
 
 
-def decide(state: Mapping[str, Any], desired_ordinal: int) -> Decision:
+def decide(state: State, desired_ordinal: int) -> Decision:
     """Decide on the record and the primary's ordinal in force.
 
     ``desired_ordinal`` (app_primary_ordinal) counts only while nothing of the application exists. The record is written
@@ -112,7 +120,7 @@ def decide(state: Mapping[str, Any], desired_ordinal: int) -> Decision:
     return _recorded(state, record, leader, desired_ordinal)
 
 
-def raised(data: Mapping[str, str], state: Mapping[str, Any], now: str) -> dict[str, str]:
+def raised(data: Mapping[str, str], state: State, now: str) -> dict[str, str]:
     """What to write of the low-water mark into the record, which holds ``data``; nothing where it does not rise.
 
     The mark is a TXID that this cluster was seen at: below it the guard lets no primary start, whoever answers. It is
@@ -141,12 +149,12 @@ def lowered(data: Mapping[str, str], txid: int, now: str) -> dict[str, str]:
     return {LOW_WATER: mark, LOW_WATER_TIME: now} if mark < data.get(LOW_WATER, "") else {}
 
 
-def nothing_exists(state: Mapping[str, Any]) -> bool:
+def nothing_exists(state: State) -> bool:
     """Whether no trace of the application's data exists: no StatefulSet, no pod, no claim and no volume."""
     return not (state["statefulset"]["exists"] or state["pods"] or state["claims"] or state["volumes"])
 
 
-def _without_record(state: Mapping[str, Any], leader: Mapping[str, Any] | None, desired: int) -> Decision:
+def _without_record(state: State, leader: Pod | None, desired: int) -> Decision:
     if nothing_exists(state):
         return _write(None, "bootstrap", None, desired, desired)
     if leader is None:
@@ -168,9 +176,7 @@ def _without_record(state: Mapping[str, Any], leader: Mapping[str, Any] | None, 
     return _write(None, "recorded", leader["litefs"]["cluster_id"], leader["ordinal"], desired, _unasked(state))
 
 
-def _under_bootstrap(
-    state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, desired: int
-) -> Decision:
+def _under_bootstrap(state: State, record: Record, leader: Pod | None, desired: int) -> Decision:
     if leader is not None:
         refusal = _foreign(state, leader, None)
         if refusal:
@@ -193,7 +199,7 @@ def _under_bootstrap(
     return _write(record, "bootstrap", None, record.primary_ordinal, desired)
 
 
-def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any] | None, desired: int) -> Decision:
+def _recorded(state: State, record: Record, leader: Pod | None, desired: int) -> Decision:
     cluster_id = record.cluster_id or ""
     if leader is not None and leader["litefs"]["cluster_id"] not in (None, cluster_id):
         return Decision(record.primary_ordinal, refusal=_foreign(state, leader, cluster_id))
@@ -221,7 +227,7 @@ def _recorded(state: Mapping[str, Any], record: Record, leader: Mapping[str, Any
     return _write(record, "recorded", cluster_id, record.primary_ordinal, desired, notes)
 
 
-def _moved(record: Record, leader: Mapping[str, Any] | None, desired: int) -> str | None:
+def _moved(record: Record, leader: Pod | None, desired: int) -> str | None:
     if leader is not None and leader["ordinal"] != record.primary_ordinal:
         return (
             f"The record says that the primary has ordinal {record.primary_ordinal}, but {leader['name']} says that it "
@@ -237,7 +243,7 @@ def _moved(record: Record, leader: Mapping[str, Any] | None, desired: int) -> st
     return None
 
 
-def _foreign(state: Mapping[str, Any], leader: Mapping[str, Any], recorded: str | None) -> str | None:
+def _foreign(state: State, leader: Pod, recorded: str | None) -> str | None:
     """The refusal where the running primary's id is not the recorded one, or, with no recorded id, not everyone's."""
     mine = leader["litefs"]["cluster_id"]
     if not mine:
@@ -258,7 +264,7 @@ def _foreign(state: Mapping[str, Any], leader: Mapping[str, Any], recorded: str 
     )
 
 
-def _outrun(state: Mapping[str, Any], leader: Mapping[str, Any]) -> str | None:
+def _outrun(state: State, leader: Pod) -> str | None:
     """The refusal where a replica of the primary's cluster has what the primary lacks: a restart could end it."""
     mine = litefs.position(leader, state["database"])
     for pod in litefs.reachable(state):
@@ -273,7 +279,7 @@ def _outrun(state: Mapping[str, Any], leader: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _without_database(state: Mapping[str, Any], leader: Mapping[str, Any]) -> str | None:
+def _without_database(state: State, leader: Pod) -> str | None:
     """The sentence where the running primary has no transaction of the database that the inventory names."""
     where = litefs.position(leader, state["database"])
     if where is not None and where.known:
@@ -287,7 +293,7 @@ def _without_database(state: Mapping[str, Any], leader: Mapping[str, Any]) -> st
     )
 
 
-def _unasked(state: Mapping[str, Any]) -> list[str]:
+def _unasked(state: State) -> list[str]:
     silent = [pod for pod in state["pods"] if not pod["litefs"]["reachable"]]
     if not silent:
         return []
@@ -320,7 +326,7 @@ def _write(
     return Decision(ordinal, None if same else data, notes=tuple(notes))
 
 
-def _what_exists(state: Mapping[str, Any]) -> str:
+def _what_exists(state: State) -> str:
     parts = [
         label
         for label, there in (

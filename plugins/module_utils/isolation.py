@@ -10,12 +10,11 @@ privileged       the whole host, as the original system ran
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from .app_types import Desired
 from .placement import may_run
+from .state_types import Node, State
 
 # hostUsers is on by default from Kubernetes 1.33, and needs id-mapped mounts of tmpfs, which Linux has from 6.3.
 # Source: kubernetes.io/docs/concepts/workloads/pods/user-namespaces
@@ -33,7 +32,7 @@ class Isolation:
     reason: str
 
 
-def decide(state: Mapping[str, Any], desired: Desired) -> Isolation:
+def decide(state: State, desired: Desired) -> Isolation:
     """Choose for all pods of the StatefulSet at once: a pod that cannot be mapped never starts."""
     if desired.get("privileged"):
         return Isolation("privileged", "app_privileged is true")
@@ -68,13 +67,13 @@ def decide(state: Mapping[str, Any], desired: Desired) -> Isolation:
     return Isolation("user-namespace", "every node that may run the pods can map them")
 
 
-def without_device(state: Mapping[str, Any], desired: Desired) -> list[str]:
+def without_device(state: State, desired: Desired) -> list[str]:
     """The names of the nodes that may run the pods now, where not one of them offers the FUSE device."""
     nodes = [node for node in state["nodes"] if may_run(node, desired)]
     return [] if any(node["fuse_devices"] for node in nodes) else [node["name"] for node in nodes]
 
 
-def _problem(node: Mapping[str, Any]) -> str | None:
+def _problem(node: Node) -> str | None:
     found = re.match(r"(\d+)\.(\d+)", node["kernel"])
     if not found or (int(found[1]), int(found[2])) < USER_NAMESPACES_KERNEL:
         return f"has the kernel {node['kernel'] or 'of an unknown version'}, and user namespaces need 6.3"

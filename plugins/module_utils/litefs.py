@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import wording
+from .state_types import LiteFS, Pod, State
 
 CLUSTER_ID = re.compile(r"LFSC.{16}", re.ASCII)
 UNHEARD_SECONDS = 15
@@ -157,8 +158,8 @@ def never_synced(is_primary: bool, lag_samples: Sequence[float | None]) -> bool 
     return True if len(samples) > 1 else None
 
 
-def node(info: Info, databases: Mapping[str, Database], samples: Sequence[Metrics]) -> dict[str, Any]:
-    """Put the answers of one node together: the ``litefs`` part of a pod in the state document (see state.py)."""
+def node(info: Info, databases: Mapping[str, Database], samples: Sequence[Metrics]) -> LiteFS:
+    """Put the answers of one node together: the ``litefs`` part of a pod in the state document (see state_types.py)."""
     last = samples[-1] if samples else None
     never = never_synced(info.is_primary, [sample.lag_seconds for sample in samples])
     lag = None if last is None or never is not False or last.lag_seconds is None else round(last.lag_seconds * 1000)
@@ -181,7 +182,7 @@ def node(info: Info, databases: Mapping[str, Database], samples: Sequence[Metric
     }
 
 
-def unreachable(error: str | None) -> dict[str, Any]:
+def unreachable(error: str | None) -> LiteFS:
     """The ``litefs`` part of a pod that gave no answer."""
     return {
         "reachable": False,
@@ -198,23 +199,23 @@ def unreachable(error: str | None) -> dict[str, Any]:
 # --- questions to the state document ----------------------------------------------------------------------------
 
 
-def reachable(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def reachable(state: State) -> list[Pod]:
     """The pods whose LiteFS answered."""
     return [pod for pod in state["pods"] if pod["litefs"]["reachable"]]
 
 
-def primaries(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def primaries(state: State) -> list[Pod]:
     """The pods that say they are primary: LiteFS is asked, the ordinal is not. Exactly one is healthy."""
     return [pod for pod in reachable(state) if pod["litefs"]["is_primary"]]
 
 
-def position(pod: Mapping[str, Any], database: str) -> Position | None:
+def position(pod: Pod, database: str) -> Position | None:
     """The pod's position in the database; None where it does not answer, or does not have it."""
     entry = pod["litefs"]["databases"].get(database)
     return None if entry is None else Position.parse(entry["txid"], entry["checksum"])
 
 
-def primary_position(state: Mapping[str, Any], database: str) -> dict[str, str] | None:
+def primary_position(state: State, database: str) -> dict[str, str] | None:
     """What replicated() takes: {pod, cluster_id, txid, checksum} of the only primary, None while there is none."""
     found = primaries(state)
     if len(found) != 1:
@@ -231,18 +232,19 @@ def primary_position(state: Mapping[str, Any], database: str) -> dict[str, str] 
     }
 
 
-def fenced(state: Mapping[str, Any]) -> list[int]:
+def fenced(state: State) -> list[int]:
     """Ordinals that the record fences: old primaries, and copies given up, that nobody has exported yet."""
-    return sorted({int(word) for word in re.findall(r"\d+", str((state["record"] or {}).get("fenced_ordinals") or ""))})
+    record = state["record"]
+    return sorted({int(word) for word in re.findall(r"\d+", record["fenced_ordinals"] if record else "")})
 
 
-def away(state: Mapping[str, Any], name: str) -> bool:
+def away(state: State, name: str) -> bool:
     """Whether a node does not answer the API, or is no part of the cluster any more."""
     node = next((item for item in state["nodes"] if item["name"] == name), None)
     return node is None or not node["ready"]
 
 
-def unheard(state: Mapping[str, Any], name: str) -> bool:
+def unheard(state: State, name: str) -> bool:
     """Whether nothing was heard from a node just now, though the API may call it Ready for 40 s more.
 
     Its Lease, which its kubelet renews every 10 s, is older than 15 s, or its kubelet does not answer the API. What
@@ -254,7 +256,7 @@ def unheard(state: Mapping[str, Any], name: str) -> bool:
     return node["error"] is not None and "forbidden" not in str(node["error"]).lower()
 
 
-def last_node(state: Mapping[str, Any], ordinal: int) -> str | None:
+def last_node(state: State, ordinal: int) -> str | None:
     """The node of an ordinal's pod; of its volume where no node has it: a pod deleted by force may still run."""
     pod = next((pod for pod in state["pods"] if pod["ordinal"] == ordinal), None)
     if pod is not None and pod["node"]:
@@ -263,16 +265,17 @@ def last_node(state: Mapping[str, Any], ordinal: int) -> str | None:
     return next((volume["node"] for volume in state["volumes"] if volume["name"] in volumes), None)
 
 
-def absent(state: Mapping[str, Any]) -> dict[int, str]:
+def absent(state: State) -> dict[int, str]:
     """Ordinals that cannot run because their node, or that of their volume, is away; with that node. Nobody waits."""
     answering = {pod["ordinal"] for pod in reachable(state)}
     nodes = {n: last_node(state, n) for n in range(state["statefulset"]["replicas"] or 0) if n not in answering}
     return {ordinal: node for ordinal, node in nodes.items() if node and away(state, node)}
 
 
-def left_out(state: Mapping[str, Any]) -> list[str]:
+def left_out(state: State) -> list[str]:
     """A sentence for each replica that nobody waits for because its node is away."""
-    name, primary = state["statefulset"]["name"], (state["record"] or {}).get("primary_ordinal")
+    name, record = state["statefulset"]["name"], state["record"]
+    primary = record["primary_ordinal"] if record else ""
     return [
         f"Nobody waits for {name}-{ordinal}: its node {node} is away. It catches up when the node is back. If the node "
         "does not come back, switch it off, and run playbooks/replica_reset.yml -e "
@@ -282,7 +285,7 @@ def left_out(state: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def divergent(state: Mapping[str, Any], database: str) -> list[tuple[str, str, str]]:
+def divergent(state: State, database: str) -> list[tuple[str, str, str]]:
     """Pairs of pods of one cluster with the same TXID and another checksum: (pod, pod, txid)."""
     seen: dict[tuple[str, int], tuple[str, str]] = {}
     pairs: list[tuple[str, str, str]] = []
@@ -296,7 +299,7 @@ def divergent(state: Mapping[str, Any], database: str) -> list[tuple[str, str, s
     return pairs
 
 
-def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], database: str) -> dict[str, Any]:
+def replicated(state: State, at_position: Mapping[str, str], database: str) -> dict[str, Any]:
     """Whether every replica has reached the position that the primary had when it was asked.
 
     ``at_position`` is from primary_position(). Returns {"done": bool, "problems": [one sentence per pod that is not
@@ -329,7 +332,7 @@ def replicated(state: Mapping[str, Any], at_position: Mapping[str, str], databas
     return {"done": not problems, "problems": problems}
 
 
-def not_there(name: str, pod: Mapping[str, Any] | None, database: str, target: Position, cluster: str) -> str | None:
+def not_there(name: str, pod: Pod | None, database: str, target: Position, cluster: str) -> str | None:
     """Why a pod (None: there is none) has not reached a position of this cluster, or None where it has."""
     if pod is None:
         return f"Pod {name} does not exist yet."
@@ -382,6 +385,6 @@ def _count(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def names(pods: Iterable[Mapping[str, Any]]) -> str:
+def names(pods: Iterable[Pod]) -> str:
     """Pod names for a sentence: a, b and c."""
     return wording.listed(str(pod["name"]) for pod in pods)

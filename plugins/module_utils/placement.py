@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from .app_types import Desired
+from .objects import Part
+from .state_types import Node, Taint
 
 # Taints of a node's present state (cordoned, not ready, full): the control plane sets and removes them.
 PASSING = "node.kubernetes.io/"
 
 
-def may_run(node: Mapping[str, Any], desired: Mapping[str, Any], *, some_day: bool = False) -> bool:
+def may_run(node: Node, desired: Desired, *, some_day: bool = False) -> bool:
     """Whether a node of the state document may run pods with these node_selector and tolerations.
 
     ``some_day``: count a node that takes no new pods now and will again, one that is cordoned or not ready.
@@ -27,7 +28,7 @@ def may_run(node: Mapping[str, Any], desired: Mapping[str, Any], *, some_day: bo
     return all(any(_tolerates(item, taint) for item in desired.get("tolerations") or []) for taint in repelling)
 
 
-def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+def _tolerates(toleration: Part, taint: Taint) -> bool:
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator", "Equal") == "Exists":

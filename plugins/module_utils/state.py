@@ -1,78 +1,26 @@
-"""The state document: all that is decided about the application is decided on this plain data.
-
-document() makes it from Kubernetes objects and the answers of LiteFS; it is pure. Modules return it, playbooks and
-filters read it. Within one ``schema`` number fields are only added. Times are RFC 3339 in UTC, null is "not known" or
-"there is none", an object's name stands without its namespace. Lists are sorted (by ordinal, then name).
-
-    schema: int                       1
-    gathered_at: str
-    namespace: str
-    namespace_exists: bool
-    database: str                     the database file's name, for readers; all databases are listed below
-    api: {version: str, minor: int|null, error: str|null}     e.g. "v1.36.3+k3s1", 36; error: check mode went on
-                                    without an API, so everything below is empty
-    statefulset:
-      name: str, exists: bool         the rest is null, or an empty list, where it does not exist
-      uid: str, generation: int, observed_generation: int, deleting: bool
-      replicas, ready_replicas, updated_replicas: int
-      image: str                      of the container "app", else of the first
-      last_applied_replicas: int      annotation abaci.infra/last-applied-replicas: app_replicas of the last apply
-      keel_policy: str|null           annotation keel.sh/policy
-      last_applied_keel_policy: str|null  annotation abaci.infra/last-applied-keel-policy: the inventory's, last apply
-      current_revision, update_revision: str
-      service_name, pod_management_policy: str
-      claim_templates: [{name: str, storage: str (quantity), storage_class: str|null}]
-      sysctls: [str]                  names that the pods ask for
-      ports: {str: int}               the ports of the container "app" by name
-    record: null, or                  the ConfigMap <name>-litefs-identity; empty strings where a key is missing
-      state: str ("bootstrap"|"recorded"|"restore"), cluster_id: str, primary_ordinal: str, desired_primary_ordinal: str
-      fenced_ordinals: str            old primaries that are fenced, comma separated; see operations/promote.py
-      raw: {str: str}                 the ConfigMap's whole data
-      uid: str
-    backup_job: null, or              the CronJob <name>-backup
-      schedule: str, suspended: bool, last_scheduled: str|null, last_successful: str|null
-    pods: [                           pods of this StatefulSet, also terminating ones and ones left without owner
-      name: str, ordinal: int, uid: str, node: str|null, phase: str, ready: bool, deleting: bool
-      revision: str|null, image: str|null, image_id: str|null, restarts: int, created_at: str|null, started_at: str|null
-      waiting: {reason: str|null, message: str|null}   why the container "app", or "pull", which is of its image, waits,
-                                      or how it ended last
-      init: {name: str|null, state: str, message: str|null, exit_code: int|null, restarts: int}
-          the first init container but "pull" that has not ended well: state none (there is none), done (all ended
-          well), waiting, running or failed; message from the termination message, else the waiting message
-      unschedulable: str|null         the scheduler's message
-      litefs:                         all null, or empty, where it is not reachable
-        reachable: bool, error: str|null               why it is not reachable
-        cluster_id: str|null          null also on a reachable node that has none yet
-        is_primary: bool
-        primary_hostname: str|null    the primary this node sees now; null: none at this moment
-        lag_ms: int|null              null also while never_synced
-        never_synced: bool            a replica that was never in sync since its start (LiteFS calls that lag 0)
-        databases: {name: {txid: str (16 hex), checksum: str (16 hex),
-                           ltx_bytes: int|null (of its transaction files; LiteFS does not say how large it is itself)}}
-    ]
-    claims: [{name: str, ordinal: int, uid: str, phase: str, volume: str|null, storage: str|null,
-              storage_class: str|null, deleting: bool}]
-    volumes: [                        every PersistentVolume that is, or was, a volume of this application
-      name: str, phase: str, claim: str, claim_uid: str|null, ordinal: int, reclaim_policy: str, storage: str|null,
-      storage_class: str|null, node: str|null, path: str|null, created_at: str, deleting: bool
-      kept: bool                      no claim that exists now has it: data that only a person may remove
-    ]
-    nodes: [{name: str, ready: bool, schedulable: bool (not cordoned), labels: {str: str},
-             silent_seconds: float|null (since its kubelet renewed its Lease; null: not known),
-             taints: [{key: str, value: str|null, effect: str}],
-             allowed_unsafe_sysctls: [str]|null, error: str|null (why it is null), kernel: str, runtime: str,
-             kubelet: str, user_namespaces: bool|null (null: the kubelet does not say), fuse_devices: int (that the
-             device plugin offers)}]
-"""
+"""Makes the state document (state_types.py) from what the API and LiteFS answered. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from . import clock, conditions, litefs, wording
 from .objects import Part
+from .state_types import (
+    BackupJob,
+    Claim,
+    ClaimTemplate,
+    Init,
+    LiteFS,
+    Node,
+    Pod,
+    Recorded,
+    State,
+    StatefulSet,
+    Volume,
+    Waiting,
+)
 
 SCHEMA = 1
 LAST_APPLIED_REPLICAS = "abaci.infra/last-applied-replicas"
@@ -85,7 +33,7 @@ PULL = "pull"
 
 def empty(
     namespace: str, name: str, database: str, claim_template: str = "litefs-data", error: str | None = None
-) -> dict[str, Any]:
+) -> State:
     """The document where nothing exists, or of an API that cannot be asked (``error``: why)."""
     result = document(namespace, name, database, claim_template, namespace_exists=False)
     result["api"]["error"] = error
@@ -99,7 +47,7 @@ def document(
     claim_template: str,
     *,
     namespace_exists: bool = True,
-    version: Mapping[str, Any] | None = None,
+    version: Part | None = None,
     statefulset: Part | None = None,
     record: Part | None = None,
     pods: Iterable[Part] = (),
@@ -109,9 +57,9 @@ def document(
     backup_job: Part | None = None,
     kubelets: Mapping[str, list[str] | str] | None = None,
     silences: Mapping[str, float] | None = None,
-    answers: Mapping[str, dict[str, Any]] | None = None,
+    answers: Mapping[str, LiteFS] | None = None,
     gathered_at: str | None = None,
-) -> dict[str, Any]:
+) -> State:
     """Make the document from objects as the API returns them.
 
     ``version`` is the answer to /version. ``pods``, ``claims`` and ``volumes`` may hold others' objects: those are left
@@ -175,7 +123,7 @@ def _ours(objects: Iterable[Part], prefix: str) -> list[tuple[Part, int]]:
     return sorted(found, key=lambda pair: pair[1])
 
 
-def _minor(version: Mapping[str, Any] | None) -> int | None:
+def _minor(version: Part | None) -> int | None:
     digits = re.match(r"\d+", str((version or {}).get("minor", "")))  # some builds say "36+"
     return int(digits[0]) if digits else None
 
@@ -185,7 +133,7 @@ def _integer(value: object) -> int | None:
     return int(text) if re.fullmatch(r"\d+", text) else None
 
 
-def _statefulset(name: str, item: Part | None) -> dict[str, Any]:
+def _statefulset(name: str, item: Part | None) -> StatefulSet:
     metadata = (item or {}).get("metadata", {})
     spec = (item or {}).get("spec", {})
     status = (item or {}).get("status", {})
@@ -218,7 +166,7 @@ def _statefulset(name: str, item: Part | None) -> dict[str, Any]:
     }
 
 
-def _claim_template(claim: Part) -> dict[str, Any]:
+def _claim_template(claim: Part) -> ClaimTemplate:
     spec = claim.get("spec", {})
     return {
         "name": claim["metadata"]["name"],
@@ -232,7 +180,7 @@ def _requested(spec: Part) -> str | None:
     return None if value is None else str(value)
 
 
-def _record(item: Part | None) -> dict[str, Any] | None:
+def _record(item: Part | None) -> Recorded | None:
     if item is None:
         return None
     data = item.get("data") or {}
@@ -247,7 +195,7 @@ def _record(item: Part | None) -> dict[str, Any] | None:
     }
 
 
-def _backup_job(item: Part | None) -> dict[str, Any] | None:
+def _backup_job(item: Part | None) -> BackupJob | None:
     if item is None:
         return None
     status = item.get("status") or {}
@@ -259,7 +207,7 @@ def _backup_job(item: Part | None) -> dict[str, Any] | None:
     }
 
 
-def _pod(pod: Part, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _pod(pod: Part, ordinal: int, answers: Mapping[str, LiteFS]) -> Pod:
     metadata, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
     statuses = status.get("containerStatuses") or []
     app = next((item for item in statuses if item.get("name") == "app"), statuses[0] if statuses else {})
@@ -286,7 +234,7 @@ def _pod(pod: Part, ordinal: int, answers: Mapping[str, dict[str, Any]]) -> dict
     }
 
 
-def _why(container: Part) -> dict[str, Any]:
+def _why(container: Part) -> Waiting:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     ended = state.get("terminated") or last.get("terminated") or {}
     waiting = state.get("waiting") or {}
@@ -303,7 +251,7 @@ def _ended_well(container: Part) -> bool:
     return ended is not None and ended.get("exitCode") == 0
 
 
-def _init(statuses: list[Part]) -> dict[str, Any]:
+def _init(statuses: list[Part]) -> Init:
     for item in statuses:
         if _ended_well(item):
             continue
@@ -330,7 +278,7 @@ def _init(statuses: list[Part]) -> dict[str, Any]:
     }
 
 
-def _claim(claim: Part, ordinal: int) -> dict[str, Any]:
+def _claim(claim: Part, ordinal: int) -> Claim:
     metadata, spec = claim["metadata"], claim.get("spec", {})
     return {
         "name": metadata["name"],
@@ -344,13 +292,13 @@ def _claim(claim: Part, ordinal: int) -> dict[str, Any]:
     }
 
 
-def _volumes(items: Iterable[Part], namespace: str, prefix: str, living: set[str | None]) -> list[dict[str, Any]]:
+def _volumes(items: Iterable[Part], namespace: str, prefix: str, living: set[str | None]) -> list[Volume]:
     pattern = re.compile(re.escape(prefix) + r"-(0|[1-9]\d*)")
-    found: list[dict[str, Any]] = []
+    found: list[Volume] = []
     for item in items:
         claim_namespace, claim = claim_of(item)
         match = pattern.fullmatch(claim or "")
-        if claim_namespace != namespace or not match:
+        if claim is None or claim_namespace != namespace or not match:
             continue
         metadata, spec = item["metadata"], item["spec"]
         uid = (spec.get("claimRef") or {}).get("uid")
@@ -391,7 +339,7 @@ def _pinned_to(spec: Part) -> str | None:
     return None
 
 
-def _node(item: Part, kubelets: Mapping[str, list[str] | str], silences: Mapping[str, float]) -> dict[str, Any]:
+def _node(item: Part, kubelets: Mapping[str, list[str] | str], silences: Mapping[str, float]) -> Node:
     name, spec, status = item["metadata"]["name"], item.get("spec", {}), item.get("status", {})
     information = status.get("nodeInfo") or {}
     allowed = kubelets.get(name, "its kubelet was not asked")

@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import applying, gather, identity, kube, litefs
 from ..objects import Object, Part
+from ..state_types import Looked, Pod, State
 from . import planning, retarget
 from . import situation as sit
 
@@ -48,24 +49,22 @@ class Site:
 
     # Looking
 
-    def look(self) -> dict[str, Any]:
-        """The state document, with what only operations ask: what the rendered litefs.yml says.
-
-        rendered_ordinal: int|null (whom it names as primary), routed_ordinal: int|null (whom the primary's Service
-        selects), rendered_quiet: bool (it runs no command), rendered_at: str|null (when it last changed).
-        """
-        document = gather.gather(
+    def look(self) -> Looked:
+        """The state document, with what only operations ask."""
+        state = gather.gather(
             self.api, self.namespace, self.name, self.database, self.claim_template, self.port, self.timeout
         )
         rendered = self.api.get("v1", "ConfigMap", f"{self.name}-litefs", self.namespace)
         text = str(((rendered or {}).get("data") or {}).get("litefs.yml", ""))
-        document["rendered_ordinal"] = retarget.primary_of(text, self.name)
         service = self.api.get("v1", "Service", f"{self.name}-primary", self.namespace)
-        document["routed_ordinal"] = retarget.routed_to(service, self.name)
-        document["rendered_quiet"] = retarget.is_quiet(text)
         changes = [entry.get("time") for entry in ((rendered or {}).get("metadata") or {}).get("managedFields") or []]
-        document["rendered_at"] = max((str(time) for time in changes if time), default=None)
-        return document
+        return {
+            **state,
+            "rendered_ordinal": retarget.primary_of(text, self.name),
+            "routed_ordinal": retarget.routed_to(service, self.name),
+            "rendered_quiet": retarget.is_quiet(text),
+            "rendered_at": max((str(time) for time in changes if time), default=None),
+        }
 
     # Changing
 
@@ -119,15 +118,14 @@ class Site:
             record["data"] = data
             self.api.replace("v1", "ConfigMap", record, applying.FIELD_MANAGER)
 
-    def raise_low_water(self, seen: Mapping[str, Any] | None = None) -> bool:
+    def raise_low_water(self, seen: State | None = None) -> bool:
         """Raise the low-water mark of the record to what is seen now (see identity.raised); whether it rose.
 
         An observation, no change of the site: who loses the race for the record leaves it to the next. ``seen``: the
         state document, where one was just gathered.
         """
         document, now = seen or self.look(), self.api.server_time()
-        known: Mapping[str, str] = (document["record"] or {"raw": {}})["raw"]
-        if not identity.raised(known, document, now):
+        if not identity.raised(identity.raw(document), document, now):
             return False
         record = self._record()
         changes = identity.raised(record.get("data") or {}, document, now)
@@ -197,36 +195,36 @@ class Site:
 
     # Waiting
 
-    def wait(self, seconds: float, missing: Callable[[dict[str, Any]], list[str]], what: str) -> dict[str, Any]:
+    def wait(self, seconds: float, missing: Callable[[Looked], list[str]], what: str) -> Looked:
         """Look until nothing is missing any more. NotDone with the first missing thing when the time is over."""
         deadline = time.monotonic() + seconds
         while True:
             try:
                 document = self.look()
-                problems = missing(document)
+                problems, pods = missing(document), document["pods"]
+                if not problems:
+                    return document
             except kube.KubeError as exc:
                 # The API may be away for a moment, above all while the server's node is busy.
-                document, problems = {}, [str(exc)]
-            if not problems:
-                return document
+                problems, pods = [str(exc)], []
             if time.monotonic() >= deadline:
-                seen = next((seen for pod in document.get("pods", []) if (seen := sit.sign(pod))), None)
+                seen = next((seen for pod in pods if (seen := sit.sign(pod))), None)
                 hint = f" What was seen: {planning.GUIDE}#{seen}." if seen else ""
                 raise NotDone(f"Did not {what} within {seconds:g} s: {problems[0]}{hint}")
             time.sleep(1.0)
 
-    def wait_pod(self, ordinal: int, seconds: float) -> dict[str, Any]:
+    def wait_pod(self, ordinal: int, seconds: float) -> Looked:
         """Wait until this replica has what the primary had when first asked."""
         return self._replicated([ordinal], seconds, f"bring {self.name}-{ordinal} to the primary's position")
 
-    def wait_replicated(self, seconds: float, without: list[int] | None = None) -> dict[str, Any]:
+    def wait_replicated(self, seconds: float, without: list[int] | None = None) -> Looked:
         """Wait until every replica but ``without`` has what the primary had when first asked."""
         return self._replicated(None, seconds, "bring every replica to the primary's position", without or [])
 
-    def wait_primary(self, ordinal: int, cluster_id: str | None, seconds: float) -> dict[str, Any]:
+    def wait_primary(self, ordinal: int, cluster_id: str | None, seconds: float) -> Looked:
         """Wait until this pod, and no other, is primary (of this cluster)."""
 
-        def missing(document: dict[str, Any]) -> list[str]:
+        def missing(document: Looked) -> list[str]:
             leaders = litefs.primaries(document)
             if [pod["ordinal"] for pod in leaders] == [ordinal]:
                 held = leaders[0]["litefs"]["cluster_id"]
@@ -238,10 +236,10 @@ class Site:
 
         return self.wait(seconds, missing, f"make {self.name}-{ordinal} primary")
 
-    def wait_stopped(self, ordinal: int, uid: str | None, seconds: float) -> dict[str, Any]:
+    def wait_stopped(self, ordinal: int, uid: str | None, seconds: float) -> Looked:
         """Wait until LiteFS does not run in this ordinal's pod: it is fenced, cannot be placed, or is not there."""
 
-        def missing(document: dict[str, Any]) -> list[str]:
+        def missing(document: Looked) -> list[str]:
             pod = sit.pod_of(document, ordinal)
             if pod is None or pod["unschedulable"]:
                 return []
@@ -251,10 +249,10 @@ class Site:
 
         return self.wait(seconds, missing, f"stop {self.name}-{ordinal}")
 
-    def wait_gone(self, ordinal: int, seconds: float) -> dict[str, Any]:
+    def wait_gone(self, ordinal: int, seconds: float) -> Looked:
         """Wait until no pod from this ordinal on is left, but those whose node is away: it ends them later."""
 
-        def missing(document: dict[str, Any]) -> list[str]:
+        def missing(document: Looked) -> list[str]:
             left = [pod for pod in document["pods"] if pod["ordinal"] >= ordinal]
             dead = [pod for pod in left if pod["node"] and sit.away(document, pod["node"])]
             self.left = [
@@ -266,29 +264,29 @@ class Site:
 
         return self.wait(seconds, missing, "stop the pods that are too many")
 
-    def wait_claim(self, ordinal: int, uid: str, seconds: float) -> dict[str, Any]:
+    def wait_claim(self, ordinal: int, uid: str, seconds: float) -> Looked:
         """Wait until this ordinal has not this claim any more, so that no pod of it can start on the claim's volume."""
 
-        def missing(document: dict[str, Any]) -> list[str]:
+        def missing(document: Looked) -> list[str]:
             claim = sit.claim_of(document, ordinal)
             return [] if claim is None or claim["uid"] != uid else [f"{claim['name']} is still the old claim."]
 
         return self.wait(seconds, missing, f"give {self.name}-{ordinal} a new claim")
 
-    def wait_guard(self, ordinal: int, seconds: float) -> dict[str, Any]:
+    def wait_guard(self, ordinal: int, seconds: float) -> Looked:
         """Wait until the guard of this ordinal's pod has looked at the volume and holds it, or has let it start."""
 
-        def missing(document: dict[str, Any]) -> list[str]:
+        def missing(document: Looked) -> list[str]:
             pod = sit.pod_of(document, ordinal)
             looked = pod is not None and not pod["deleting"] and pod["init"]["state"] in ("failed", "done")
             return [] if looked else [self._why(pod, ordinal)]
 
         return self.wait(seconds, missing, f"have the guard look at the volume of {self.name}-{ordinal}")
 
-    def wait_follows(self, ordinal: int, primary: int, uid: str | None, seconds: float) -> dict[str, Any]:
+    def wait_follows(self, ordinal: int, primary: int | None, uid: str | None, seconds: float) -> Looked:
         """Wait until this pod was replaced and follows the primary."""
 
-        def missing(document: dict[str, Any]) -> list[str]:
+        def missing(document: Looked) -> list[str]:
             pod = sit.pod_of(document, ordinal)
             if pod is None or pod["uid"] == uid or pod["litefs"]["never_synced"] is not False:
                 return [self._why(pod, ordinal)]
@@ -299,10 +297,10 @@ class Site:
 
     def _replicated(
         self, ordinals: list[int] | None, seconds: float, what: str, without: list[int] | None = None
-    ) -> dict[str, Any]:
+    ) -> Looked:
         target: dict[str, str] | None = None
 
-        def missing(document: dict[str, Any]) -> list[str]:
+        def missing(document: Looked) -> list[str]:
             nonlocal target
             target = target or litefs.primary_position(document, self.database)
             if target is None:
@@ -337,7 +335,7 @@ class Site:
 
         return self.wait(seconds, missing, what)
 
-    def _why(self, pod: Mapping[str, Any] | None, ordinal: int) -> str:
+    def _why(self, pod: Pod | None, ordinal: int) -> str:
         if pod is None:
             return f"There is no pod {self.name}-{ordinal} yet."
         why = (

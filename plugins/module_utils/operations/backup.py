@@ -30,7 +30,7 @@ def choose(state: sit.State, desired: str | None = None) -> tuple[dict[str, Any]
         if where is None or not where.known:
             return None, f"Pod {pod['name']} does not have the database {database}: check app_database."
         return _choice(pod, "it was asked for", False), None
-    recorded = (state["record"] or {}).get("cluster_id") or None
+    recorded = (state["record"]["cluster_id"] if state["record"] else "") or None
     leaders = litefs.primaries(state)
     if recorded is None and len(leaders) == 1:
         recorded = leaders[0]["litefs"]["cluster_id"]

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
+
+from ..state_types import Looked
 
 if TYPE_CHECKING:  # a host's Python may be older, and volumes_copy comes by here
     from typing import Required, Unpack
@@ -142,7 +144,7 @@ class Request:
     exports: Sequence[Mapping[str, Any]] = ()
     volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     file: Mapping[str, Any] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)
+    state: Looked = field(default_factory=lambda: cast("Looked", {}))
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     imported: Sequence[Mapping[str, Any]] = ()
     now: str = ""

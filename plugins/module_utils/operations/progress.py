@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import identity
+from ..state_types import State
 
 KEY = "progress"
 IMPORTED = "imported"
@@ -30,9 +31,9 @@ CALL_OFF = "operation_call_off"
 Progress = dict[str, Any]
 
 
-def read(state: Mapping[str, Any]) -> Progress:
+def read(state: State) -> Progress:
     """The progress in the record of a state document; ValueError with a sentence where it cannot be read."""
-    text = ((state["record"] or {}).get("raw") or {}).get(KEY)
+    text = identity.raw(state).get(KEY)
     if not text:
         return {}
     try:

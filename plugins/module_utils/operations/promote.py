@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import identity, litefs, values
+from .. import identity, litefs, values, wording
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
@@ -69,7 +69,7 @@ def decide(request: Request) -> Plan:
     return top if isinstance(top, dict) else _begin(request, record, top)
 
 
-def prove(plan: Plan, state: sit.State) -> list[Step]:
+def prove(plan: Plan, state: sit.Looked) -> list[Step]:
     """Every replica of this cluster follows; one of another is left as it was."""
     if plan["unproven"]:
         return []
@@ -84,7 +84,7 @@ def _refuse(sentence: str, cause: planning.Cause | None = None, **more: Unpack[p
 
 
 def _candidates(
-    state: sit.State, record: identity.Record, leaders: list[sit.Pod], parameters: Mapping[str, Any]
+    state: sit.Looked, record: identity.Record, leaders: list[sit.Pod], parameters: Mapping[str, Any]
 ) -> list[sit.Pod] | Plan:
     """The pods that may be primary, no primary of the recorded cluster runs, and nothing has begun; or a refusal."""
     given_up = _numbers(parameters.get("lost_replicas"))
@@ -209,7 +209,7 @@ def _exports(request: Request) -> list[str]:
 
 
 def _begin_steps(
-    state: sit.State, record: identity.Record, successor: sit.Pod, parameters: Mapping[str, Any]
+    state: sit.Looked, record: identity.Record, successor: sit.Pod, parameters: Mapping[str, Any]
 ) -> tuple[list[Step], str | None]:
     fenced = sit.fenced(state)
     given_up = _numbers(parameters.get("lost_replicas"))
@@ -218,7 +218,7 @@ def _begin_steps(
     first = planning.step(
         "record",
         f"record ordinal {successor['ordinal']} as primary and fence "
-        f"{litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in fence])}",
+        f"{wording.listed(sit.pod_name(state, ordinal) for ordinal in fence)}",
         primary_ordinal=successor["ordinal"],
         fenced=fence,
         promote=json.dumps(before),
@@ -227,10 +227,10 @@ def _begin_steps(
     return [first, *rest], problem
 
 
-def _before(state: sit.State) -> dict[str, Any] | None:
+def _before(state: sit.Looked) -> dict[str, Any] | None:
     """What was there before the promote that the record tells of; None where there is none, or it was ended."""
     try:
-        said = json.loads(((state["record"] or {}).get("raw") or {}).get(KEY) or "null")
+        said = json.loads(identity.raw(state).get(KEY) or "null")
         fenced = [int(ordinal) for ordinal in said["fenced"]]
         before = {"from": int(said["from"]), "fenced": fenced, "planned": bool(said["planned"])}
         before["equal"] = bool(said["equal"])
@@ -240,14 +240,14 @@ def _before(state: sit.State) -> dict[str, Any] | None:
     return before if before["from"] in sit.fenced(state) else None
 
 
-def _begun(state: sit.State, record: identity.Record) -> bool:
+def _begun(state: sit.Looked, record: identity.Record) -> bool:
     """Whether a promote has begun: an old primary is fenced, and the recorded one is there with its data."""
     fenced = sit.fenced(state)
     pod = sit.pod_of(state, record.primary_ordinal)
     return bool(fenced) and record.primary_ordinal not in fenced and pod in sit.holders(state, record.cluster_id or "")
 
 
-def _continue(state: sit.State, record: identity.Record, parameters: Mapping[str, Any], seen: sit.Seen) -> Plan:
+def _continue(state: sit.Looked, record: identity.Record, parameters: Mapping[str, Any], seen: sit.Seen) -> Plan:
     """The record names the successor already: what is left."""
     fenced = sit.fenced(state)
     successor = record.primary_ordinal
@@ -266,7 +266,7 @@ def _continue(state: sit.State, record: identity.Record, parameters: Mapping[str
                     f"record ordinal {successor} as primary, which received more meanwhile",
                     primary_ordinal=successor,
                     fenced=fenced,
-                    promote=((state["record"] or {}).get("raw") or {}).get(KEY),
+                    promote=identity.raw(state).get(KEY),
                 )
             )
         # The old primary may have come back meanwhile, with all that it acknowledged.
@@ -284,7 +284,7 @@ def _continue(state: sit.State, record: identity.Record, parameters: Mapping[str
     return planning.plan(refusal, [*steps, *rest], notes, successor=successor, final=True)
 
 
-def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod]) -> Plan:
+def _call_off(state: sit.Looked, record: identity.Record, leaders: list[sit.Pod]) -> Plan:
     """Give the role back while the successor was never primary. Safe to repeat."""
     before = _before(state)
     steps: list[Step] = []
@@ -333,7 +333,7 @@ def _call_off(state: sit.State, record: identity.Record, leaders: list[sit.Pod])
 
 
 def _was_primary(
-    state: sit.State, record: identity.Record, before: Mapping[str, Any], leaders: list[sit.Pod]
+    state: sit.Looked, record: identity.Record, before: Mapping[str, Any], leaders: list[sit.Pod]
 ) -> str | None:
     """Why the promote cannot be called off: the successor is, or may have been, primary."""
     successor, old = record.primary_ordinal, before["from"]
@@ -354,7 +354,7 @@ def _was_primary(
     return None
 
 
-def _planned(state: sit.State, record: identity.Record, desired: object) -> Plan:
+def _planned(state: sit.Looked, record: identity.Record, desired: object) -> Plan:
     """The primary runs, and its role is to move to an ordinal: the beginning."""
     found = sit.look(state)
     target = values.whole(desired)
@@ -410,7 +410,7 @@ def _planned(state: sit.State, record: identity.Record, desired: object) -> Plan
     return planning.plan(None, steps, successor=target, notes=_order(state, target))
 
 
-def _quiesce(state: sit.State, old: sit.Pod, target: int) -> list[Step]:
+def _quiesce(state: sit.Looked, old: sit.Pod, target: int) -> list[Step]:
     """Stop the old primary of a planned move when no more writes arrive and the successor has all of them.
 
     A LiteFS that is stopped under writes does not wait until its replicas have the last ones.
@@ -427,7 +427,7 @@ def _quiesce(state: sit.State, old: sit.Pod, target: int) -> list[Step]:
     return [*steps, _stop(old, "; the guard then fences it")]
 
 
-def _hand_over(state: sit.State, record: identity.Record, target: int, before: Mapping[str, Any]) -> list[Step]:
+def _hand_over(state: sit.Looked, record: identity.Record, target: int, before: Mapping[str, Any]) -> list[Step]:
     """What comes after the old primary was stopped in a planned move."""
     old, name = before["from"], sit.pod_name(state, target)
     fenced = sorted({*sit.fenced(state), old})
@@ -456,7 +456,7 @@ def _hand_over(state: sit.State, record: identity.Record, target: int, before: M
     return [*steps, *_let_go(state, name, [old]), _all_follow(name)]
 
 
-def _let_go(state: sit.State, leader: str, ordinals: Iterable[int]) -> list[Step]:
+def _let_go(state: sit.Looked, leader: str, ordinals: Iterable[int]) -> list[Step]:
     """Restart pods that are fenced no longer: their guard would try again by itself only after minutes."""
     pods = [pod for ordinal in ordinals if (pod := sit.pod_of(state, ordinal)) is not None]
     return [
@@ -470,7 +470,7 @@ def _all_follow(leader: str) -> Step:
 
 
 def _continue_planned(
-    state: sit.State,
+    state: sit.Looked,
     record: identity.Record,
     before: Mapping[str, Any],
     seen: sit.Seen,
@@ -496,8 +496,7 @@ def _continue_planned(
         return planning.plan(
             None, [*stop, *([] if stop else [wait]), *_hand_over(state, record, target, before)], successor=target
         )
-    claim = sit.claim_of(state, old)
-    volume = str((claim or {}).get("volume") or "")
+    volume = sit.volume_name(state, old)
     if volume not in seen:
         return planning.plan(None, successor=target, look=[volume], notes=[f"{name} has to have nothing more."])
     has, last = seen[volume], sit.pod_of(state, target)
@@ -530,7 +529,7 @@ def _stop(pod: sit.Pod, why: str, *, force: bool = False, wait: bool = True) -> 
 
 
 def _rest(
-    state: sit.State,
+    state: sit.Looked,
     record: identity.Record,
     successor: int,
     fenced: list[int],
@@ -551,7 +550,7 @@ def _rest(
         pod = sit.pod_of(state, ordinal)
         if pod is None or sit.is_fenced(pod) or pod["unschedulable"]:
             continue
-        off = bool(pod["node"]) and sit.unheard(state, pod["node"])
+        off = pod["node"] is not None and sit.unheard(state, pod["node"])
         if not off:
             steps.append(_stop(pod, "; the guard then fences it"))
         elif parameters.get("node_off") == pod["node"]:
@@ -583,7 +582,7 @@ def _rest(
     return [*steps, _all_follow(name)] if steps else [], None
 
 
-def _hearing(state: sit.State, record: identity.Record, candidates: Iterable[sit.Pod]) -> sit.Pod | None:
+def _hearing(state: sit.Looked, record: identity.Record, candidates: Iterable[sit.Pod]) -> sit.Pod | None:
     """A replica that hears the recorded primary now: a heartbeat comes every second."""
     name = sit.pod_name(state, record.primary_ordinal)
     return next(
@@ -599,7 +598,7 @@ def _hearing(state: sit.State, record: identity.Record, candidates: Iterable[sit
     )
 
 
-def _left_behind(state: sit.State, record: identity.Record, parameters: Mapping[str, Any]) -> list[str]:
+def _left_behind(state: sit.Looked, record: identity.Record, parameters: Mapping[str, Any]) -> list[str]:
     """Volumes that may hold more than any replica: that of an old primary that does not answer, and kept ones."""
     old = sit.pod_of(state, record.primary_ordinal)
     claim = sit.claim_of(state, record.primary_ordinal)
@@ -612,7 +611,7 @@ def _left_behind(state: sit.State, record: identity.Record, parameters: Mapping[
     ]
 
 
-def _back(state: sit.State, fenced: Iterable[int]) -> list[str]:
+def _back(state: sit.Looked, fenced: Iterable[int]) -> list[str]:
     """The volumes of pods that are fenced on a node that answers."""
     found = []
     for ordinal in fenced:
@@ -625,7 +624,7 @@ def _back(state: sit.State, fenced: Iterable[int]) -> list[str]:
 
 
 def _weigh(
-    state: sit.State, record: identity.Record, seen: sit.Seen, best: sit.Pod, *, back: bool = False
+    state: sit.Looked, record: identity.Record, seen: sit.Seen, best: sit.Pod, *, back: bool = False
 ) -> tuple[str | None, list[str]]:
     """(why one of the volumes must not be left behind, what the others hold)."""
     said: list[str] = []
@@ -634,7 +633,7 @@ def _weigh(
     for name, held in seen.items():
         word = f'-e \'{{"promote_give_up_volume": ["{name}"]}}\''
         if held["problem"]:
-            if nodes.get(name) and sit.away(state, nodes[name]):
+            if (node := nodes.get(name)) and sit.away(state, node):
                 said.append(f"{_capital(held['problem'])} What it holds comes back with that node.")
                 continue
             return f"{_capital(held['problem'])} It may hold more: see to that, or leave it behind with {word}.", []
@@ -661,7 +660,7 @@ def _weigh(
     return None, said
 
 
-def _order(state: sit.State, successor: int) -> list[str]:
+def _order(state: sit.Looked, successor: int) -> list[str]:
     """What the successor means for rolling updates."""
     if not successor:
         return []
@@ -672,12 +671,12 @@ def _order(state: sit.State, successor: int) -> list[str]:
     ]
 
 
-def _least(state: sit.State, pod: sit.Pod) -> int:
+def _least(state: sit.Looked, pod: sit.Pod) -> int:
     """What an export of the pod has to hold. A wrong primary is written to meanwhile; it is fenced afterwards."""
     return sit.ANY_TXID if pod["litefs"]["is_primary"] else sit.txid(state, pod)
 
 
-def _silent(state: sit.State, record: identity.Record, parameters: Mapping[str, Any]) -> str | None:
+def _silent(state: sit.Looked, record: identity.Record, parameters: Mapping[str, Any]) -> str | None:
     given_up = _numbers(parameters.get("lost_replicas"))
     for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
         pod = sit.pod_of(state, ordinal)
@@ -694,7 +693,7 @@ def _silent(state: sit.State, record: identity.Record, parameters: Mapping[str, 
     return None
 
 
-def _successor(state: sit.State, top: list[sit.Pod], desired: object) -> tuple[sit.Pod | None, str | None]:
+def _successor(state: sit.Looked, top: list[sit.Pod], desired: object) -> tuple[sit.Pod | None, str | None]:
     if desired in (None, ""):
         return top[0], None
     number = values.whole(desired)
@@ -707,7 +706,7 @@ def _successor(state: sit.State, top: list[sit.Pod], desired: object) -> tuple[s
     )
 
 
-def _not_off(state: sit.State, record: identity.Record, node_off: object) -> str | None:
+def _not_off(state: sit.Looked, record: identity.Record, node_off: object) -> str | None:
     """Why the old primary cannot be taken for stopped."""
     name, node = sit.pod_name(state, record.primary_ordinal), sit.last_node(state, record.primary_ordinal)
     if not node or not sit.unheard(state, node):
@@ -724,7 +723,7 @@ def _switch_off(name: str, node: object) -> str:
     )
 
 
-def _cause(state: sit.State, old: sit.Pod | None) -> planning.Cause:
+def _cause(state: sit.Looked, old: sit.Pod | None) -> planning.Cause:
     if old is None or (old["node"] and sit.unheard(state, old["node"])):
         return "primary-node-gone"
     return sit.sign(old) or "primary-volume-empty"

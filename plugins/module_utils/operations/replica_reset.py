@@ -196,7 +196,7 @@ def _mismatched(found: sit.Situation, pod: sit.Pod | None) -> bool:
 
 def _volume(state: sit.State, ordinal: int) -> str | None:
     """The name of the volume that the ordinal's claim has."""
-    return (sit.claim_of(state, ordinal) or {}).get("volume")
+    return sit.volume_name(state, ordinal) or None
 
 
 def _not_off(state: sit.State, ordinal: int, node_off: str) -> str | None:
@@ -298,7 +298,7 @@ def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Map
     steps = sit.put_aside(state, ordinal)
     if pod is not None:
         # Nobody on a node that is off confirms that a pod has ended.
-        force = bool(pod["node"]) and sit.away(state, pod["node"])
+        force = pod["node"] is not None and sit.away(state, pod["node"])
         steps.append(
             planning.step(
                 "delete_pod",

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import identity, litefs, values
+from .. import identity, litefs, values, wording
+from ..state_types import Recorded
 from . import planning
 from . import situation as sit
 from .planning import Plan, Request, Step
@@ -34,9 +35,9 @@ def decide(request: Request) -> Plan:
         return refuse(
             f"{file.get('path')} is not a database that may be restored: {file.get('problem') or 'not verified'}."
         )
-    raw = state["record"] or {}
-    if raw.get("state") == "restore":
-        return _lost(request, raw)
+    record = state["record"]
+    if record and record["state"] == "restore":
+        return _lost(request, record)
     found = sit.look(state)
     if isinstance(found, sit.Situation):
         return _running(request, found)
@@ -49,7 +50,7 @@ def progress(_request: Request) -> None:
     """Nothing is kept but what the import keeps itself, right before it and after it."""
 
 
-def prove(plan: Plan, state: sit.State) -> list[Step]:
+def prove(plan: Plan, state: sit.Looked) -> list[Step]:
     """Every replica that was not left out follows; one of another cluster is left as it was."""
     without = sit.fenced(state) if plan["without"] is None else plan["without"]
     return [planning.step("wait_replicated", "", without=[*without, *sit.strangers(state)])]
@@ -123,8 +124,7 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
     problem = _unconfirmed(request, cluster_id)
     if problem:
         return refuse(problem)
-    claim = sit.claim_of(state, ordinal)
-    place = seen.get((claim or {}).get("volume") or "")
+    place = seen.get(sit.volume_name(state, ordinal))
     if place is not None and (unlike := _unlike(file, place)):
         return refuse(_other_shape(state, file, place, unlike, ordinal), "file-does-not-fit")
     export = [
@@ -254,7 +254,7 @@ def _imported(file: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     return f"{file.get('path')} was imported at {mine.get('time')} as transaction {mine.get('txid') or 'unknown'},"
 
 
-def _follow_up(state: sit.State, found: sit.Situation, mine: Mapping[str, Any], note: str) -> Plan:
+def _follow_up(state: sit.Looked, found: sit.Situation, mine: Mapping[str, Any], note: str) -> Plan:
     """What is left after an import into a running cluster."""
     left = _left_out(state, found, mine.get("followers"))
     steps = _restarts(state, found, left, str(mine.get("time"))) if mine.get("restart") else []
@@ -270,7 +270,7 @@ def _follow_up(state: sit.State, found: sit.Situation, mine: Mapping[str, Any], 
     return planning.plan(None, steps, notes, without=list(left))
 
 
-def _left_out(state: sit.State, found: sit.Situation, followers: object) -> dict[int, str]:
+def _left_out(state: sit.Looked, found: sit.Situation, followers: object) -> dict[int, str]:
     """Replicas that nobody waits for, each with the reason; ``followers``: who followed before the import, if known."""
     left: dict[int, str] = {}
     for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
@@ -296,14 +296,14 @@ def _left_out(state: sit.State, found: sit.Situation, followers: object) -> dict
     return left
 
 
-def _wait(state: sit.State, leader: sit.Pod, left: Mapping[int, str]) -> Step:
-    but = f" but {litefs.names([{'name': sit.pod_name(state, ordinal)} for ordinal in left])}" if left else ""
+def _wait(state: sit.Looked, leader: sit.Pod, left: Mapping[int, str]) -> Step:
+    but = f" but {wording.listed(sit.pod_name(state, ordinal) for ordinal in left)}" if left else ""
     return planning.step(
         "wait_followers", f"wait until every replica{but} has what {leader['name']} has", without=list(left)
     )
 
 
-def _restarts(state: sit.State, found: sit.Situation, left: Mapping[int, str], since: str) -> list[Step]:
+def _restarts(state: sit.Looked, found: sit.Situation, left: Mapping[int, str], since: str) -> list[Step]:
     """The primary, whose migrations run at its start, then its replicas; of those that run since before ``since``."""
     steps = []
     for pod in [found.leader, *(pod for pod in state["pods"] if pod is not found.leader)]:
@@ -322,17 +322,17 @@ def _other_schema(file: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
     )
 
 
-def _follows(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
+def _follows(state: sit.Looked, found: sit.Situation, pod: sit.Pod) -> bool:
     return sit.in_sync(state, found, pod) and sit.txid(state, pod) >= found.position.txid
 
 
-def _lost(request: Request, raw: Mapping[str, Any]) -> Plan:
+def _lost(request: Request, record: Recorded) -> Plan:
     """The record says restore: what is left."""
     state, file = request.state, request.file
-    ordinal = values.whole(raw.get("primary_ordinal"))
+    ordinal = values.whole(record["primary_ordinal"])
     if ordinal is None:
         return refuse(
-            f"{identity.name_of(state)} has primaryOrdinal {raw.get('primary_ordinal')!r}, which is not the number of "
+            f"{identity.name_of(state)} has primaryOrdinal {record['primary_ordinal']!r}, which is not the number of "
             f"a pod: see {sit.RUNBOOK}."
         )
     leaders = litefs.primaries(state)
@@ -351,7 +351,7 @@ def _lost(request: Request, raw: Mapping[str, Any]) -> Plan:
 
 
 def _lost_steps(
-    state: sit.State,
+    state: sit.Looked,
     file: Mapping[str, Any],
     ordinal: int,
     leader: sit.Pod | None,
@@ -377,7 +377,7 @@ def _lost_steps(
     return steps
 
 
-def _loud(state: sit.State, leader: sit.Pod) -> list[Step]:
+def _loud(state: sit.Looked, leader: sit.Pod) -> list[Step]:
     """What is left after a restore without commands: the commands come back, the primary first."""
     steps: list[Step] = []
     quiet = bool(state.get("rendered_quiet"))
@@ -396,7 +396,7 @@ def _loud(state: sit.State, leader: sit.Pod) -> list[Step]:
     return steps
 
 
-def _older(state: sit.State, pod: sit.Pod) -> bool:
+def _older(state: sit.Looked, pod: sit.Pod) -> bool:
     """Whether a pod may run on a configuration that was replaced since.
 
     Its revision does not tell: a pod that is deleted during a rolling update comes back with the revision before it
@@ -406,12 +406,12 @@ def _older(state: sit.State, pod: sit.Pod) -> bool:
     return bool(rendered and created and created <= rendered)
 
 
-def _restored(state: sit.State, pod: sit.Pod | None, file: Mapping[str, Any]) -> bool:
+def _restored(state: sit.Looked, pod: sit.Pod | None, file: Mapping[str, Any]) -> bool:
     where = litefs.position(pod, state["database"]) if pod is not None else None
     return where is not None and where.checksum == file.get("imported_checksum")
 
 
-def _stopped(state: sit.State, pod: sit.Pod | None, ordinal: int) -> bool:
+def _stopped(state: sit.Looked, pod: sit.Pod | None, ordinal: int) -> bool:
     """Whether LiteFS does not run in the primary's pod, so that its volume is all that is left to ask."""
     if pod is None:
         return ordinal < (state["statefulset"]["replicas"] or 0)
@@ -421,7 +421,7 @@ def _stopped(state: sit.State, pod: sit.Pod | None, ordinal: int) -> bool:
     return guarded and not pod["deleting"] and not (pod["node"] and sit.away(state, pod["node"]))
 
 
-def _new_volume(state: sit.State, ordinal: int, pod: sit.Pod | None) -> list[Step]:
+def _new_volume(state: sit.Looked, ordinal: int, pod: sit.Pod | None) -> list[Step]:
     """What brings the primary's pod to its guard: a new claim, where the volume of the present one was given up."""
     name, claim = sit.pod_name(state, ordinal), sit.claim_of(state, ordinal)
     volume = sit.volume_of(state, claim)
@@ -442,13 +442,14 @@ def _new_volume(state: sit.State, ordinal: int, pod: sit.Pod | None) -> list[Ste
     return steps
 
 
-def _unreadable(state: sit.State, cluster_id: str, seen: sit.Seen) -> str | None:
+def _unreadable(state: sit.Looked, cluster_id: str, seen: sit.Seen) -> str | None:
     """Why some volume may hold the recorded cluster though nothing says so."""
     nodes = {volume["name"]: volume["node"] for volume in state["volumes"]}
     for name, held in seen.items():
         end = f'or give it up with -e \'{{"restore_lost_volumes": ["{name}"]}}\''
         if held["problem"]:
-            off = "make sure that its node is off and " if nodes.get(name) and sit.away(state, nodes[name]) else ""
+            node = nodes.get(name)
+            off = "make sure that its node is off and " if node and sit.away(state, node) else ""
             return (
                 f"{held['problem'].rstrip('.')}, and it may hold the recorded cluster {cluster_id}: bring its node "
                 f"back, {end.replace('or give', f'or {off}give')}."
@@ -467,12 +468,15 @@ def _unlike(file: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return next((key for key in _SHAPE if other.get(key) is not None and file.get(key) != other.get(key)), None)
 
 
-def _other_shape(state: sit.State, file: Mapping[str, Any], other: Mapping[str, Any], unlike: str, ordinal: int) -> str:
+def _other_shape(
+    state: sit.Looked, file: Mapping[str, Any], other: Mapping[str, Any], unlike: str, ordinal: int
+) -> str:
     claim, pod = sit.claim_of(state, ordinal), sit.pod_name(state, ordinal)
+    claim_name = claim["name"] if claim else None
     return (
         f"{file.get('path')} has {_SHAPE[unlike]} {file.get(unlike)} and the database on the volume of {pod} "
         f"{other.get(unlike)}; LiteFS does not survive the difference: give {pod} an empty volume (kubectl delete pvc "
-        f"{(claim or {}).get('name')} --wait=false, then pod {pod}; the old volume is kept), and run again."
+        f"{claim_name} --wait=false, then pod {pod}; the old volume is kept), and run again."
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
-from .. import litefs
+from .. import identity, litefs
 from . import OPERATIONS, act, backup, holding, planning, progress, steps
 from . import situation as sit
 from .planning import WAITS, Plan, Request, Step
@@ -70,7 +70,7 @@ def call_off(site: act.Site, operation: str, holder: str) -> tuple[bool, str]:
     rest = ", ".join(f"{key} {value}" for key, value in mine.items() if key not in ("begun", "holder"))
     begun = f"begun {mine.get('begun')} by {mine.get('holder')}"
     said = f"The {operation} {begun} is called off ({rest or 'nothing more'})."
-    if (document["record"] or {}).get("state") == "restore":
+    if document["record"] and document["record"]["state"] == "restore":
         said += " The record still says that a restore is under way, and only playbooks/restore.yml ends that."
     return True, said
 
@@ -180,7 +180,7 @@ class Run:
             look.known = progress.begun(look.known, self.operation, look.checkpoint, look.request.now, self.holder)
         if loss := look.plan["loss"]:
             look.known = progress.rolled_back(look.known, int(loss["after_txid"], 16))
-        kept = ((look.request.state["record"] or {}).get("raw") or {}).get(progress.KEY)
+        kept = identity.raw(look.request.state).get(progress.KEY)
         if progress.text(look.known) != kept:
             self._write(look.known)
 
@@ -193,7 +193,7 @@ def _prove(_plan: Plan, state: sit.State) -> list[Step]:
     return [planning.step("wait_replicated", "", without=sit.fenced(state))]
 
 
-def _restarts(document: Mapping[str, Any]) -> bool:
+def _restarts(document: sit.State) -> bool:
     """Whether no primary runs because the StatefulSet is being rolled out."""
     return sit.rolling(document) and not litefs.primaries(document)
 
@@ -227,7 +227,7 @@ def _check_restless(pods: list[str], exports: Sequence[Mapping[str, Any]]) -> No
             )
 
 
-def _known(document: Mapping[str, Any]) -> progress.Progress:
+def _known(document: sit.State) -> progress.Progress:
     try:
         return progress.read(document)
     except ValueError as exc:

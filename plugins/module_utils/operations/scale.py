@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import litefs, values
+from ..state_types import Claim
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
@@ -36,7 +37,7 @@ def decide(request: Request) -> Plan:
     found = sit.look(state) if desired else sit.Problem(_STOPS)
     if isinstance(found, sit.Problem):
         return _refused(found.sentence, found.cause)
-    current = int(state["statefulset"]["replicas"])
+    current = state["statefulset"]["replicas"] or 0
     problem = _below_the_primary(found, desired)
     if problem is None and desired != current:
         problem = _older_primary(state, found) or _rolling(state)
@@ -172,7 +173,11 @@ def _left_out(state: sit.State) -> list[str]:
 def _up(request: Request, found: sit.Situation, current: int, desired: int) -> Plan:
     """One pod after the other, each at the primary's position before the next."""
     state = request.state
-    kept = [claim for claim in state["claims"] if current <= claim["ordinal"] < desired and claim["volume"]]
+    kept = {
+        volume: claim
+        for claim in state["claims"]
+        if current <= claim["ordinal"] < desired and (volume := claim["volume"])
+    }
     newer = _newer(found, kept, request.volumes)
     if newer:
         return _refused(newer, "older-volume")
@@ -192,7 +197,7 @@ def _up(request: Request, found: sit.Situation, current: int, desired: int) -> P
             planning.step("scale", f"scale up from {ordinal} to {ordinal + 1}", replicas=ordinal + 1, was=ordinal),
             planning.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name),
         ]
-    look = sit.unseen((claim["volume"] for claim in kept), request.volumes)
+    look = sit.unseen(kept, request.volumes)
     return planning.plan(None, steps, [*_left_out(state), *notes], look=look)
 
 
@@ -239,10 +244,10 @@ def _down(request: Request, found: sit.Situation, current: int, desired: int) ->
     return planning.plan(None, steps, notes, export=export)
 
 
-def _newer(found: sit.Situation, kept: list[Mapping[str, Any]], seen: sit.Seen) -> str | None:
+def _newer(found: sit.Situation, kept: Mapping[str, Claim], seen: sit.Seen) -> str | None:
     """Why a pod must not start on its kept volume: LiteFS would give it the primary's snapshot without a word."""
-    for claim in kept:
-        held = seen.get(claim["volume"])
+    for volume, claim in kept.items():
+        held = seen.get(volume)
         if held is None or held["cluster_id"] not in (None, found.cluster_id):
             continue
         cure = f"delete claim {claim['name']} (the volume is kept), so that the pod begins with a new one"
@@ -252,7 +257,7 @@ def _newer(found: sit.Situation, kept: list[Mapping[str, Any]], seen: sit.Seen) 
             )
         if int(held["txid"] or "0", 16) > found.position.txid:
             return (
-                f"Volume {claim['volume']} of {claim['name']} holds TXID {held['txid']}, and the primary "
+                f"Volume {volume} of {claim['name']} holds TXID {held['txid']}, and the primary "
                 f"{found.leader['name']} only {found.position.txid:016x}: started, it would be overwritten; see "
                 f"{sit.RUNBOOK}, or {cure}."
             )
@@ -303,9 +308,9 @@ def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any]) -> 
                 )
             )
     for ordinal, proof in sorted(proven.items()):
-        claim = next((claim for claim in state["claims"] if claim["uid"] == proof["uid"]), None)
+        has_claim = any(claim["uid"] == proof["uid"] for claim in state["claims"])
         volume = next((volume for volume in state["volumes"] if volume["name"] == proof["volume"]), None)
-        if int(ordinal) < desired or volume is None or volume["deleting"] or (claim is None and not volume["kept"]):
+        if int(ordinal) < desired or volume is None or volume["deleting"] or not (has_claim or volume["kept"]):
             continue
         if volume["claim_uid"] not in (None, proof["uid"]):
             continue  # another claim has it by now

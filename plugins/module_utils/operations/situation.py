@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import clock, guard, identity, litefs
+from .. import clock, guard, identity, litefs, state_types
+from ..state_types import Claim, Volume
 from . import planning
 from .planning import Cause, Request, Step
 
-State = Mapping[str, Any]
-Pod = Mapping[str, Any]
+State = state_types.State
+Looked = state_types.Looked
+Pod = state_types.Pod
 # What a look into volumes found, by name: cluster_id, txid (16 hex digits), page_size and journal_mode, each null for
 # none, and problem: a sentence where the volume could not be looked into.
 Seen = Mapping[str, Mapping[str, Any]]
@@ -193,7 +195,7 @@ def txid(state: State, pod: Pod) -> int:
     return where.txid if where else 0
 
 
-def fresh_export(request: Request, cluster_id: str, least: int) -> Mapping[str, Any] | None:
+def fresh_export(request: Request, cluster_id: str | None, least: int) -> Mapping[str, Any] | None:
     """A verified export of this cluster's database, not older than FRESH_SECONDS, that has transaction ``least``."""
     for manifest in request.exports:
         if (
@@ -215,9 +217,15 @@ def strangers(state: State) -> list[int]:
     return [pod["ordinal"] for pod in litefs.reachable(state) if pod["litefs"]["cluster_id"] not in (None, mine)]
 
 
-def claim_of(state: State, ordinal: int) -> Mapping[str, Any] | None:
+def claim_of(state: State, ordinal: int) -> Claim | None:
     """The claim of an ordinal."""
     return next((claim for claim in state["claims"] if claim["ordinal"] == ordinal), None)
+
+
+def volume_name(state: State, ordinal: int) -> str:
+    """The name of the volume that the ordinal's claim has, "" for none."""
+    claim = claim_of(state, ordinal)
+    return (claim["volume"] or "") if claim else ""
 
 
 def pod_of(state: State, ordinal: int) -> Pod | None:
@@ -225,7 +233,7 @@ def pod_of(state: State, ordinal: int) -> Pod | None:
     return next((pod for pod in state["pods"] if pod["ordinal"] == ordinal), None)
 
 
-def volume_of(state: State, claim: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def volume_of(state: State, claim: Claim | None) -> Volume | None:
     """The volume that a claim is bound to."""
     if claim is None or not claim["volume"]:
         return None

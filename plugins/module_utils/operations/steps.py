@@ -28,7 +28,7 @@ class Context:
     seconds: int
 
     @property
-    def state(self) -> sit.State:
+    def state(self) -> sit.Looked:
         """The document that was decided on."""
         return self.request.state
 
@@ -59,7 +59,7 @@ def _release(on: Context, one: Step) -> None:
 
 
 def _record(on: Context, one: Step) -> None:
-    raw, successor = (on.state["record"] or {}).get("raw") or {}, sit.pod_of(on.state, one["primary_ordinal"])
+    raw, successor = identity.raw(on.state), sit.pod_of(on.state, one["primary_ordinal"])
     mark = identity.lowered(raw, sit.txid(on.state, successor), on.site.api.server_time()) if successor else {}
     changes = {
         "primaryOrdinal": str(one["primary_ordinal"]),
@@ -182,7 +182,7 @@ def _upload(on: Context, pod: str, refused: Callable[[], None]) -> str:
 def _wait_checksum(on: Context, name: str, expected: str, seen: dict[str, str], problem: str) -> None:
     """Wait until the pod has shown the file's checksum; ``seen`` (checksum -> TXID) is added to."""
 
-    def missing(document: dict[str, Any]) -> list[str]:
+    def missing(document: sit.State) -> list[str]:
         # The application may write at once: the transaction of the import is the one with the file's checksum.
         pod = next((pod for pod in document["pods"] if pod["name"] == name), None)
         where = litefs.position(pod, on.site.database) if pod is not None else None

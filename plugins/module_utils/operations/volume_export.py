@@ -20,6 +20,7 @@ from typing import Any
 from .. import clock, kube
 from ..conditions import is_ready
 from ..objects import Object, Part
+from ..state_types import Volume
 from . import export, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
@@ -37,7 +38,7 @@ class CannotLook(Exception):
     """The volume cannot be looked into; the message says why."""
 
 
-def source(site: Site, volume: Mapping[str, Any]) -> tuple[Object, dict[str, str]]:
+def source(site: Site, volume: Volume) -> tuple[Object, dict[str, str]]:
     """How a pod gets at the volume: what stands in its spec.volumes, and where it has to run. Raises CannotLook."""
     name = volume["name"]
     if volume["path"] and volume["node"]:
@@ -71,7 +72,7 @@ def _uses(pod: Part, claim: str) -> bool:
     return any((one.get("persistentVolumeClaim") or {}).get("claimName") == claim for one in mounts)
 
 
-def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Sequence[str] = ()) -> Object:
+def manifest(site: Site, volume: Volume, image: str, pull_secrets: Sequence[str] = ()) -> Object:
     """The pod that serves a volume's files. Nothing of the volume is writable for it. Raises CannotLook."""
     mount, where = source(site, volume)
     base = f"/data/dbs/{site.database}"
@@ -118,15 +119,13 @@ def manifest(site: Site, volume: Mapping[str, Any], image: str, pull_secrets: Se
     }
 
 
-def name_of(site: Site, volume: Mapping[str, Any]) -> str:
+def name_of(site: Site, volume: Volume) -> str:
     """The pod's name."""
     return f"export-{re.sub(r'[^a-z0-9-]', '-', str(volume['name']).lower())}"[:63].rstrip("-")
 
 
 @contextlib.contextmanager
-def opened(
-    site: Site, volume: Mapping[str, Any], image: str, timeout: float, pull_secrets: Sequence[str] = ()
-) -> Iterator[str]:
+def opened(site: Site, volume: Volume, image: str, timeout: float, pull_secrets: Sequence[str] = ()) -> Iterator[str]:
     """The name of a pod that serves the volume's files. Raises CannotLook. The pod is gone afterwards."""
     pod = manifest(site, volume, image, pull_secrets)
     name = pod["metadata"]["name"]
@@ -177,7 +176,7 @@ def cluster_id(site: Site, pod: str, deadline: float) -> str | None:
 
 
 def look(
-    site: Site, volumes: Sequence[Mapping[str, Any]], image: str, timeout: float, pull_secrets: Sequence[str] = ()
+    site: Site, volumes: Sequence[Volume], image: str, timeout: float, pull_secrets: Sequence[str] = ()
 ) -> sit.Seen:
     """What each volume holds."""
     found: dict[str, dict[str, Any]] = {}
@@ -218,7 +217,7 @@ def _what(held: Mapping[str, Any]) -> str:
 
 def save(
     site: Site,
-    volume: Mapping[str, Any],
+    volume: Volume,
     image: str,
     directory: Path,
     *,
@@ -273,9 +272,7 @@ def save(
         )
 
 
-def _with_wal_aside(
-    site: Site, volume: Mapping[str, Any], pod: str, base: str, path: Path, timeout: float
-) -> list[Path]:
+def _with_wal_aside(site: Site, volume: Volume, pod: str, base: str, path: Path, timeout: float) -> list[Path]:
     """A copy of the database beside the write-ahead log that LiteFS put aside, where there is one and no other."""
     aside = path.parent / "with" / "database-wal"
     if path.with_name("database-wal").exists():
@@ -309,7 +306,7 @@ def best(variants: Sequence[Path], checksum: str | None, volume: str) -> tuple[P
     raise export.Failed(f"The database in volume {volume} {problem}; nothing was kept.")
 
 
-def _fetch(site: Site, volume: Mapping[str, Any], pod: str, url: str, target: Path, timeout: float) -> bool:
+def _fetch(site: Site, volume: Volume, pod: str, url: str, target: Path, timeout: float) -> bool:
     """Whether the file is there; then it is fetched."""
     try:
         transfer.download(site.api, site.namespace, pod, PORT, url, target, timeout)
@@ -321,7 +318,7 @@ def _fetch(site: Site, volume: Mapping[str, Any], pod: str, url: str, target: Pa
     return True
 
 
-def _nothing(volume: Mapping[str, Any], site: Site, held: str | None) -> dict[str, Any]:
+def _nothing(volume: Volume, site: Site, held: str | None) -> dict[str, Any]:
     """What stands for the export of a volume that holds no database: there is nothing to lose, and no file."""
     return {
         "verified": True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from . import kube, litefs, wording
 from .operations import sqlitefile, transfer
@@ -20,8 +20,15 @@ JOURNAL_MODE = "docs/runbooks/journal-mode.md"
 _HELD = ("write", "reserved", "pending", "shared")
 
 
-def header(api: Any, namespace: str, pod: str, port: int, database: str, timeout: float = 10.0) -> dict[str, Any]:
-    """journal_mode (wal|delete), page_size (bytes), pages and auto_vacuum of the database that the pod serves.
+class Header(TypedDict):
+    journal_mode: str  # wal or delete
+    page_size: int  # bytes
+    pages: int
+    auto_vacuum: bool
+
+
+def header(api: Any, namespace: str, pod: str, port: int, database: str, timeout: float = 10.0) -> Header:
+    """The header of the database that the pod serves.
 
     Raises KubeError where no answer came within ``timeout`` (s), which is so while a write goes on, and where it is no
     database.
@@ -50,8 +57,8 @@ def header(api: Any, namespace: str, pod: str, port: int, database: str, timeout
 def locked(api: Any, namespace: str, pod: str, port: int, database: str, since: Mapping[str, str]) -> str | None:
     """Why no write gets through on the primary, as a sentence; None where one did, or the lock is free.
 
-    ``since`` is the database as an earlier look saw it ({txid, ...}, see state_types.py); the time in between is how long the
-    lock has to have been held.
+    ``since`` is the database as an earlier look saw it ({txid, ...}, see state_types.py); the time in between is how
+    long the lock has to have been held.
     """
     status, _headers, body = api.portforward_get(namespace, pod, port, "/debug/vars")
     found = litefs.parse_vars(body).get(database) if status == 200 else None
@@ -77,7 +84,7 @@ def is_read_only(mounts: str, mount: str) -> bool | None:
     return found
 
 
-def notes(seen: Mapping[str, Any], recorded: str, following: bool, writable: list[str], database: str) -> list[str]:
+def notes(seen: Header, recorded: str, following: bool, writable: list[str], database: str) -> list[str]:
     """What the user has to know of it, in sentences.
 
     ``seen`` is header(); ``recorded`` the record's journalMode; ``following`` whether every replica is at the primary's

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypedDict
 
 from .. import clock, litefs, wording
 from . import situation as sit
+from .retention import Manifest
 
 
-def choose(state: sit.State, desired: str | None = None) -> tuple[dict[str, Any] | None, str | None]:
-    """The pod to export from: ({pod, cluster_id, at_primary: bool, why: str}, None), or (None, why there is none).
+class Choice(TypedDict):
+    pod: str
+    cluster_id: str | None
+    at_primary: bool  # whether it is known to be at the primary's position
+    why: str
+
+
+def choose(state: sit.State, desired: str | None = None) -> tuple[Choice | None, str | None]:
+    """The pod to export from, or why there is none.
 
     A connected replica at the primary's position, since an export holds locks on its node; else whichever reachable
     pod of the recorded cluster has the most. ``desired`` names a pod, of whatever cluster: to keep what only it has.
@@ -109,7 +117,7 @@ def _written(pod: sit.Pod, database: str) -> bool:
     return where is not None and where.known
 
 
-def _choice(pod: sit.Pod, why: str, at_primary: bool) -> dict[str, Any]:
+def _choice(pod: sit.Pod, why: str, at_primary: bool) -> Choice:
     return {"pod": pod["name"], "cluster_id": pod["litefs"]["cluster_id"], "at_primary": at_primary, "why": why}
 
 
@@ -119,8 +127,8 @@ AHEAD_SECONDS = 300
 
 
 def newest(
-    manifests: Iterable[Mapping[str, Any]], owner: Mapping[str, str], cluster_id: str | None, now: str
-) -> tuple[Mapping[str, Any] | None, list[str]]:
+    manifests: Iterable[Manifest], owner: Mapping[str, str], cluster_id: str | None, now: str
+) -> tuple[Manifest | None, list[str]]:
     """Of a folder's manifests (retention.read()) the newest that may be restored, and why newer ones were passed over.
 
     Only a plain, verified, whole backup of this ``owner`` {namespace, statefulset, database}, of the recorded cluster
@@ -137,7 +145,7 @@ def newest(
     return None, passed
 
 
-def _unfit(one: Mapping[str, Any], owner: Mapping[str, str], cluster_id: str | None, now: str) -> str | None:
+def _unfit(one: Manifest, owner: Mapping[str, str], cluster_id: str | None, now: str) -> str | None:
     for key, value in owner.items():
         if one.get(key) != value:
             return f"it is of the {key} {one.get(key)}, not {value}"
@@ -153,7 +161,7 @@ def _unfit(one: Mapping[str, Any], owner: Mapping[str, str], cluster_id: str | N
     return None
 
 
-def failed(exports: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def failed(exports: Iterable[Manifest]) -> dict[str, str]:
     """Why pods could not be exported in this run, by name; those that were exported later are not among them."""
     found: dict[str, str] = {}
     for made in exports:

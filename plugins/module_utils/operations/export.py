@@ -6,14 +6,15 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from .. import clock, kube, litefs
-from . import backup, keeping, retention, sqlitefile, transfer
+from . import backup, keeping, planning, retention, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
+from .retention import Manifest
 
 Failed = keeping.Failed
 
@@ -29,7 +30,7 @@ def export(
     timeout: float = 600,
     tries: int = 3,
     at_primary: bool = True,
-) -> dict[str, Any]:
+) -> Manifest:
     """Export the database from a pod into the directory and return the manifest.
 
     ``at_primary``: whether the pod is known to be at the primary's position; only stands in the manifest.
@@ -69,7 +70,7 @@ class _NoPosition(Exception):
     """The file is sound, but nothing says which transaction it ends with."""
 
 
-def _fetch(site: Site, pod: str, path: Path, timeout: float) -> dict[str, Any]:
+def _fetch(site: Site, pod: str, path: Path, timeout: float) -> Manifest:
     # What comes before the watch is seen by the look after it, so no transaction is missed.
     with transfer.watch(site.api, site.namespace, pod, site.port, site.database, 2 * timeout) as shown:
         before = _node(site, pod)
@@ -88,10 +89,17 @@ def _fetch(site: Site, pod: str, path: Path, timeout: float) -> dict[str, Any]:
     cluster = after["cluster_id"]
     if not cluster or cluster != before["cluster_id"]:
         raise _NoPosition(f"came from a node whose cluster id changed from {before['cluster_id']} to {cluster}")
-    return {**facts, "txid": txid, "cluster_id": cluster, "image": before["image"]}
+    return cast("Manifest", {**facts, "txid": txid, "cluster_id": cluster, "image": before["image"]})
 
 
-def _node(site: Site, pod: str) -> dict[str, Any]:
+class _Node(TypedDict):
+    cluster_id: str | None
+    txid: str | None
+    checksum: str
+    image: str | None
+
+
+def _node(site: Site, pod: str) -> _Node:
     def get(path: str) -> bytes:
         status, _headers, body = site.api.portforward_get(site.namespace, pod, site.port, path, timeout=site.timeout)
         if status != 200:
@@ -116,8 +124,8 @@ def _node(site: Site, pod: str) -> dict[str, Any]:
 
 
 def store(
-    path: Path, directory: Path, manifest: Mapping[str, Any], encrypt: Sequence[str] = (), decrypt: Sequence[str] = ()
-) -> dict[str, Any]:
+    path: Path, directory: Path, manifest: Manifest, encrypt: Sequence[str] = (), decrypt: Sequence[str] = ()
+) -> Manifest:
     """Put a verified database under its name, its manifest last; see keeping.put().
 
     The manifest's ``time`` is when it was exported, by the API server's clock.
@@ -127,19 +135,19 @@ def store(
     return keeping.put(path, directory, stem, ".sqlite", {**manifest, "time": stamp}, encrypt, decrypt)
 
 
-def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
+def describe(path: Path, decrypt: Sequence[str], work: Path) -> planning.File:
     """What a file to restore is: {path (of the plain file), verified, problem, ...}; never raises for a bad file.
 
     A manifest beside it (<name without ending>.manifest.json) has to agree with the file. An encrypted one is
     decrypted into ``work``.
     """
-    answer: dict[str, Any] = {"path": str(path), "verified": False, "problem": None, "cluster_id": None, "txid": None}
+    answer: planning.File = {"path": str(path), "verified": False, "problem": None, "cluster_id": None, "txid": None}
     if not path.is_file():
         return {**answer, "problem": "there is no such file on the controller"}
     plain = path
     stem = path.name.removesuffix(".encrypted").removesuffix(".sqlite")
     note = path.with_name(stem + retention.SUFFIX)
-    manifest: dict[str, Any] = {}
+    manifest: Manifest = {}
     if note.is_file():
         try:
             manifest = json.loads(note.read_text())
@@ -176,13 +184,15 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> dict[str, Any]:
         "cluster_id": manifest.get("cluster_id"),
         "txid": manifest.get("txid"),
         "time": manifest.get("time"),
-        **{key: manifest.get(key) for key in retention.OWNER[:3]},
+        "namespace": manifest.get("namespace"),
+        "statefulset": manifest.get("statefulset"),
+        "database": manifest.get("database"),
     }
 
 
 def choose_and_export(
     site: Site, pods: Sequence[str], directory: Path, warn: Callable[[str], None], **options: Any
-) -> tuple[list[dict[str, Any]], list[dict[str, str]], str]:
+) -> tuple[list[Manifest], list[dict[str, str]], str]:
     """Export from the pods named, or from the one that backup.choose() takes: (manifests, failed, why that pod).
 
     One after the other, and what was made stays: of those that ``failed`` there is {pod, problem: a sentence}.
@@ -190,7 +200,7 @@ def choose_and_export(
     document = site.look()
     for note in filter(None, (backup.job_note(document), backup.other_databases_note(document))):
         warn(note)
-    made: list[dict[str, Any]] = []
+    made: list[Manifest] = []
     failed: list[dict[str, str]] = []
     why = ""
     names: list[str | None] = [*pods] or [None]

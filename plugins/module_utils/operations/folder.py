@@ -10,11 +10,19 @@ import shutil
 import struct
 import time
 from pathlib import Path
-from typing import Any
 
 from . import sqlitefile
 
 _LTX = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.ltx")
+
+
+class Copy(sqlitefile.Facts):
+    """What was copied."""
+
+    volume: str  # the folder's name
+    cluster_id: str
+    txid: str
+    position_proven: bool
 
 
 def found(storage: Path, database: str) -> list[Path]:
@@ -36,17 +44,16 @@ def newest(folder: Path, database: str) -> tuple[str, str]:
     return path.name.split("-")[1].removesuffix(".ltx"), checksum
 
 
-def copy(folder: Path, database: str, target: Path, tries: int = 10, pause: float = 0.3) -> dict[str, Any]:
+def copy(folder: Path, database: str, target: Path, tries: int = 10, pause: float = 0.3) -> Copy:
     """Copy the database of a volume's folder into one whole file; what it is.
 
     LiteFS may be writing to it: the copy is taken again until its checksum is that of the newest transaction file. The
     last one that is sound is kept where none is, with position_proven false.
 
-    Returns sqlitefile.verify()'s fields, volume (the folder's name), cluster_id, txid and position_proven. Raises
-    BadFile and OSError.
+    Raises BadFile and OSError.
     """
     problem: Exception | None = None
-    best: dict[str, Any] | None = None
+    best: Copy | None = None
     there, work = folder / "dbs" / database, target.with_name(target.name + ".now")
     for number in range(tries):
         if number:

@@ -11,9 +11,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from . import retention
 
@@ -30,13 +29,13 @@ def put(
     directory: Path,
     stem: str,
     ending: str,
-    manifest: Mapping[str, Any],
+    manifest: retention.Manifest,
     encrypt: Sequence[str] = (),
     decrypt: Sequence[str] = (),
     *,
     beside: Path | None = None,
     variables: str = "backup",
-) -> dict[str, Any]:
+) -> retention.Manifest:
     """Put a verified file under its name, its manifest last: what has no manifest is no backup.
 
     ``path`` stands in a folder of its own, and is moved. Where that is not on the file system of ``directory``,
@@ -60,7 +59,7 @@ def put(
             _read_back(temporary, path.with_name("back"), decrypt, str(manifest["sha256"]), variables)
     else:
         shutil.move(path, temporary)
-    whole = {
+    whole: retention.Manifest = {
         "schema": retention.SCHEMA,
         **manifest,
         "file": target.name,

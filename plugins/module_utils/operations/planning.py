@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 
 from ..state_types import Looked
+from .retention import Manifest
 
 if TYPE_CHECKING:  # a host's Python may be older, and volumes_copy comes by here
     from typing import Required, Unpack
@@ -93,6 +94,67 @@ class Step(Arguments, total=False):
     say: Required[str]
 
 
+class Content(TypedDict):
+    """What a look into a volume found; each None for none."""
+
+    cluster_id: str | None
+    txid: str | None  # 16 hex digits
+    checksum: str | None
+    page_size: int | None
+    journal_mode: str | None
+    problem: str | None  # a sentence where the volume could not be looked into
+
+
+class File(TypedDict, total=False):
+    """A file to restore, as export.describe() says. What its manifest does not say is None."""
+
+    path: str  # of the plain file
+    verified: bool
+    problem: str | None  # what is wrong with it; then there is nothing after this
+    cluster_id: str | None
+    txid: str | None
+    time: str | None
+    namespace: str | None
+    statefulset: str | None
+    database: str | None
+    rows: dict[str, int]  # of each table
+    page_size: int
+    journal_mode: str
+    pages: int
+    size: int
+    checksum: str
+    imported_checksum: str
+    sha256: str
+    tables_sha256: str
+    user_version: int
+
+
+class Proof(TypedDict):
+    """A claim whose volume's data was proven to be elsewhere."""
+
+    claim: str
+    uid: str
+    volume: str
+
+
+class Checkpoint(TypedDict, total=False):
+    """What the record keeps of an operation that is not finished; see progress.py."""
+
+    begun: str
+    holder: str
+    volumes: dict[str, Proof]  # scale: by ordinal
+    claims: dict[str, str | None]  # replica_reset: by ordinal, the uid of what is to be replaced
+    state: str  # restore, as all that follows: importing, or imported
+    sha256: str
+    cluster_id: str | None
+    time: str
+    before: str  # the primary's TXID
+    followers: list[int] | None
+    restart: bool
+    reimport: str
+    txid: str
+
+
 class Loss(TypedDict):
     """What is lost by a promote: all after this transaction, which ``pod`` has, ``seconds`` old."""
 
@@ -141,12 +203,12 @@ class Request:
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    exports: Sequence[Mapping[str, Any]] = ()
-    volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    file: Mapping[str, Any] = field(default_factory=dict)
+    exports: Sequence[Manifest] = ()
+    volumes: Mapping[str, Content] = field(default_factory=dict)
+    file: File = field(default_factory=lambda: File())
     state: Looked = field(default_factory=lambda: cast("Looked", {}))
-    checkpoint: Mapping[str, Any] = field(default_factory=dict)
-    imported: Sequence[Mapping[str, Any]] = ()
+    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint())
+    imported: Sequence[Checkpoint] = ()
     now: str = ""
 
     def time(self) -> str:

@@ -17,11 +17,12 @@ and of each operation begun (RFC 3339, the API server's time) and holder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from .. import identity
 from ..state_types import State
+from .planning import Checkpoint
 
 KEY = "progress"
 IMPORTED = "imported"
@@ -48,20 +49,18 @@ def read(state: State) -> Progress:
     return value
 
 
-def text(progress: Mapping[str, Any]) -> str | None:
+def text(progress: Progress) -> str | None:
     """The key's value; None where there is no progress to keep."""
     return json.dumps(dict(progress), sort_keys=True, separators=(",", ":")) if progress else None
 
 
-def begun(
-    progress: Mapping[str, Any], operation: str, checkpoint: Mapping[str, Any], now: str, holder: str
-) -> Progress:
+def begun(progress: Progress, operation: str, checkpoint: Checkpoint, now: str, holder: str) -> Progress:
     """The progress with this operation's checkpoint."""
     mine = {"begun": now, "holder": holder, **(progress.get(operation) or {}), **checkpoint}
     return {**progress, operation: mine}
 
 
-def ended(progress: Mapping[str, Any], operation: str, ordinals: Iterable[int] | None = None) -> Progress:
+def ended(progress: Progress, operation: str, ordinals: Iterable[int] | None = None) -> Progress:
     """The progress without an operation that came to its end, or was called off.
 
     ``ordinals``: it ended for these only, and keeps the others. An import stays known afterwards.
@@ -79,10 +78,10 @@ def ended(progress: Mapping[str, Any], operation: str, ordinals: Iterable[int] |
     return left
 
 
-def rolled_back(progress: Mapping[str, Any], after: int) -> Progress:
+def rolled_back(progress: Progress, after: int) -> Progress:
     """The progress of a site that goes on from transaction ``after``: what was imported later is not there any more."""
 
-    def stays(one: Mapping[str, Any]) -> bool:
+    def stays(one: Checkpoint) -> bool:
         return int(str(one.get("txid") or one.get("before") or "0"), 16) <= after
 
     left = dict(progress)
@@ -95,7 +94,7 @@ def rolled_back(progress: Mapping[str, Any], after: int) -> Progress:
     return left
 
 
-def others(progress: Mapping[str, Any], operation: str = "") -> list[str]:
+def others(progress: Progress, operation: str = "") -> list[str]:
     """What other operations than this one left unfinished, one sentence each."""
     return [
         f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run playbooks/{name}.yml again "

@@ -6,14 +6,13 @@ and only with a fresh export of that cluster. The old volume is kept (Retain) ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from .. import clock, values
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
+from .retention import Manifest
 
 MISMATCHED = "mismatched"
 
@@ -142,7 +141,7 @@ def _volume_exports(request: Request, touched: set[int]) -> list[int]:
     ]
 
 
-def progress(request: Request) -> dict[str, Any]:
+def progress(request: Request) -> planning.Checkpoint:
     """What the record keeps: the claims that are to be replaced, by uid, so that a second run knows the new ones."""
     state = request.state
     plan = decide(replace(request, exports=(), checkpoint={}))
@@ -165,7 +164,7 @@ def prove(plan: Plan, state: sit.State) -> list[Step]:
 
 
 def _targets(
-    state: sit.State, found: sit.Situation, targets: object, checkpoint: Mapping[str, Any]
+    state: sit.State, found: sit.Situation, targets: object, checkpoint: planning.Checkpoint
 ) -> tuple[list[int], str | None]:
     if targets == MISMATCHED:
         wrong = [pod["ordinal"] for pod in state["pods"] if _mismatched(found, pod) and pod is not found.leader]
@@ -233,7 +232,7 @@ def _unread(request: Request, ordinal: int, given_up: set[str]) -> str | None:
     return None
 
 
-def _proven(manifest: Mapping[str, Any]) -> bool:
+def _proven(manifest: Manifest) -> bool:
     return manifest.get("position_proven") is True or manifest.get("empty") is True
 
 
@@ -280,10 +279,10 @@ def _unsafe(state: sit.State, found: sit.Situation, ordinal: int) -> str | None:
     return None
 
 
-def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: Mapping[str, Any]) -> list[Step]:
+def _steps(state: sit.State, found: sit.Situation, ordinal: int, checkpoint: planning.Checkpoint) -> list[Step]:
     claim, pod = sit.claim_of(state, ordinal), sit.pod_of(state, ordinal)
     name = sit.pod_name(state, ordinal)
-    begun: dict[str, str] = dict(checkpoint.get("claims") or {})
+    begun = checkpoint.get("claims") or {}
     old = begun.get(str(ordinal))
     arrive = planning.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name)
     # Last of all: a guard that no longer sees the fence would let LiteFS start on the old volume.

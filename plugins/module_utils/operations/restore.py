@@ -8,7 +8,6 @@ is migrated into an empty database), the file is imported, and the id that LiteF
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from .. import identity, litefs, values, wording
 from ..state_types import Recorded
@@ -16,6 +15,7 @@ from . import planning
 from . import situation as sit
 from .planning import Plan, Request, Step
 from .progress import CALL_OFF
+from .retention import Manifest
 
 _SHAPE = {"page_size": "page size", "journal_mode": "journal mode"}
 
@@ -239,7 +239,7 @@ def _imported_before(request: Request, found: sit.Situation) -> Plan | None:
     return None
 
 
-def _earlier(found: sit.Situation, request: Request) -> tuple[Mapping[str, Any] | None, bool]:
+def _earlier(found: sit.Situation, request: Request) -> tuple[planning.Checkpoint | None, bool]:
     """The checkpoint of an import of this file that the primary still has, and whether that restore is over."""
     file = request.file
     for one, over in [(request.checkpoint, False), *((one, True) for one in reversed(request.imported))]:
@@ -250,11 +250,11 @@ def _earlier(found: sit.Situation, request: Request) -> tuple[Mapping[str, Any] 
     return None, False
 
 
-def _imported(file: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+def _imported(file: planning.File, mine: planning.Checkpoint) -> str:
     return f"{file.get('path')} was imported at {mine.get('time')} as transaction {mine.get('txid') or 'unknown'},"
 
 
-def _follow_up(state: sit.Looked, found: sit.Situation, mine: Mapping[str, Any], note: str) -> Plan:
+def _follow_up(state: sit.Looked, found: sit.Situation, mine: planning.Checkpoint, note: str) -> Plan:
     """What is left after an import into a running cluster."""
     left = _left_out(state, found, mine.get("followers"))
     steps = _restarts(state, found, left, str(mine.get("time"))) if mine.get("restart") else []
@@ -315,10 +315,10 @@ def _restarts(state: sit.Looked, found: sit.Situation, left: Mapping[int, str], 
     return steps
 
 
-def _other_schema(file: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
+def _other_schema(file: planning.File, present: Manifest) -> bool:
     """Whether the application has to start anew on the file; an export of an older version does not say."""
     return any(
-        present.get(key) is not None and present[key] != file.get(key) for key in ("tables_sha256", "user_version")
+        present.get(key) is not None and present.get(key) != file.get(key) for key in ("tables_sha256", "user_version")
     )
 
 
@@ -352,7 +352,7 @@ def _lost(request: Request, record: Recorded) -> Plan:
 
 def _lost_steps(
     state: sit.Looked,
-    file: Mapping[str, Any],
+    file: planning.File,
     ordinal: int,
     leader: sit.Pod | None,
     permission: Step | None = None,
@@ -406,7 +406,7 @@ def _older(state: sit.Looked, pod: sit.Pod) -> bool:
     return bool(rendered and created and created <= rendered)
 
 
-def _restored(state: sit.Looked, pod: sit.Pod | None, file: Mapping[str, Any]) -> bool:
+def _restored(state: sit.Looked, pod: sit.Pod | None, file: planning.File) -> bool:
     where = litefs.position(pod, state["database"]) if pod is not None else None
     return where is not None and where.checksum == file.get("imported_checksum")
 
@@ -463,13 +463,13 @@ def _unreadable(state: sit.Looked, cluster_id: str, seen: sit.Seen) -> str | Non
     return None
 
 
-def _unlike(file: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+def _unlike(file: planning.File, other: Manifest | planning.Content) -> str | None:
     """What is different between the file and a database that is there, page_size or journal_mode."""
     return next((key for key in _SHAPE if other.get(key) is not None and file.get(key) != other.get(key)), None)
 
 
 def _other_shape(
-    state: sit.Looked, file: Mapping[str, Any], other: Mapping[str, Any], unlike: str, ordinal: int
+    state: sit.Looked, file: planning.File, other: Manifest | planning.Content, unlike: str, ordinal: int
 ) -> str:
     claim, pod = sit.claim_of(state, ordinal), sit.pod_name(state, ordinal)
     claim_name = claim["name"] if claim else None
@@ -492,7 +492,7 @@ def _unconfirmed(request: Request, cluster_id: str) -> str | None:
         "statefulset": state["statefulset"]["name"],
         "database": state["database"],
     }
-    theirs = [f"{key} {file[key]}" for key, own in ours.items() if file.get(key) not in (None, own)]
+    theirs = [f"{key} {file.get(key)}" for key, own in ours.items() if file.get(key) not in (None, own)]
     if theirs:
         # Whoever is told the word by which it is done all the same may take it for the way out.
         return (

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from .. import identity, litefs
 from . import OPERATIONS, act, backup, holding, planning, progress, steps
 from . import situation as sit
 from .planning import WAITS, Plan, Request, Step
+from .retention import Manifest
 
 NEEDS: tuple[Literal["look", "export", "volume_export"], ...] = ("look", "export", "volume_export")
 EXPORTS_OF_A_POD = 3
@@ -32,15 +33,15 @@ class Look:
     def __init__(self, site: act.Site, operation: str, request: Request) -> None:
         state = site.look()
         self.known = _known(state)
-        kept = {
-            key: value for key, value in (self.known.get(operation) or {}).items() if key not in ("begun", "holder")
-        }
+        kept: planning.Checkpoint = (self.known.get(operation) or {}).copy()
+        kept.pop("begun", None)
+        kept.pop("holder", None)
         imported = self.known.get(progress.IMPORTED) or []
         now = site.api.server_time()
         self.request = replace(request, state=state, checkpoint=kept, imported=imported, now=now)
         # What the record is to keep from the first act on; None: the operation sees to that.
-        keep: Callable[[Request], Mapping[str, Any] | None] = getattr(OPERATIONS[operation], "progress", lambda _: kept)
-        self.checkpoint = keep(self.request)
+        keep = getattr(OPERATIONS[operation], "progress", None)
+        self.checkpoint: planning.Checkpoint | None = keep(self.request) if keep else kept
         if self.checkpoint is not None:
             self.request = replace(self.request, checkpoint=self.checkpoint)
         self.plan = OPERATIONS[operation].decide(self.request)
@@ -214,7 +215,7 @@ def _need(found: Plan) -> str | None:
     return next((need for need in NEEDS if found.get(need)), None)
 
 
-def _check_restless(pods: list[str], exports: Sequence[Mapping[str, Any]]) -> None:
+def _check_restless(pods: list[str], exports: Sequence[Manifest]) -> None:
     """Raises act.NotDone where a pod cannot be exported, or was exported again and again and is never at rest."""
     failed = backup.failed(exports)
     for pod in pods:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from .. import litefs, values
 from ..state_types import Claim
@@ -63,7 +62,7 @@ def _refused(sentence: str, cause: planning.Cause | None = None) -> Plan:
     return planning.plan(f"Nothing was scaled. {sentence}", cause=cause)
 
 
-def progress(request: Request) -> dict[str, Any]:
+def progress(request: Request) -> planning.Checkpoint:
     """What the record keeps: claims and volumes of the pods that go and are proven now, by ordinal.
 
     A pod that runs (again) is proven anew; of one that is gone only what was proven then is known.
@@ -73,17 +72,17 @@ def progress(request: Request) -> dict[str, Any]:
     return {"volumes": {**(request.checkpoint.get("volumes") or {}), **proven}}
 
 
-def _proven(request: Request, replicas: int) -> dict[str, Any]:
+def _proven(request: Request, replicas: int) -> dict[str, planning.Proof]:
     state, found = request.state, sit.look(request.state)
     if isinstance(found, sit.Problem):
         return {}
     leaving = [pod for pod in state["pods"] if pod["ordinal"] >= replicas]
     if _unproven(state, found, leaving):
         return {}
-    kept: dict[str, Any] = {}
+    kept: dict[str, planning.Proof] = {}
     for pod in leaving:
         claim = sit.claim_of(state, pod["ordinal"])
-        if claim is not None and claim["volume"]:
+        if claim is not None and claim["volume"] and claim["uid"]:
             kept[str(pod["ordinal"])] = {"claim": claim["name"], "uid": claim["uid"], "volume": claim["volume"]}
     return kept
 
@@ -143,7 +142,7 @@ def _living(state: sit.State, found: sit.Situation, desired: int, lost_replicas:
         if not going or ordinal in lost_replicas or pod is found.leader or (pod and _is_copy(state, found, pod)):
             continue
         why, heal = "is no copy that follows the primary", "playbooks/replica_reset.yml"
-        variables: dict[str, Any] = {"replica_reset_targets": [ordinal]}
+        variables: dict[str, object] = {"replica_reset_targets": [ordinal]}
         if ordinal in gone:
             why = f"is on node {gone[ordinal]}, which is away"
             heal = f"switch {gone[ordinal]} off, and {heal}"
@@ -282,10 +281,10 @@ def _unproven(state: sit.State, found: sit.Situation, leaving: list[sit.Pod]) ->
     return None
 
 
-def _removals(state: sit.State, desired: int, checkpoint: Mapping[str, Any]) -> tuple[list[Step], list[str]]:
+def _removals(state: sit.State, desired: int, checkpoint: planning.Checkpoint) -> tuple[list[Step], list[str]]:
     """Steps that remove what was proven to be elsewhere, and sentences on what stays."""
     steps, notes = list[Step](), list[str]()
-    proven: Mapping[str, Mapping[str, Any]] = checkpoint.get("volumes") or {}
+    proven = checkpoint.get("volumes") or {}
     for claim in state["claims"]:
         if claim["ordinal"] < desired:
             continue

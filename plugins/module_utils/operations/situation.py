@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from .. import clock, guard, identity, litefs, state_types
 from ..state_types import Claim, Volume
 from . import planning
 from .planning import Cause, Request, Step
+from .retention import Manifest
 
 State = state_types.State
 Looked = state_types.Looked
 Pod = state_types.Pod
-# What a look into volumes found, by name: cluster_id, txid (16 hex digits), page_size and journal_mode, each null for
-# none, and problem: a sentence where the volume could not be looked into.
-Seen = Mapping[str, Mapping[str, Any]]
+Seen = Mapping[str, planning.Content]
 
 RUNBOOK = identity.RUNBOOK
 away, absent, fenced, last_node, unheard = litefs.away, litefs.absent, litefs.fenced, litefs.last_node, litefs.unheard
@@ -195,7 +193,7 @@ def txid(state: State, pod: Pod) -> int:
     return where.txid if where else 0
 
 
-def fresh_export(request: Request, cluster_id: str | None, least: int) -> Mapping[str, Any] | None:
+def fresh_export(request: Request, cluster_id: str | None, least: int) -> Manifest | None:
     """A verified export of this cluster's database, not older than FRESH_SECONDS, that has transaction ``least``."""
     for manifest in request.exports:
         if (

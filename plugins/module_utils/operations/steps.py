@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import identity, kube, litefs
 from . import act, holding, planning, progress, promote, sqlitefile, transfer
@@ -115,7 +114,7 @@ def _import(on: Context, one: Step) -> str:
     on.held.renew()
     leader = _still_primary(on, one)
     before = litefs.position(leader, site.database)
-    checkpoint: dict[str, Any] = {
+    checkpoint: planning.Checkpoint = {
         "state": "importing",
         "sha256": facts["sha256"],
         "cluster_id": leader["litefs"]["cluster_id"],
@@ -127,19 +126,17 @@ def _import(on: Context, one: Step) -> str:
     }
     rest = progress.ended(on.known, "restore")
 
-    def keep(**more: Any) -> None:
+    def keep(mine: planning.Checkpoint) -> None:
         now = site.api.server_time()
-        site.write_record(
-            {progress.KEY: progress.text(progress.begun(rest, "restore", checkpoint | more, now, on.holder))}
-        )
+        site.write_record({progress.KEY: progress.text(progress.begun(rest, "restore", mine, now, on.holder))})
 
-    keep()
+    keep(checkpoint)
     watched = 2 * on.seconds + 60
     with transfer.watch(site.api, site.namespace, one["pod"], site.port, site.database, watched) as seen:
         problem = _upload(on, one["pod"], lambda: site.write_record({progress.KEY: progress.text(rest)}))
         _wait_checksum(on, one["pod"], expected, seen, problem)
         txid = seen[expected]
-    _insist(lambda: keep(state="imported", txid=txid, time=site.api.server_time()))
+    _insist(lambda: keep({**checkpoint, "state": "imported", "txid": txid, "time": site.api.server_time()}))
     return _import_proof(on.request.file, txid, one["exported"])
 
 
@@ -193,7 +190,7 @@ def _wait_checksum(on: Context, name: str, expected: str, seen: dict[str, str], 
     on.site.wait(30, missing, "see the imported file's checksum on the primary")
 
 
-def _import_proof(file: Mapping[str, Any], txid: str, exported: str | None) -> str:
+def _import_proof(file: planning.File, txid: str, exported: str | None) -> str:
     rows = ", ".join(f"{count} rows in {table}" for table, count in (file.get("rows") or {}).items())
     checksum = file["imported_checksum"]
     proof = f"it is transaction {txid} with the checksum {checksum}, as computed from the file: {rows or 'no table'}"

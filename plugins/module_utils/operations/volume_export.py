@@ -13,17 +13,18 @@ import shutil
 import struct
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from .. import clock, kube
 from ..conditions import is_ready
 from ..objects import Object, Part
 from ..state_types import Volume
-from . import export, sqlitefile, transfer
+from . import export, planning, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
+from .retention import Manifest
 
 PORT = 20202
 _NOT_THERE = 404
@@ -179,16 +180,23 @@ def look(
     site: Site, volumes: Sequence[Volume], image: str, timeout: float, pull_secrets: Sequence[str] = ()
 ) -> sit.Seen:
     """What each volume holds."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, planning.Content] = {}
     for volume in volumes:
-        what = dict.fromkeys(("cluster_id", "txid", "checksum", "page_size", "journal_mode", "problem"))
+        what: planning.Content = {
+            "cluster_id": None,
+            "txid": None,
+            "checksum": None,
+            "page_size": None,
+            "journal_mode": None,
+            "problem": None,
+        }
         try:
             with opened(site, volume, image, timeout, pull_secrets) as pod:
                 held = cluster_id(site, pod, time.monotonic() + 20)
                 page_size, mode = _shape(site, pod)
                 txid, checksum = _newest(site, pod, f"/data/dbs/{urllib.parse.quote(site.database)}")
-                what |= {"cluster_id": held, "txid": txid, "checksum": checksum}
-                what |= {"page_size": page_size, "journal_mode": mode}
+                what["cluster_id"], what["page_size"], what["journal_mode"] = held, page_size, mode
+                what["txid"], what["checksum"] = txid, checksum
         except (CannotLook, kube.KubeError) as exc:
             what["problem"] = f"{str(exc).rstrip('.')}."
         found[volume["name"]] = what
@@ -209,7 +217,7 @@ def said(volumes: sit.Seen) -> list[str]:
     return [held["problem"] or f"{name} holds {_what(held)}" for name, held in volumes.items()]
 
 
-def _what(held: Mapping[str, Any]) -> str:
+def _what(held: planning.Content) -> str:
     if held["cluster_id"]:
         return f"the cluster {held['cluster_id']} up to TXID {held['txid'] or 'unknown'}"
     return f"a database up to TXID {held['txid']} without a cluster id" if held["txid"] else "no cluster"
@@ -226,7 +234,7 @@ def save(
     decrypt: Sequence[str] = (),
     timeout: float = 600,
     pull_secrets: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Manifest:
     """Copy the database out of a volume, let SQLite finish what was under way in it, verify it and keep it.
 
     The position is the one that the newest transaction file names; position_proven says whether the checksum in that
@@ -249,27 +257,22 @@ def save(
         variants = [path, *_with_wal_aside(site, volume, pod, base, path, timeout)]
         newest, shown = _newest(site, pod, base)
         path, facts = best(variants, shown, volume["name"])
-        return export.store(
-            path,
-            directory,
-            {
-                "database": site.database,
-                "namespace": site.namespace,
-                "statefulset": site.name,
-                "pod": f"volume-{volume['name']}",
-                "volume": volume["name"],
-                "volume_of": volume["ordinal"],
-                "reason": reason,
-                "seconds": round(time.monotonic() - began, 1),
-                **facts,
-                "txid": newest or "unknown",
-                "position_proven": shown == facts["checksum"],
-                "cluster_id": held,
-                "time": site.api.server_time(),
-            },
-            encrypt,
-            decrypt,
-        )
+        made = {
+            "database": site.database,
+            "namespace": site.namespace,
+            "statefulset": site.name,
+            "pod": f"volume-{volume['name']}",
+            "volume": volume["name"],
+            "volume_of": volume["ordinal"],
+            "reason": reason,
+            "seconds": round(time.monotonic() - began, 1),
+            **facts,
+            "txid": newest or "unknown",
+            "position_proven": shown == facts["checksum"],
+            "cluster_id": held,
+            "time": site.api.server_time(),
+        }
+        return export.store(path, directory, cast("Manifest", made), encrypt, decrypt)
 
 
 def _with_wal_aside(site: Site, volume: Volume, pod: str, base: str, path: Path, timeout: float) -> list[Path]:
@@ -318,7 +321,7 @@ def _fetch(site: Site, volume: Volume, pod: str, url: str, target: Path, timeout
     return True
 
 
-def _nothing(volume: Volume, site: Site, held: str | None) -> dict[str, Any]:
+def _nothing(volume: Volume, site: Site, held: str | None) -> Manifest:
     """What stands for the export of a volume that holds no database: there is nothing to lose, and no file."""
     return {
         "verified": True,

@@ -33,7 +33,8 @@ class Look:
     def __init__(self, site: act.Site, operation: str, request: Request) -> None:
         state = site.look()
         self.known = _known(state)
-        kept: planning.Checkpoint = (self.known.get(operation) or {}).copy()
+        found: planning.Checkpoint = self.known.get(operation) or planning.Checkpoint()
+        kept = found.copy()
         kept.pop("begun", None)
         kept.pop("holder", None)
         imported = self.known.get(progress.IMPORTED) or []

@@ -24,9 +24,9 @@ import tarfile
 import time
 import urllib.parse
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 SCHEMA = 1
 REASON = "cluster"  # of a manifest in a folder of backups
@@ -46,6 +46,68 @@ class Bad(Exception):
     """The datastore or a copy of it cannot be used; the message is a sentence."""
 
 
+class Facts(TypedDict):
+    """Of a copied database."""
+
+    rows: int
+    revision: int
+
+
+class File(TypedDict):
+    sha256: str
+    mode: int
+
+
+class Note(Facts):
+    """What stands in an archive, before its files."""
+
+    schema: int
+    time: str  # RFC 3339, UTC
+    host: str
+    k3s: str  # its version
+    ca_hash: str
+    files: dict[str, File]  # by name in the archive
+
+
+class Copy(Note):
+    """A note with where its archive is."""
+
+    path: str
+    sha256: str  # of the plain archive
+
+
+class Seal(TypedDict, total=False):
+    """Which copy was put into a data directory last; empty where none was."""
+
+    sha256: str
+    revision: int
+    time: str
+
+
+class Last(TypedDict, total=False):
+    """The last copy, as it is noted on the server by its own clock; empty where none is known."""
+
+    time: int
+    place: str
+
+
+class PutBack(TypedDict):
+    note: Note
+    aside: list[str]  # paths of what was there
+    revision: int
+
+
+class Server(TypedDict):
+    """What is to be known of a host that runs k3s, or may."""
+
+    name: str
+    ca_hash: str
+    units: list[str]
+    kind: str
+    revision: int | None
+    restored: Seal
+
+
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +120,7 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def facts(path: Path) -> dict[str, int]:
+def facts(path: Path) -> Facts:
     """rows and revision of a copied database that nobody writes to. Raises Bad where it is not sound, or not kine's."""
     uri = f"file:{urllib.parse.quote(str(path.resolve()))}?mode=ro&immutable=1"
     try:
@@ -92,13 +154,13 @@ def revision(data_dir: Path) -> int | None:
     return None if found is None else int(found)
 
 
-def restored(data_dir: Path) -> dict[str, Any]:
+def restored(data_dir: Path) -> Seal:
     """Which copy was put into this data directory last: sha256 and revision; empty where none was."""
     try:
         found = json.loads((data_dir / "server" / RESTORED).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return cast("Seal", found) if isinstance(found, dict) else {}
 
 
 def installed_version() -> str:
@@ -126,7 +188,7 @@ def _files(data_dir: Path, password: Path) -> dict[str, Path]:
 # --- taking ----------------------------------------------------------------------------------------------------------
 
 
-def make(data_dir: Path, password: Path, target: Path, host: str, stamp: str) -> dict[str, Any]:
+def make(data_dir: Path, password: Path, target: Path, host: str, stamp: str) -> Note:
     """Write a copy of the living datastore into the archive ``target`` (0600), in whose folder it works.
 
     SQLite's own backup takes the database in one read transaction, so it is one state however much is written
@@ -144,7 +206,7 @@ def make(data_dir: Path, password: Path, target: Path, host: str, stamp: str) ->
     if {name: digest(path) for name, path in _files(data_dir, password).items()} != before:
         raise Bad(f"k3s on {host} changed its keys or manifests while they were copied; run again.")
     files[DATABASE] = copied
-    note: dict[str, Any] = {
+    note: Note = {
         "schema": SCHEMA,
         "time": stamp,
         "host": host,
@@ -208,7 +270,7 @@ def _check_ca(token: str, ca_hash: str) -> None:
         raise Bad("The token names another CA than the one that lies beside it, so they are of two clusters.")
 
 
-def manifest(note: Mapping[str, Any], archive: Path) -> dict[str, Any]:
+def manifest(note: Note, archive: Path) -> dict[str, object]:
     """What is written down beside a kept copy: retention.OWNER's keys, and what can be known without its key."""
     return {
         "reason": REASON,
@@ -216,18 +278,22 @@ def manifest(note: Mapping[str, Any], archive: Path) -> dict[str, Any]:
         "statefulset": note["host"],
         "database": "state.db",
         "cluster_id": note["ca_hash"],
-        **{key: note[key] for key in ("time", "host", "k3s", "rows", "revision")},
+        "time": note["time"],
+        "host": note["host"],
+        "k3s": note["k3s"],
+        "rows": note["rows"],
+        "revision": note["revision"],
         "size": archive.stat().st_size,
         "sha256": digest(archive),
     }
 
 
-def record(note: Mapping[str, Any], host: str, path: str) -> dict[str, Any]:
+def record(note: Note, host: str, path: str) -> Last:
     """What is noted on the server of its last copy, by its own clock; age() reads it."""
     return {"time": calendar.timegm(time.strptime(str(note["time"]), "%Y-%m-%dT%H:%M:%SZ")), "place": f"{host}:{path}"}
 
 
-def stem(note: Mapping[str, Any]) -> str:
+def stem(note: Note) -> str:
     """How a copy's file name begins."""
     return f"cluster.{re.sub('[-:]', '', str(note['time']))}.{note['host']}.{note['revision']}"
 
@@ -235,7 +301,7 @@ def stem(note: Mapping[str, Any]) -> str:
 # --- opening and putting back ----------------------------------------------------------------------------------------
 
 
-def unpack(archive: Path, folder: Path) -> dict[str, Any]:
+def unpack(archive: Path, folder: Path) -> Note:
     """Unpack a copy into an empty folder and prove it, file by file; its note. Raises Bad for whatever is wrong."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -243,7 +309,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
             text = tar.extractfile(first) if first is not None and first.name == NOTE else None
             if text is None:
                 raise Bad(f"{archive} is no copy of a cluster's datastore: it does not begin with {NOTE}.")
-            note: dict[str, Any] = json.loads(text.read())
+            note: Note = json.loads(text.read())
             if note.get("schema") != SCHEMA:
                 raise Bad(f"{archive} has the schema {note.get('schema')}, and {SCHEMA} is known here.")
             wanted = dict(note["files"])
@@ -297,11 +363,11 @@ def advance(path: Path, milliseconds: int) -> int:
     return new
 
 
-def put_back(archive: Path, data_dir: Path, password: Path, stamp: str) -> dict[str, Any]:
+def put_back(archive: Path, data_dir: Path, password: Path, stamp: str) -> PutBack:
     """Make an archive the server's datastore. k3s is stopped. What was there is put aside, nothing is removed.
 
     The new folder is whole before it gets the name, so a run that dies leaves the old one, or none and the old one
-    beside it, and can be run again. Returns {note, aside (paths), revision}. Raises Bad and OSError.
+    beside it, and can be run again. Returns what became of it. Raises Bad and OSError.
     """
     data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     staging, server = data_dir / f"restoring-{stamp}", data_dir / "server"
@@ -345,25 +411,25 @@ def _sync(path: Path) -> None:
 # --- decisions -------------------------------------------------------------------------------------------------------
 
 
-def in_place(copied: Mapping[str, Any], server: Mapping[str, Any]) -> bool:
+def in_place(copied: Copy, server: Server) -> bool:
     """Whether this copy is the server's datastore already, and nothing was written to it since."""
     seal = server["restored"]
     return bool(seal) and seal.get("sha256") == copied["sha256"] and server["revision"] == seal.get("revision")
 
 
 def restore_errors(
-    copied: Mapping[str, Any],
-    server: Mapping[str, Any],
-    agents: Sequence[Mapping[str, Any]],
+    copied: Copy,
+    server: Server,
+    agents: Sequence[Server],
     version_error: str,
     accepted: str,
 ) -> list[str]:
     """Why a copy may not become the datastore of a server; empty where it may.
 
     Args:
-        copied: note of the copy with its sha256 (of the plain archive) and path.
-        server: {name, ca_hash, units, kind, revision, restored} of the host.
-        agents: the same of every agent that answered.
+        copied: the copy.
+        server: the host.
+        agents: every agent that answered.
         version_error: why the desired version of k3s may not follow the copy's, as upgrade_error says it.
         accepted: the revision after which everything may be lost, as the user gave it.
     """
@@ -401,7 +467,7 @@ def restore_errors(
     return found
 
 
-def age(last: Mapping[str, Any], now: float, warn_days: int) -> str:
+def age(last: Last, now: float, warn_days: int) -> str:
     """How old the last copy is, for the summary of a run. ``last``: see record()."""
     remedy = "make one with playbooks/cluster_backup.yml"
     try:

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import datastore, k3s
 from .node_types import K3sProbe, Service
@@ -86,13 +86,13 @@ def registered(certificate: str) -> str:
     return der[at + len(prefix) : at + der[at - 1]].decode(errors="replace") if at > 0 else ""
 
 
-def copied() -> dict[str, Any]:
-    """Return when and where the last copy of the datastore was made: {time, place}; empty where none is known."""
+def copied() -> datastore.Last:
+    """Return when and where the last copy of the datastore was made."""
     try:
         found = json.loads(read(COPIED))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return cast("datastore.Last", found) if isinstance(found, dict) else {}
 
 
 def folders(path: str) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .objects import Object
+
+if TYPE_CHECKING:
+    from .datastore import Last, Seal
 
 
 class System(TypedDict):
@@ -67,8 +70,8 @@ class K3sProbe(TypedDict):
     token_mark: str
     datastore: str
     revision: int | None
-    restored: dict[str, Any]
-    copied: dict[str, Any]
+    restored: Seal
+    copied: Last
     now: float
     storage: str
     volumes: list[str]

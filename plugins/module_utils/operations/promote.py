@@ -12,8 +12,8 @@ follows again at the end. Until the successor was primary either kind can be cal
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from .. import identity, litefs, values, wording
 from . import backup, planning
@@ -27,6 +27,22 @@ KEY = "promote"  # of the record: what was there before, as JSON {from: int, fen
 RESET = "playbooks/replica_reset.yml"
 
 
+class Parameters(TypedDict, total=False):
+    """What the person gave, as it came."""
+
+    successor: object
+    accept: object
+    node_off: object
+    lost_replicas: object
+    give_up_volume: object
+    call_off: object
+    to: object
+
+
+# What was there before the promote that the record tells of; "from": the old primary's ordinal.
+Before = TypedDict("Before", {"from": int, "fenced": list[int], "planned": bool, "equal": bool})
+
+
 def decide(request: Request) -> Plan:
     """What is left to do to make the replica with the highest position primary, or the one that is asked for.
 
@@ -37,7 +53,7 @@ def decide(request: Request) -> Plan:
     of volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role
     back), to (ordinal: a planned move).
     """
-    state, parameters = request.state, request.parameters
+    state, parameters = request.state, cast("Parameters", request.parameters)
     if not state["statefulset"]["exists"]:
         return _refuse(f"There is no StatefulSet {state['statefulset']['name']} in namespace {state['namespace']}.")
     try:
@@ -84,7 +100,7 @@ def _refuse(sentence: str, cause: planning.Cause | None = None, **more: Unpack[p
 
 
 def _candidates(
-    state: sit.Looked, record: identity.Record, leaders: list[sit.Pod], parameters: Mapping[str, Any]
+    state: sit.Looked, record: identity.Record, leaders: list[sit.Pod], parameters: Parameters
 ) -> list[sit.Pod] | Plan:
     """The pods that may be primary, no primary of the recorded cluster runs, and nothing has begun; or a refusal."""
     given_up = _numbers(parameters.get("lost_replicas"))
@@ -143,7 +159,7 @@ def _candidates(
 
 def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Plan:
     """One of these is to be primary, once a person said what is lost by that."""
-    state, parameters, seen = request.state, request.parameters, request.volumes
+    state, parameters, seen = request.state, cast("Parameters", request.parameters), request.volumes
     old = sit.pod_of(state, record.primary_ordinal)
     successor, problem = _successor(state, top, parameters.get("successor"))
     if problem or successor is None:
@@ -209,12 +225,12 @@ def _exports(request: Request) -> list[str]:
 
 
 def _begin_steps(
-    state: sit.Looked, record: identity.Record, successor: sit.Pod, parameters: Mapping[str, Any]
+    state: sit.Looked, record: identity.Record, successor: sit.Pod, parameters: Parameters
 ) -> tuple[list[Step], str | None]:
     fenced = sit.fenced(state)
     given_up = _numbers(parameters.get("lost_replicas"))
     fence = sorted({record.primary_ordinal, *fenced, *given_up} - {successor["ordinal"]})
-    before = {"from": record.primary_ordinal, "fenced": fenced, "planned": False, "equal": False}
+    before: Before = {"from": record.primary_ordinal, "fenced": fenced, "planned": False, "equal": False}
     first = planning.step(
         "record",
         f"record ordinal {successor['ordinal']} as primary and fence "
@@ -227,13 +243,16 @@ def _begin_steps(
     return [first, *rest], problem
 
 
-def _before(state: sit.Looked) -> dict[str, Any] | None:
+def _before(state: sit.Looked) -> Before | None:
     """What was there before the promote that the record tells of; None where there is none, or it was ended."""
     try:
         said = json.loads(identity.raw(state).get(KEY) or "null")
-        fenced = [int(ordinal) for ordinal in said["fenced"]]
-        before = {"from": int(said["from"]), "fenced": fenced, "planned": bool(said["planned"])}
-        before["equal"] = bool(said["equal"])
+        before: Before = {
+            "from": int(said["from"]),
+            "fenced": [int(ordinal) for ordinal in said["fenced"]],
+            "planned": bool(said["planned"]),
+            "equal": bool(said["equal"]),
+        }
     except (ValueError, TypeError, KeyError):
         fenced = sit.fenced(state)
         return {"from": fenced[0], "fenced": [], "planned": False, "equal": False} if len(fenced) == 1 else None
@@ -247,7 +266,7 @@ def _begun(state: sit.Looked, record: identity.Record) -> bool:
     return bool(fenced) and record.primary_ordinal not in fenced and pod in sit.holders(state, record.cluster_id or "")
 
 
-def _continue(state: sit.Looked, record: identity.Record, parameters: Mapping[str, Any], seen: sit.Seen) -> Plan:
+def _continue(state: sit.Looked, record: identity.Record, parameters: Parameters, seen: sit.Seen) -> Plan:
     """The record names the successor already: what is left."""
     fenced = sit.fenced(state)
     successor = record.primary_ordinal
@@ -332,9 +351,7 @@ def _call_off(state: sit.Looked, record: identity.Record, leaders: list[sit.Pod]
     return planning.plan(None, [*steps, _all_follow(name)] if steps else [], successor=old)
 
 
-def _was_primary(
-    state: sit.Looked, record: identity.Record, before: Mapping[str, Any], leaders: list[sit.Pod]
-) -> str | None:
+def _was_primary(state: sit.Looked, record: identity.Record, before: Before, leaders: list[sit.Pod]) -> str | None:
     """Why the promote cannot be called off: the successor is, or may have been, primary."""
     successor, old = record.primary_ordinal, before["from"]
     name = sit.pod_name(state, successor)
@@ -394,7 +411,7 @@ def _planned(state: sit.Looked, record: identity.Record, desired: object) -> Pla
             "primary-node-gone",
         )
     fenced = sit.fenced(state)
-    before = {"from": leader["ordinal"], "fenced": fenced, "planned": True, "equal": False}
+    before: Before = {"from": leader["ordinal"], "fenced": fenced, "planned": True, "equal": False}
     fence = sorted({*fenced, leader["ordinal"]})
     steps = [
         planning.step(
@@ -427,7 +444,7 @@ def _quiesce(state: sit.Looked, old: sit.Pod, target: int) -> list[Step]:
     return [*steps, _stop(old, "; the guard then fences it")]
 
 
-def _hand_over(state: sit.Looked, record: identity.Record, target: int, before: Mapping[str, Any]) -> list[Step]:
+def _hand_over(state: sit.Looked, record: identity.Record, target: int, before: Before) -> list[Step]:
     """What comes after the old primary was stopped in a planned move."""
     old, name = before["from"], sit.pod_name(state, target)
     fenced = sorted({*sit.fenced(state), old})
@@ -442,7 +459,7 @@ def _hand_over(state: sit.Looked, record: identity.Record, target: int, before: 
                 promote=json.dumps({**before, "equal": True}),
             )
         )
-    rest, _problem = _rest(state, record, target, fenced, {}, fresh=not before["equal"])
+    rest, _problem = _rest(state, record, target, fenced, Parameters(), fresh=not before["equal"])
     steps += [one for one in rest if one["do"] in ("render", "restart")]
     steps.append(
         planning.step(
@@ -472,7 +489,7 @@ def _all_follow(leader: str) -> Step:
 def _continue_planned(
     state: sit.Looked,
     record: identity.Record,
-    before: Mapping[str, Any],
+    before: Before,
     seen: sit.Seen,
 ) -> Plan:
     """A planned move has begun: what is left."""
@@ -533,7 +550,7 @@ def _rest(
     record: identity.Record,
     successor: int,
     fenced: list[int],
-    parameters: Mapping[str, Any],
+    parameters: Parameters,
     *,
     fresh: bool,
 ) -> tuple[list[Step], str | None]:
@@ -542,9 +559,10 @@ def _rest(
     name = sit.pod_name(state, successor)
     leaders = litefs.primaries(state)
     done = [pod for pod in leaders if pod["ordinal"] == successor and pod["litefs"]["cluster_id"] == record.cluster_id]
+    before = _before(state)
     given_up = set(_numbers(parameters.get("lost_replicas"))) - {
         record.primary_ordinal,
-        (_before(state) or {}).get("from"),
+        before["from"] if before else None,
     }
     for ordinal in fenced:
         pod = sit.pod_of(state, ordinal)
@@ -598,7 +616,7 @@ def _hearing(state: sit.Looked, record: identity.Record, candidates: Iterable[si
     )
 
 
-def _left_behind(state: sit.Looked, record: identity.Record, parameters: Mapping[str, Any]) -> list[str]:
+def _left_behind(state: sit.Looked, record: identity.Record, parameters: Parameters) -> list[str]:
     """Volumes that may hold more than any replica: that of an old primary that does not answer, and kept ones."""
     old = sit.pod_of(state, record.primary_ordinal)
     claim = sit.claim_of(state, record.primary_ordinal)
@@ -676,7 +694,7 @@ def _least(state: sit.Looked, pod: sit.Pod) -> int:
     return sit.ANY_TXID if pod["litefs"]["is_primary"] else sit.txid(state, pod)
 
 
-def _silent(state: sit.Looked, record: identity.Record, parameters: Mapping[str, Any]) -> str | None:
+def _silent(state: sit.Looked, record: identity.Record, parameters: Parameters) -> str | None:
     given_up = _numbers(parameters.get("lost_replicas"))
     for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
         pod = sit.pod_of(state, ordinal)

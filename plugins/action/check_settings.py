@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Check the variables of roles: names, types, and what plugins/module_utils/rules knows of their values."""
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: Object | None = None) -> Object:
         result: Object = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(ARGUMENTS)
+        given = self.validate_argument_spec(ARGUMENTS)[1]
         found: list[str] = []
         for role in given["roles"]:
             found += errors(str(role), task_vars or {}, self._loader)

@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The documentation of plugins/module_utils/arguments.py."""
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ options:
     required: true
 """
 
-    APPLICATION = (
-        KUBECONFIG
-        + r"""
+    # Of a module that has KUBECONFIG.
+    APPLICATION = r"""
+options:
   namespace:
     description: Namespace of the application.
     type: str
@@ -24,11 +26,10 @@ options:
     type: str
     default: abaci-app
 """
-    )
 
-    DATABASE = (
-        APPLICATION
-        + r"""
+    # Of a module that has KUBECONFIG and APPLICATION.
+    DATABASE = r"""
+options:
   database:
     description: File name of the database.
     type: str
@@ -42,4 +43,3 @@ options:
     type: int
     default: 20202
 """
-    )

@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The decisions of the role app as filters; they live in module_utils (app_plan.py, state.py, values.py)."""
 
 from __future__ import annotations

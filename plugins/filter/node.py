@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The decisions about hosts as filters; they live in module_utils/node_plan.py and module_utils/k3s.py."""
 
 from __future__ import annotations

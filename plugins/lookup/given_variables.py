@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The names of the variables that were given on the command line."""
 
 from __future__ import annotations
@@ -6,7 +8,7 @@ DOCUMENTATION = r"""
 name: given_variables
 short_description: The names of the variables that were given with -e
 description: So that a playbook can refuse by name a variable that it does not know, above all a misspelt one.
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 """
 
 EXAMPLES = r"""

@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The objects of a release's one-file manifest."""
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ options:
     type: str
     choices: ["", keep_data, all]
     default: ""
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 """
 
 EXAMPLES = r"""

@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The names of all options of the collection's roles."""
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ options:
     description: Names of roles to leave out.
     type: list
     elements: str
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 """
 
 EXAMPLES = r"""

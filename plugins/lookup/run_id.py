@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Who runs this playbook."""
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ description:
   - Returns C(<user>@<host>+<machine>/<process>), the same for the whole run.
   - C(machine) is short for the machine, its boot and its PID namespace. Hosts share names, and a process's number says
     something only where all three are the same.
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 """
 
 EXAMPLES = r"""

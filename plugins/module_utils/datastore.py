@@ -353,11 +353,12 @@ def advance(path: Path, milliseconds: int) -> int:
     cluster that writes less than a thousand times a second, those of earlier restores too. kine itself writes such rows
     (``gap-``) where a revision is missing.
     """
-    with contextlib.closing(sqlite3.connect(path)) as db, db:
+    with contextlib.closing(sqlite3.connect(path)) as db:
         new = max(int(db.execute("SELECT max(id) FROM kine").fetchone()[0]) + 1, milliseconds)
         row = (new, f"gap-{new}", 0, 1, 0, 0, 0, None, None)
         db.execute("INSERT INTO kine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         db.execute("UPDATE kine SET prev_revision = ? WHERE name = 'compact_rev_key'", (new,))
+        db.commit()
     for ending in ("-wal", "-shm"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
     return new

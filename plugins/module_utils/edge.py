@@ -121,7 +121,7 @@ def _tls(secure: ssl.SSLSocket) -> dict[str, Any]:
         "fingerprint_sha256": hashlib.sha256(raw).hexdigest(),
         "subject": _name(certificate.get("subject")),
         "issuer": _name(certificate.get("issuer")),
-        "names": [value for _, value in certificate.get("subjectAltName", ())],
+        "names": [pair[1] for pair in certificate.get("subjectAltName", ())],
         "not_after": certificate.get("notAfter", ""),
     }
 

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Describe a file that is to be restored."""
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ options:
   work:
     description: A directory for the decrypted file.
     type: path
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: Nothing is changed but O(work).

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -12,7 +14,7 @@ description:
     once more at the start, as C(cmctl renew) does it, so that a corrected error needs no further command.
   - An order that the ACME server has not answered gets an annotation, which makes cert-manager ask again at once.
 version_added: 0.1.0
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
   kind:

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -9,7 +11,7 @@ description:
     of other types, and what C(plugins/module_utils/rules) says of their values. Fails with one sentence for each.
   - Runs on the controller and reads nothing but files that are named in variables.
 version_added: 0.1.0
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 options:
   roles:
     description: Names of roles.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Make a copy of k3s's datastore on the server."""
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ options:
     description: The archive to write, in a folder of its own.
     type: path
     required: true
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: In check mode it is only said whether there is a datastore that can be copied.

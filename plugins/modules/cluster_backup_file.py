@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Keep a copy of a cluster's datastore on the controller, or open one that is kept there."""
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ options:
     description: How the names of the user's variables begin, for what is said.
     type: str
     default: cluster_backup
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: Describing changes nothing but O(work).

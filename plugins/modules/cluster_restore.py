@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Make a copy the datastore of the server."""
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ options:
     description: Where the password of the server's own node goes.
     type: path
     default: /etc/rancher/node/password
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: Nothing is changed in check mode.

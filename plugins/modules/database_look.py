@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -11,8 +13,11 @@ description:
     where a replica could take a write that LiteFS would drop. The latter is seen in the pod's C(/proc/self/mounts).
   - Keeps the journal mode in the record once every replica is at the primary's position.
 version_added: 0.1.0
-author: The abaci.infra authors
-extends_documentation_fragment: [abaci.infra.arguments.database]
+author: The abaci.infra authors (@abaci-infra)
+extends_documentation_fragment:
+  - abaci.infra.arguments.kubeconfig
+  - abaci.infra.arguments.application
+  - abaci.infra.arguments.database
 options:
   mount:
     description: Where LiteFS mounts the databases in the pods.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Download one file with its checksum, through a proxy whose password nobody gets to see."""
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ options:
     description: Environment variables for the download, such as C(HTTPS_PROXY).
     type: dict
     default: {}
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: Says whether the file would be downloaded.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -10,7 +12,7 @@ description:
   - The requests go to the given address; the name in SNI, in Host and in the check of the certificate is the domain's.
   - Asks again until all answers are right. Fails with a sentence for each that is not when the time is over.
 version_added: 0.1.0
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 options:
   domains:
     description: The site's names; the writes go to the first.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Mount a FUSE file system of one empty directory, look at it through the kernel, and unmount it."""
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ options:
     description: Seconds for each answer of the kernel.
     type: float
     default: 10
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: Nothing is mounted.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Look at a host: everything that the roles host, fuse and k3s decide by, in one round trip."""
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ options:
       - Handled by the action plugin.
     type: bool
     default: false
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: Nothing is ever changed.

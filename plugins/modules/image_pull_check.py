@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Prove that the cluster can pull an image, before anything that runs is changed to it."""
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ description:
     than the node's fails. The pod, C(<name>-pull-<6 hex digits>), carries no label of the application, mounts nothing
     and is always deleted, and pods that dead runs left behind are deleted first. The namespace has to exist.
   - Fails in one sentence with the registry's own reason; at once where another try cannot help, else after O(timeout).
-extends_documentation_fragment: [abaci.infra.arguments.application]
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig, abaci.infra.arguments.application]
 options:
   image:
     description: The image, as the pods will name it.
@@ -66,10 +68,11 @@ options:
     type: list
     elements: str
     default: [app_image, app_image_pull_secrets]
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
-    description: Skipped, because a pod would have to run.
+    description: Says what would be tried.
+    details: The pull is skipped, because a pod would have to run for it.
     support: partial
 """
 

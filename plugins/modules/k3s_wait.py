@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Wait until k3s's service runs, its API is ready and its nodes are; where they do not come, say why."""
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ options:
     description: Wait for nothing, and return what the unit's journal says.
     type: bool
     default: false
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: Nothing is ever changed; in check mode it does not wait.

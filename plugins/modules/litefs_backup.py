@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Take a verified backup of the application's database to a directory on the controller."""
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ description:
   - Proves that the file is whole pages, that its integrity check is ok, and that its checksum, computed here, is the
     one of a position that LiteFS shows before, during (GET /events) or after the export.
   - A backup that cannot be verified is a failed one and leaves no file behind. The manifest is written last.
-extends_documentation_fragment: [abaci.infra.arguments.database]
+extends_documentation_fragment:
+  - abaci.infra.arguments.kubeconfig
+  - abaci.infra.arguments.application
+  - abaci.infra.arguments.database
 options:
   directory:
     description: Where backups go, on the controller. It is made with mode 0700.
@@ -58,7 +63,7 @@ options:
     description: Seconds that one export may take.
     type: int
     default: 600
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: In check mode it is only said which pod would be exported.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Gather everything that is decided about the application as one plain document."""
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ description:
     added.
   - A namespace or StatefulSet that does not exist is described, not an error. A pod whose LiteFS cannot be asked is
     described with the reason; one that its init container holds has the reason in C(init.message).
-extends_documentation_fragment: [abaci.infra.arguments.database]
+extends_documentation_fragment:
+  - abaci.infra.arguments.kubeconfig
+  - abaci.infra.arguments.application
+  - abaci.infra.arguments.database
 options:
   timeout:
     description: Seconds that each pod and each API request may take.
@@ -27,7 +32,7 @@ options:
         wait.
     type: int
     default: 0
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description:

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Raise the low-water mark: write down how far the data was seen, so that no older copy becomes primary."""
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ description:
   - It goes only up. It does nothing where no cluster is recorded or its primary does not run.
   - An observation, like the time in a Lease, and no change of the site, so RV(ignore:changed) is always false.
 version_added: 0.1.0
-author: The abaci.infra authors
-extends_documentation_fragment: [abaci.infra.arguments.database]
+author: The abaci.infra authors (@abaci-infra)
+extends_documentation_fragment:
+  - abaci.infra.arguments.kubeconfig
+  - abaci.infra.arguments.application
+  - abaci.infra.arguments.database
 attributes:
   check_mode:
     description: In check mode nothing is written.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Plan an operation on the application's data, or do its next step."""
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ description:
   - With O(act) it does the next act, waits until that has its effect, and returns; RV(done) says whether anything is
     left. It is called again until then. A run that died is continued by calling it again.
   - It never deletes or overwrites the primary's volume or the copy with the highest position.
-extends_documentation_fragment: [abaci.infra.arguments.database]
+extends_documentation_fragment:
+  - abaci.infra.arguments.kubeconfig
+  - abaci.infra.arguments.application
+  - abaci.infra.arguments.database
 options:
   operation:
     description: What is to be done; one of P(abaci.infra.operations#lookup).
@@ -53,7 +58,7 @@ options:
     description: Seconds that one step may take.
     type: int
     default: 600
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: In check mode nothing is done, and the plan is returned; changed says whether it has anything to do.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Take or give back the lock of the operations, and write the audit line."""
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ description:
     names it. The time is the API server's.
   - In a namespace that does not exist there is nothing to lock yet.
   - Each taking and giving back is a line of JSON in the ConfigMap C(<name>-audit), which keeps the last 100.
-extends_documentation_fragment: [abaci.infra.arguments.application]
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig, abaci.infra.arguments.application]
 options:
   state:
     description: Take the lock, renew it (and fail where it was taken away meanwhile), or give it back.
@@ -47,7 +49,7 @@ options:
     description: The holder whose lock is taken away, because its run is dead.
     type: str
     default: ""
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: In check mode it is only said whether the lock could be taken.

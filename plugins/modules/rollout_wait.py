@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -13,7 +15,7 @@ description:
     Of a container in a crash loop the last lines of its log are in the sentence, of one that runs and does not become
     ready what it answers to its readiness probe.
 version_added: 0.1.0
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
   kind:

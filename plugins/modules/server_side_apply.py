@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -14,7 +16,7 @@ description:
   - In check mode the API dry-runs what it can; what it cannot (no API, no namespace, no such kind yet) is named as what
     would be created.
 version_added: 0.1.0
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
 options:
   objects:

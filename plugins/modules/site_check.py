@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ask a cluster whether it is the inventory's, and whether the site would be a second one in it."""
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ description:
     StatefulSet of the namespace takes its environment from O(config_name) or O(secret_name).
   - Reads only. Fails in one sentence.
 version_added: 0.1.0
-author: The abaci.infra authors
-extends_documentation_fragment: [abaci.infra.arguments.application]
+author: The abaci.infra authors (@abaci-infra)
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig, abaci.infra.arguments.application]
 options:
   hosts:
     description: The inventory's hosts with their addresses. Where there are none, nothing is compared with them.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Look into volumes whose LiteFS does not run, or copy the database out of one."""
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ description:
     through its claim (read-only in the pod), where it has one and no pod runs on it.
   - With O(ordinals) the database of these pods' volumes is saved to O(directory) with a manifest. LiteFS must not run
     on them.
-extends_documentation_fragment: [abaci.infra.arguments.database]
+extends_documentation_fragment:
+  - abaci.infra.arguments.kubeconfig
+  - abaci.infra.arguments.application
+  - abaci.infra.arguments.database
 options:
   image:
     description: A busybox.
@@ -59,7 +64,7 @@ options:
     description: Seconds for one volume.
     type: int
     default: 600
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: In check mode nothing is done.
@@ -104,7 +109,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import situ
 ARGUMENTS: dict[str, Any] = {
     **arguments.DATABASE,
     "image": {"type": "str", "default": "docker.io/library/busybox:1.36"},
-    "pull_secrets": {"type": "list", "elements": "str", "default": []},
+    "pull_secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "volumes": {"type": "list", "elements": "str", "default": []},
     "ordinals": {"type": "list", "elements": "int", "default": []},
     "directory": {"type": "path"},

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Copy the databases out of a host's LiteFS volumes, without Kubernetes."""
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ options:
     description: An empty folder on the host for the copies.
     type: path
     required: true
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
     description: In check mode the volumes are only named.

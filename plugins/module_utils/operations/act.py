@@ -329,7 +329,7 @@ class Site:
                 problem = litefs.not_there(name, pod, self.database, position, target["cluster_id"])
                 if problem:
                     problems.append(problem)
-            different = [pair for pair in litefs.divergent(document, self.database)]
+            different = list(litefs.divergent(document, self.database))
             problems += [f"Pods {one} and {two} differ at TXID {txid}." for one, two, txid in different]
             return problems
 

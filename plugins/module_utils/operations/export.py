@@ -191,7 +191,7 @@ def describe(path: Path, decrypt: Sequence[str], work: Path) -> planning.File:
 
 
 def choose_and_export(
-    site: Site, pods: Sequence[str], directory: Path, warn: Callable[[str], None], **options: Any
+    site: Site, pods: Sequence[str], directory: Path, warn: Callable[[str], None], *, reason: str, **options: Any
 ) -> tuple[list[Manifest], list[dict[str, str]], str]:
     """Export from the pods named, or from the one that backup.choose() takes: (manifests, failed, why that pod).
 
@@ -215,7 +215,8 @@ def choose_and_export(
         if alone and not pods:
             warn(f"No replica follows the primary, so the backup is taken from {choice['pod']}: {why}.")
         try:
-            made.append(export(site, choice["pod"], directory, at_primary=choice["at_primary"], **options))
+            at_primary = choice["at_primary"]
+            made.append(export(site, choice["pod"], directory, reason=reason, at_primary=at_primary, **options))
         except (Failed, OSError) as exc:
             said = (
                 str(exc) if isinstance(exc, Failed) else f"No backup was made in {directory} on the controller: {exc}."

@@ -97,8 +97,8 @@ def through(command: Sequence[str], source: Path, target: Path) -> str | None:
         try:
             # Through a pipe: of a file nobody sees whether the command read it to its end.
             with subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=made, stderr=errors) as process:
-                assert process.stdin is not None
-                shutil.copyfileobj(given, process.stdin)
+                if process.stdin:
+                    shutil.copyfileobj(given, process.stdin)
         except BrokenPipeError:
             early = True
         except OSError as exc:

@@ -18,11 +18,9 @@ class Look(Protocol):
 
     def is_file(self, path: str) -> bool:
         """Whether there is such a file."""
-        ...
 
     def text(self, path: str) -> str:
         """The file's content; "" where it cannot be read."""
-        ...
 
 
 def missing_files(values: Values, look: Look, *names: str) -> list[str]:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The scheduled backup, in the cluster: export from a replica, verify, keep with a manifest. Standard library only.
 
 Beside it, in the package `verified`, stand the collection's own files that are listed in roles/backup/vars. The API of

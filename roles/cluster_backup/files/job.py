@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The scheduled copy of the cluster's datastore, on the server: copy, prove, encrypt, keep. Standard library only.
 
 Beside it, in the package ``kept``, stand the collection's own datastore.py, keeping.py and retention.py. The only

@@ -85,6 +85,11 @@ lint: prepare dev ## Static checks
 	@$(BIN)/ansible-lint --offline
 	@for playbook in site.yml playbooks/*.yml; do $(BIN)/ansible-playbook -i inventories/sample --syntax-check $$playbook; done
 	@$(BIN)/antsibull-changelog lint
+	@$(BIN)/python testbed/sanity.py --skip-test pylint
+
+.PHONY: sanity
+sanity: prepare dev ## What Ansible itself checks, pylint too: minutes
+	@$(BIN)/python testbed/sanity.py
 
 .PHONY: unit
 unit: prepare dev ## Unit, render and contract tests: no bed

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from ansible_collections.abaci.infra.plugins.module_utils import k3s, node_plan, preflight
+from ansible_collections.abaci.infra.plugins.module_utils import k3s, node_plan
 from ansible_collections.abaci.infra.plugins.module_utils.node_types import Plan, Report
 
 
@@ -43,7 +43,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "node_errors": errors,
-            "node_notes": preflight.host_notes,
+            "node_notes": node_plan.notes,
             "node_plan": plan,
             "k3s_settings": k3s.settings,
             "k3s_kubeconfig": kubeconfig,

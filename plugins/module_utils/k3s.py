@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 from urllib.parse import quote, urlsplit
@@ -292,7 +293,7 @@ def _one_node(report: Report, by_name: Mapping[str, Report]) -> list[str]:
         return [str(exc)]
     if probe["arch"] not in ARCHITECTURES:
         return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
-    found = [*_source(report), _renamed(report)]
+    found = [*_source(report), _renamed(report), _ended(probe)]
     is_server = report["name"] in desired["servers"]
     other = "k3s-agent" if is_server else "k3s"
     if other in probe["units"]:
@@ -440,6 +441,49 @@ def mark(token: str) -> str:
     """Return a hash by which two tokens are compared; a slow one, since a person may have chosen a short password."""
     salt = b"abaci.infra"
     return hashlib.scrypt(token.encode(), salt=salt, n=2**14, r=8, p=1, dklen=16).hex() if token else ""
+
+
+# --- k3s's own certificates -------------------------------------------------------------------------------------------
+# They last a year. A start renews those that end within 120 days, or 90 with releases before May 2025.
+
+RENEW_S = 30 * 86400
+WINDOW_S = 90 * 86400
+
+
+def renewal(probe: K3sProbe) -> str:
+    """Return the day on which k3s's certificates end, where that is soon and a restart renews them; else nothing."""
+    ends = probe["certificates_end"]
+    soon = ends is not None and ends - probe["now"] < RENEW_S
+    return _day(ends) if ends is not None and soon and probe["started"] < ends - WINDOW_S else ""
+
+
+def renewal_note(report: Report) -> str:
+    """Return what to know of certificates that end soon although k3s had the occasion to renew them; mostly nothing."""
+    probe = report["probe"]["k3s"]
+    ends = probe["certificates_end"]
+    if ends is None or ends - probe["now"] >= RENEW_S or renewal(probe):
+        return ""
+    unit = "k3s" if report["name"] in report["desired"]["k3s"]["servers"] else "k3s-agent"
+    return (
+        f"k3s's own certificates end on {_day(ends)}, and its last start did not renew them; on the host: systemctl "
+        f"stop {unit}; k3s certificate rotate; systemctl start {unit}."
+    )
+
+
+def _ended(probe: K3sProbe) -> str:
+    """Why nothing can be asked of a cluster whose certificates have ended: k3s itself renews them, when it starts."""
+    ends = probe["certificates_end"]
+    if ends is None or ends > probe["now"] or not probe["active"]:
+        return ""
+    return (
+        f"k3s's own certificates ended on {_day(ends)}, so nobody is let in any more; k3s renews them when it starts: "
+        "systemctl restart k3s on the server, then systemctl restart k3s-agent on the agents, then site.yml --tags k3s "
+        "for the new kubeconfig, then site.yml."
+    )
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 # --- kubeconfig ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import calendar
 import functools
 import hashlib
 import json
@@ -27,6 +28,12 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 TOKEN = "/etc/rancher/k3s/token"
 # By it the server knows a node of this name again.
 PASSWORD = "/etc/rancher/node/password"
+# Of the server and of each node. Others lie beside them that no release of today renews, and authorities of ten years.
+RENEWED = (
+    *(f"server/tls/{name}" for name in ("client-admin", "client-controller", "serving-kube-apiserver")),
+    *(f"agent/{name}" for name in ("client-kubelet", "serving-kubelet", "client-kube-proxy", "client-k3s-controller")),
+)
+VALIDITY = re.compile(rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)")
 
 
 @functools.cache  # the binary is an input of the service, too
@@ -71,16 +78,36 @@ def link(name: str) -> str:
     return "other" if os.path.lexists(path) else "absent"
 
 
+def first_der(text: str) -> bytes:
+    """Return the first certificate of a PEM file; nothing where there is none to read."""
+    pem = re.search(r"-----BEGIN CERTIFICATE-----([^-]+)-----END", text)
+    try:
+        return base64.b64decode(pem.group(1)) if pem else b""
+    except binascii.Error:
+        return b""
+
+
+def end(certificate: str) -> float | None:
+    """Return when a certificate ends; in DER its two times stand beside each other."""
+    match = VALIDITY.search(first_der(certificate))
+    if not match:
+        return None
+    text = (match.group(1) or match.group(2)).decode()
+    return float(calendar.timegm(time.strptime(text, "%Y%m%d%H%M%S" if match.group(2) else "%y%m%d%H%M%S")))
+
+
+def certificates_end(data_dir: str) -> float | None:
+    """Return when the first of the certificates ends that k3s renews at a start; None where there are none."""
+    ends = [end(read(f"{data_dir}/{name}.crt")) for name in RENEWED]
+    return min((found for found in ends if found is not None), default=None)
+
+
 def registered(certificate: str) -> str:
     """Return the name of the node that a kubelet's client certificate is for; empty where there is none to read.
 
     A host has no reader for certificates: in DER the byte before a short text is its length.
     """
-    pem = re.search(r"-----BEGIN CERTIFICATE-----([^-]+)-----END", certificate)
-    try:
-        der = base64.b64decode(pem.group(1)) if pem else b""
-    except binascii.Error:
-        return ""
+    der = first_der(certificate)
     prefix = b"system:node:"
     at = der.find(prefix)
     return der[at + len(prefix) : at + der[at - 1]].decode(errors="replace") if at > 0 else ""
@@ -140,6 +167,7 @@ def observe(asked: Mapping[str, Any], services: Mapping[str, Service]) -> K3sPro
         "arch": arch,
         "node_name": platform.node().lower(),
         "registered": registered(read(f"{data_dir}/agent/client-kubelet.crt")),
+        "certificates_end": certificates_end(data_dir),
         "node_password": bool(read(PASSWORD)),
         "installed_version": datastore.installed_version(),
         "binary_sha256": sha256(datastore.BINARY),

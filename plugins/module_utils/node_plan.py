@@ -20,6 +20,14 @@ def errors(reports: Iterable[Report]) -> list[str]:
     return preflight.host_errors(reports) + k3s.cluster_errors(reports)
 
 
+def notes(reports: Iterable[Report]) -> list[str]:
+    """Return what ends no run and should be known: firewalls, and certificates of k3s that no restart renewed."""
+    reports = list(reports)
+    asked = [report for report in reports if "k3s" in report["desired"] and not report["reason"]]
+    stuck = {report["name"]: [note] for report in asked if (note := k3s.renewal_note(report))}
+    return preflight.host_notes(reports) + preflight.by_text(stuck)
+
+
 def differing(desired: Iterable[Mapping[str, Any]], found: Mapping[str, File]) -> list[str]:
     """Return the topics of the files that are not as desired.
 
@@ -44,7 +52,7 @@ def plan(report: Report, server: Report | None) -> Plan:
     desired, probe, files = report["desired"], report["probe"], report["differing"]
     if server is not None and "k3s" not in server["probe"]:
         server = None  # it was asked for another role last
-    made: Plan = {"host": [], "fuse": [], "k3s": [], "fetch": [], "links": []}
+    made: Plan = {"host": [], "fuse": [], "k3s": [], "fetch": [], "links": [], "renew": ""}
     if "host" in desired:
         made["host"] = _host(desired["host"], probe, files["host"])
     if "fuse" in desired:
@@ -52,6 +60,7 @@ def plan(report: Report, server: Report | None) -> Plan:
     if "k3s" in desired:
         made["fetch"] = k3s.lacking(probe["k3s"], desired["k3s"])
         made["links"] = [name for name, state in probe["k3s"]["links"].items() if state == "absent"]
+        made["renew"] = k3s.renewal(probe["k3s"])
         made["k3s"] = _k3s(report, server, made)
     return made
 
@@ -111,7 +120,7 @@ def _k3s(report: Report, server: Report | None, made: Plan) -> list[str]:
         "token": token,
         "configure": "configure" in files,
     }
-    service = any(changes.values()) or not _runs(report, unit, server)
+    service = any(changes.values()) or bool(made["renew"]) or not _runs(report, unit, server)
     # A server that starts may renew the certificate in its own.
     return _chosen(
         {**changes, "service": service, "kubeconfig": is_server and (service or not _kubeconfig_is_there(report))}

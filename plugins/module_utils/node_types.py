@@ -58,6 +58,7 @@ class K3sProbe(TypedDict):
     node_name: str
     node_password: bool
     registered: str
+    certificates_end: float | None
     installed_version: str
     binary_sha256: str
     images_sha256: str
@@ -203,10 +204,13 @@ class Fetch(TypedDict):
 
 
 class Plan(TypedDict):
-    """By role, the topics (task files) with something to do, in order; and what they need to know."""
+    """By role, the topics (task files) with something to do, in order; and what they need to know.
+
+    ``renew`` is the day on which k3s's own certificates end, where a restart of the service renews them; else empty."""
 
     host: list[str]
     fuse: list[str]
     k3s: list[str]
     fetch: list[Fetch]
     links: list[str]
+    renew: str

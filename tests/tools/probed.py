@@ -11,6 +11,7 @@ BARE: dict[str, Any] = {
     "node_name": "node",
     "node_password": False,
     "registered": "",
+    "certificates_end": None,
     "installed_version": "",
     "binary_sha256": "",
     "images_sha256": "",

@@ -26,12 +26,17 @@ def node(name: str, ready: str = "True", version: str = VERSION) -> dict[str, An
     }
 
 
+DAY = 86400
+NOW = 1795521610.0  # the nodes' last report
+
 RUNNING = {
     "k3s__installed_version": VERSION,
     "k3s__binary_sha256": SUM,
     "k3s__ca_hash": "a",
     "k3s__token_mark": "m",
     "k3s__node_password": True,
+    "k3s__now": NOW,
+    "k3s__certificates_end": NOW + 300 * DAY,
     "k3s__links": {"kubectl": "ours", "ctr": "other"},
 }
 
@@ -73,7 +78,7 @@ def test_where_all_is_as_desired_there_is_nothing_to_do() -> None:
     # A filter gets copies, so the server's own report is another object here, too.
     for one in (server(), agent()):
         made = node_plan.plan(one, server())
-        assert made == {"host": [], "fuse": [], "k3s": [], "fetch": [], "links": []}
+        assert made == {"host": [], "fuse": [], "k3s": [], "fetch": [], "links": [], "renew": ""}
     assert node_plan.errors([server(), agent(probe__hostname="agent-1", desired__host__address="192.0.2.2")]) == []
 
 
@@ -155,6 +160,10 @@ def test_what_differs_on_a_host_is_a_topic(changes: dict[str, Any], role: str, e
         ({"k3s__nodes": [node("server-0", version="v1.36.3+k3s1")]}, ["service", "kubeconfig"]),
         ({"k3s__started": 1795521700.0}, ["service", "kubeconfig"]),  # the node has not reported since
         ({"desired__k3s__node_name": "web"}, ["service", "kubeconfig"]),  # the node of this name has not registered
+        ({"k3s__certificates_end": NOW + 29 * DAY}, ["service", "kubeconfig"]),
+        ({"k3s__certificates_end": NOW + 31 * DAY}, []),
+        # It started within the time in which k3s renews them, and did not: another start would not either.
+        ({"k3s__certificates_end": NOW + 29 * DAY, "k3s__started": NOW - 60 * DAY}, []),
         ({"kubeconfig__sha256": "other"}, ["kubeconfig"]),
         ({"kubeconfig__mode": "0644"}, ["kubeconfig"]),
         ({"k3s__kubeconfig_sha256": ""}, ["kubeconfig"]),
@@ -221,7 +230,30 @@ def test_only_the_roles_that_take_part_are_planned() -> None:
         "k3s": [],
         "fetch": [],
         "links": [],
+        "renew": "",
     }
+
+
+def test_certificates_that_a_start_renews_are_named_with_their_end() -> None:
+    ends = {"k3s__certificates_end": NOW + 29 * DAY}
+    assert node_plan.plan(server(**ends), server(**ends))["renew"] == "2026-12-23"
+    made = node_plan.plan(agent(**ends), server())
+    assert (made["k3s"], made["renew"]) == (["service"], "2026-12-23")
+
+
+def test_certificates_that_the_last_start_did_not_renew_are_a_note_and_no_restart() -> None:
+    stuck = agent(k3s__certificates_end=NOW + 29 * DAY, k3s__started=NOW - DAY)
+    (note,) = node_plan.notes([server(), stuck])
+    assert note.startswith("agent-1: k3s's own certificates end on 2026-12-23, and its last start did not renew them")
+    assert "systemctl stop k3s-agent; k3s certificate rotate; systemctl start k3s-agent" in note
+    assert node_plan.notes([server(), agent(k3s__certificates_end=NOW + 29 * DAY)]) == []
+
+
+def test_certificates_that_have_ended_are_an_error_with_the_way_back() -> None:
+    ended = {"k3s__certificates_end": NOW - DAY, "k3s__active": ["k3s"]}
+    (found,) = node_plan.errors([server(**ended), agent(probe__hostname="agent-1", desired__host__address="192.0.2.2")])
+    assert found.startswith("server-0: k3s's own certificates ended on 2026-11-23")
+    assert "systemctl restart k3s" in found and "--tags k3s" in found
 
 
 SHA = hashlib.sha256(b"text\n").hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+import ssl
 import struct
 import subprocess
 from types import SimpleNamespace
@@ -77,6 +78,27 @@ def test_the_name_of_a_node_is_in_its_certificate(tmp_path: pathlib.Path) -> Non
     assert k3s_observe.registered(text + text.replace("MII", "MIX")) == "web-1.example.org"
     broken = "-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n"
     assert [k3s_observe.registered(other) for other in ("", "text", broken)] == ["", "", ""]
+
+
+@pytest.mark.parametrize("days", [20, 20000], ids=["until 2049", "later"])
+def test_the_first_end_of_the_certificates_that_k3s_renews_counts(tmp_path: pathlib.Path, days: int) -> None:
+    def certificate(name: str, days: int) -> float:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        command += ["-keyout", f"{tmp_path}/key", "-out", str(path), "-subj", "/CN=x", "-days", str(days)]
+        subprocess.run(command, check=True, capture_output=True)
+        shown = ["openssl", "x509", "-in", str(path), "-noout", "-enddate"]
+        text = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
+        return float(ssl.cert_time_to_seconds(text.strip().removeprefix("notAfter=")))
+
+    assert k3s_observe.certificates_end(str(tmp_path)) is None
+    certificate("server/tls/server-ca.crt", 5)  # an authority, which no start renews
+    certificate("server/tls/client-old.crt", 5)  # what a release before left there
+    first = certificate("agent/client-kubelet.crt", days)
+    certificate("server/tls/client-admin.crt", days + 10)
+    (tmp_path / "agent/serving-kubelet.crt").write_text("-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n")
+    assert k3s_observe.certificates_end(str(tmp_path)) == first
 
 
 def test_a_listening_port_is_found_with_its_process() -> None:

@@ -41,6 +41,8 @@ class Settings(TypedDict):
     storage: str
 
 
+# In every unit of ours, see roles/k3s/templates/service.j2
+STAMP = "/run/%N.inputs"
 # Keys that the role writes itself, each with what to use instead.
 OWNED_KEYS = {
     "server": "k3s_server_url",
@@ -293,7 +295,7 @@ def _one_node(report: Report, by_name: Mapping[str, Report]) -> list[str]:
         return [str(exc)]
     if probe["arch"] not in ARCHITECTURES:
         return [f"the processor is {probe['arch']}, and k3s has no release for it; use amd64, arm64 or arm."]
-    found = [*_source(report), _renamed(report), _ended(probe)]
+    found = [*_source(report), _renamed(report), _by_hand(report), _ended(probe)]
     is_server = report["name"] in desired["servers"]
     other = "k3s-agent" if is_server else "k3s"
     if other in probe["units"]:
@@ -319,6 +321,33 @@ def _one_node(report: Report, by_name: Mapping[str, Report]) -> list[str]:
     allowed = desired["allow_upgrade"] or interrupted
     found.append(upgrade_error(probe["installed_version"], desired["version"], allowed))
     return [text for text in found if text]
+
+
+def by_hand(unit: str, service: str, environment: str, config: str) -> list[str]:
+    """Return the unit's file and the names of what is set, where the unit is none of ours; empty where it is, or none.
+
+    From the text of its file, of its environment and of config.yaml. No values: there are passwords among them.
+    """
+    if not service or STAMP in service:
+        return []
+    flags = re.findall(r"(?<=[\s'\"])--[a-z][a-z0-9-]*", service.partition("ExecStart=")[2])
+    variables = re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=", environment, re.MULTILINE)
+    keys = re.findall(r"^([a-z][a-z0-9-]*)\+?:", config, re.MULTILINE)
+    return [f"/etc/systemd/system/{unit}.service", *dict.fromkeys((*flags, *variables, *keys))]
+
+
+def _by_hand(report: Report) -> str:
+    """Why another's k3s is not made ours unasked: with other flags a server comes up empty, or on another network."""
+    found = report["probe"]["k3s"]["by_hand"]
+    if not found or report["desired"]["k3s"]["take_over"]:
+        return ""
+    unit, *names = found
+    return (
+        f"k3s was installed here by other means ({unit} is none of this collection's), and its unit, environment and "
+        f"config.yaml would be replaced; it sets {', '.join(names) or 'nothing of its own'}. Put what shall stay into "
+        "k3s_config, k3s_server_config, k3s_node_config or k3s_environment, and set k3s_take_over: true; a copy of "
+        "each file is left beside it."
+    )
 
 
 def _renamed(report: Report) -> str:

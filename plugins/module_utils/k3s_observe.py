@@ -26,6 +26,7 @@ COPIED = "/var/lib/abaci/cluster-backup.json"
 UNITS = ("k3s", "k3s-agent")
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 TOKEN = "/etc/rancher/k3s/token"
+CONFIG = "/etc/rancher/k3s/config.yaml"
 # By it the server knows a node of this name again.
 PASSWORD = "/etc/rancher/node/password"
 # Of the server and of each node. Others lie beside them that no release of today renews, and authorities of ten years.
@@ -102,6 +103,14 @@ def certificates_end(data_dir: str) -> float | None:
     return min((found for found in ends if found is not None), default=None)
 
 
+def by_hand(unit: str) -> list[str]:
+    """Return the unit's file and the names of what is set, where somebody else installed it; see k3s.by_hand."""
+    service = read(f"/etc/systemd/system/{unit}.service")
+    # Where k3s's own script, and where packages put it.
+    environment = read(f"/etc/systemd/system/{unit}.service.env") + read(f"/etc/default/{unit}")
+    return k3s.by_hand(unit, service, environment, read(CONFIG))
+
+
 def registered(certificate: str) -> str:
     """Return the name of the node that a kubelet's client certificate is for; empty where there is none to read.
 
@@ -168,6 +177,7 @@ def observe(asked: Mapping[str, Any], services: Mapping[str, Service]) -> K3sPro
         "node_name": platform.node().lower(),
         "registered": registered(read(f"{data_dir}/agent/client-kubelet.crt")),
         "certificates_end": certificates_end(data_dir),
+        "by_hand": [name for unit in units for name in by_hand(unit)],
         "node_password": bool(read(PASSWORD)),
         "installed_version": datastore.installed_version(),
         "binary_sha256": sha256(datastore.BINARY),

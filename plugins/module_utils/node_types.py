@@ -59,6 +59,7 @@ class K3sProbe(TypedDict):
     node_password: bool
     registered: str
     certificates_end: float | None
+    by_hand: list[str]
     installed_version: str
     binary_sha256: str
     images_sha256: str
@@ -152,6 +153,7 @@ class K3sDesired(TypedDict):
     images_checksum: str
     data_dir: str
     allow_upgrade: bool
+    take_over: bool
     token_is_long: bool
     node_name: str
     config_errors: list[str]

@@ -229,6 +229,38 @@ def test_inventories_that_are_no_cluster(servers: list[str], agents: list[str], 
     assert len(found) == 1 and words in found[0]
 
 
+BY_HAND = """[Service]
+EnvironmentFile=-/etc/default/%N
+ExecStart=/usr/local/bin/k3s \\
+    server \\
+\t'--cluster-cidr=10.52.0.0/16' \\
+\t'--datastore-endpoint' \\
+\t'postgres://u:secret@db/k3s' \\
+"""
+
+
+def test_what_a_k3s_that_was_installed_by_hand_sets_is_named_without_its_values() -> None:
+    found = k3s.by_hand(
+        "k3s", BY_HAND, "K3S_TOKEN='secret'\n# X=1\n", "flannel-backend: host-gw\nnode-label:\n  - a=b\n"
+    )
+    assert found == [
+        "/etc/systemd/system/k3s.service",
+        *("--cluster-cidr", "--datastore-endpoint", "K3S_TOKEN", "flannel-backend", "node-label"),
+    ]
+    ours = (pathlib.Path(__file__).parents[3] / "roles/k3s/templates/service.j2").read_text()
+    assert k3s.by_hand("k3s", ours, "", "") == [] == k3s.by_hand("k3s", "", "", "")
+
+
+def test_a_k3s_that_was_installed_by_hand_is_taken_over_by_a_word_only() -> None:
+    living = {"units": ["k3s"], "ca_hash": "a", "by_hand": ["/etc/systemd/system/k3s.service", "--cluster-cidr"]}
+    (found,) = judge(node("server-0", **living))
+    assert found.startswith("server-0: k3s was installed here by other means")
+    assert "it sets --cluster-cidr" in found and "k3s_take_over: true" in found
+    assert judge(node("server-0", {"take_over": True}, **living)) == []
+    (bare,) = judge(node("server-0", **{**living, "by_hand": living["by_hand"][:1]}))
+    assert "it sets nothing of its own" in bare
+
+
 def test_a_second_cluster_is_never_founded_while_agents_hold_one() -> None:
     found = judge(node("server-0"), node("agent-1", ca_hash=HASH_A))
     assert len(found) == 1 and "agent-1 belongs to a cluster, but server-0 has none" in found[0]

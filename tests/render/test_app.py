@@ -63,6 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "certificate": {"app_domain": "abaci.localhost", **PROVIDED, **plan()},
     "other": {
         "app_retry_reads": False,
+        "app_unavailable_page": '<p class="x">Back at once: 100 %</p>\n',
         "app_pre_stop_seconds": 0,
         "app_name": "shop",
         "app_namespace": "market",
@@ -824,6 +825,8 @@ def test_reads_are_asked_again_of_the_primary_but_not_those_that_write(run: Run)
     off = plugin(run["other"])
     assert not {"primaryService", "primaryPort", "staticPaths"} & set(off)
     assert {"primaryPod", "forwardPaths", "cookiePath"} <= set(off), "who signs in is known on the next page"
+    assert off["unavailablePage"].startswith('<p class="x">Back at once') and off["unavailablePage"].endswith("</p>\n")
+    assert "unavailablePage" not in found
     dial = {
         name: run[name].one("ServersTransport", f"{name_of(run[name])}-reads")["spec"]["forwardingTimeouts"][
             "dialTimeout"

@@ -96,6 +96,8 @@ type Config struct {
 	// HeadRedirect is true on the route that redirects to https: Traefik answers HEAD with 308, and HEAD has to show
 	// what GET would be answered, which is 301.
 	HeadRedirect bool `json:"headRedirect,omitempty"`
+	// UnavailablePage is the HTML that a browser gets in place of a 502, 503 or 504 that is no page of the application's own.
+	UnavailablePage string `json:"unavailablePage,omitempty"`
 }
 
 // CreateConfig returns the defaults.
@@ -117,6 +119,7 @@ type middleware struct {
 	forward      []*regexp.Regexp
 	static       []string
 	cookiePath   string // "": none is got
+	page         string // "": none is shown
 	pods         *pods
 	budget       *budget
 	missing      *budget // of files that no pod has, so that who asks for them takes nothing from reads that fail
@@ -171,6 +174,7 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 		forward:      forward,
 		static:       config.StaticPaths,
 		cookiePath:   config.CookiePath,
+		page:         config.UnavailablePage,
 		pods:         &pods{known: map[string]*pod{}},
 		budget:       &budget{tokens: budgetBurst},
 		missing:      &budget{tokens: budgetBurst},
@@ -203,6 +207,7 @@ func (m *middleware) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	answer := newResponder(rw)
+	answer.page = m.pageFor(req)
 	answer.moved = m.headRedirect && req.Method == http.MethodHead
 	if m.primaryPod != "" && m.isForwarded(req) {
 		// Where it is no Fly-Replay the primary itself was asked.
@@ -220,18 +225,18 @@ func (m *middleware) end(answer *responder, req *http.Request) {
 	}
 	target := m.target(answer.value)
 	if target == "" || !m.replay || !safe(req) || hasBody(req) {
-		unavailable(answer.rw)
+		unavailable(answer.rw, answer.page)
 		return
 	}
 	resp, err := m.send(req, target)
 	if err != nil {
-		unavailable(answer.rw)
+		unavailable(answer.rw, answer.page)
 		return
 	}
 	// Another Fly-Replay: the primary is moving. Following a chain could go round in circles.
 	if len(resp.Header.Values(header)) > 0 {
 		resp.Body.Close()
-		unavailable(answer.rw)
+		unavailable(answer.rw, answer.page)
 		return
 	}
 	if resp.StatusCode < http.StatusInternalServerError {
@@ -446,6 +451,7 @@ func (m *middleware) try(rw http.ResponseWriter, req *http.Request, again, passO
 		GotConn: func(got httptrace.GotConnInfo) { m.pods.connected(v, got.Reused) },
 	}
 	answer := newResponder(rw)
+	answer.page = m.pageFor(req)
 	answer.fails = func(status int) bool {
 		address := m.pods.leave(v)
 		if v.over {
@@ -664,12 +670,37 @@ func stream(rw http.ResponseWriter, body io.Reader) error {
 	}
 }
 
-func unavailable(rw http.ResponseWriter) {
+func unavailable(rw http.ResponseWriter, page string) {
+	if page != "" {
+		show(rw, http.StatusServiceUnavailable, page)
+		return
+	}
 	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	rw.Header().Set("Cache-Control", "no-store")
 	rw.Header().Set("Retry-After", retryAfter)
 	rw.WriteHeader(http.StatusServiceUnavailable)
 	_, _ = rw.Write([]byte("The primary is not available at the moment; please try again.\n"))
+}
+
+// show answers with the page. Of a HEAD the server sends no body.
+func show(rw http.ResponseWriter, status int, page string) {
+	for _, name := range []string{"Content-Encoding", "Etag", "Last-Modified"} {
+		rw.Header().Del(name)
+	}
+	rw.Header().Set("Content-Type", "text/html; charset=utf-8")
+	rw.Header().Set("Content-Length", strconv.Itoa(len(page)))
+	rw.Header().Set("Cache-Control", "no-store")
+	rw.Header().Set("Retry-After", retryAfter)
+	rw.WriteHeader(status)
+	_, _ = rw.Write([]byte(page))
+}
+
+// pageFor is the page for whoever reads in a browser; programs get the plain answer.
+func (m *middleware) pageFor(req *http.Request) string {
+	if safe(req) && strings.Contains(strings.Join(req.Header.Values("Accept"), ","), "text/html") {
+		return m.page
+	}
+	return ""
 }
 
 func safe(req *http.Request) bool {
@@ -718,6 +749,8 @@ type responder struct {
 	status   int
 	fails    func(status int) bool // whether the answer is to be dropped because it is none
 	failed   bool
+	page     string // in place of an answer that is none; "": the answer passes
+	shown    bool
 	mark     func(http.Header) // adds to the headers of an answer that passes
 }
 
@@ -747,6 +780,12 @@ func (r *responder) WriteHeader(status int) {
 	}
 	r.decide(status)
 	if !r.replay && !r.failed {
+		if r.page != "" && noAnswer(status) && !strings.HasPrefix(r.rw.Header().Get("Content-Type"), "text/html") {
+			r.shown = true
+			r.rw.Header().Del(header)
+			show(r.rw, status, r.page)
+			return
+		}
 		r.streamed = r.rw.Header().Get("Content-Length") == ""
 		r.rw.WriteHeader(status)
 	}
@@ -777,7 +816,7 @@ func (r *responder) Write(part []byte) (int, error) {
 	if !r.decided {
 		r.WriteHeader(http.StatusOK)
 	}
-	if r.replay || r.failed {
+	if r.replay || r.failed || r.shown {
 		return len(part), nil
 	}
 	count, err := r.rw.Write(part)

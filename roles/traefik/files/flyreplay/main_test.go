@@ -430,6 +430,63 @@ func answers(status int, name string, asked *atomic.Int64) http.HandlerFunc {
 	}
 }
 
+func TestAVisitorOfASiteThatCannotAnswerIsShownThePage(t *testing.T) {
+	const page = "<h1>Back in a minute</h1>"
+	browser := map[string]string{"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+	settings := reading()
+	settings.UnavailablePage = page
+	var asked atomic.Int64
+	for name, pod := range map[string]*url.URL{"away": closed(t), "503": serve(t, answers(503, "pod", &asked))} {
+		for _, method := range []string{"GET", "HEAD"} {
+			p := newPool(t, settings, nil, pod)
+			resp, body := p.do(t, method, "/", nil, browser)
+			shown := map[string]string{"GET": page, "HEAD": ""}[method]
+			if resp.StatusCode < 502 || body != shown || resp.Header.Get("Retry-After") == "" ||
+				resp.Header.Get("Cache-Control") != "no-store" || resp.ContentLength != int64(len(page)) ||
+				resp.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+				t.Errorf("%s %s: %d %q %v", name, method, resp.StatusCode, body, resp.Header)
+			}
+		}
+		p := newPool(t, settings, nil, pod)
+		for _, other := range []struct {
+			method string
+			accept string
+		}{{"GET", "application/json"}, {"GET", "*/*"}, {"POST", browser["Accept"]}} {
+			_, body := p.do(t, other.method, "/", nil, map[string]string{"Accept": other.accept})
+			if strings.Contains(body, page) {
+				t.Errorf("%s: %s %s was shown the page", name, other.method, other.accept)
+			}
+		}
+	}
+}
+
+func TestThePageStandsForNoAnswerOfTheApplication(t *testing.T) {
+	settings := reading()
+	settings.UnavailablePage = "<h1>Back in a minute</h1>"
+	for _, status := range []int{200, 404, 500, 503} {
+		own := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "text/html")
+			rw.WriteHeader(status)
+			_, _ = rw.Write([]byte("its own"))
+		})
+		p := newPool(t, settings, own, serve(t, own))
+		resp, body := p.do(t, "GET", "/", nil, map[string]string{"Accept": "text/html"})
+		if resp.StatusCode != status || body != "its own" {
+			t.Errorf("%d: got %d %q", status, resp.StatusCode, body)
+		}
+	}
+}
+
+func TestWhereThePrimaryIsAwayAGetThatWritesShowsThePage(t *testing.T) {
+	settings := reading()
+	settings.UnavailablePage = "<h1>Back in a minute</h1>"
+	p := newPool(t, settings, nil, serve(t, sends("instance=abaci-app-0")))
+	resp, body := p.do(t, "GET", "/api/auth/callback", nil, map[string]string{"Accept": "text/html"})
+	if resp.StatusCode != 503 || body != settings.UnavailablePage {
+		t.Errorf("got %d %q", resp.StatusCode, body)
+	}
+}
+
 // closed is an address that refuses connections.
 func closed(t *testing.T) *url.URL {
 	t.Helper()

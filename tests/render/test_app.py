@@ -57,9 +57,10 @@ PROVIDED = {
     "app_tls_certificate": "-----BEGIN CERTIFICATE-----\noperator\n",
     "app_tls_private_key": "-----BEGIN PRIVATE KEY-----\noperator\n",
 }
+SOCKETS = {"app_socket_paths": ["/api/socket", "/cable"]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {"app_domain": "abaci.localhost", **plan()},
-    "provided": {"app_domain": "abaci.localhost", "app_https_port": 8443, **PROVIDED, **plan()},
+    "provided": {"app_domain": "abaci.localhost", "app_https_port": 8443, **SOCKETS, **PROVIDED, **plan()},
     "certificate": {"app_domain": "abaci.localhost", **PROVIDED, **plan()},
     "other": {
         "app_retry_reads": False,
@@ -82,7 +83,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "app_port": 4000,
         "app_proxy_port": 4080,
         "app_litefs_port": 4202,
-        "app_socket_path": "",
+        "app_socket_paths": [],
         "app_forward_paths": [],
         "app_static_paths": [],
         "app_redirect_domains": ["www.shop.example.org"],
@@ -865,7 +866,13 @@ def test_a_redirect_shows_head_what_get_is_answered(rendered: Rendered) -> None:
 def test_sockets_go_past_litefs(defaults: Rendered) -> None:
     (route,) = defaults.one("IngressRoute", "abaci-app-socket")["spec"]["routes"]
     assert route["services"] == [{"name": "abaci-app-primary", "port": "app", "serversTransport": "abaci-app"}]
-    assert route["match"] == "(Host(`abaci.localhost`)) && PathPrefix(`/api/socket`)"
+    assert route["match"] == "(Host(`abaci.localhost`)) && (PathPrefix(`/api/socket`))"
+
+
+def test_there_may_be_several_paths_of_sockets(run: Run) -> None:
+    (route,) = run["provided"].one("IngressRoute", "abaci-app-socket")["spec"]["routes"]
+    assert route["match"] == "(Host(`abaci.localhost`)) && (PathPrefix(`/api/socket`) || PathPrefix(`/cable`))"
+    assert "shop-socket" not in run["other"].names("IngressRoute")
 
 
 def test_a_tag_is_pulled_before_the_guard_looks_and_a_restart_needs_no_registry(run: Run) -> None:

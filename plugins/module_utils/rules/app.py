@@ -123,17 +123,13 @@ def _environment(values: Values) -> list[str]:
 
 def _paths_and_ports(values: Values) -> list[str]:
     found = []
-    socket = str(values["app_socket_path"])
-    paths = [str(values["app_health_path"]), str(values["app_verify_path"]), *([socket] if socket else [])]
-    if not all(_PATH.fullmatch(path) for path in paths):
+    if not all(_PATH.fullmatch(str(values[name])) for name in ("app_health_path", "app_verify_path")):
+        found.append("app_health_path and app_verify_path have to begin with / and may hold neither spaces nor quotes.")
+    sockets = [str(path) for path in values["app_socket_paths"] if not _PATH.fullmatch(str(path)) or path == "/"]
+    if sockets:
         found.append(
-            "app_health_path, app_verify_path and app_socket_path have to begin with / and may hold neither spaces nor "
-            "quotes; app_socket_path may be empty."
-        )
-    if socket == "/":
-        found.append(
-            "app_socket_path is /, which would take every request away from LiteFS: name the prefix of the WebSockets, "
-            "or leave it empty."
+            f"app_socket_paths has {', '.join(sockets)}: name prefixes of WebSockets that begin with / and hold "
+            "neither spaces nor quotes, and not the whole site, which would take every request away from LiteFS."
         )
     strange = [str(path) for path in values["app_forward_paths"] if not re.fullmatch(r"[/*]\S*", str(path))]
     if strange:

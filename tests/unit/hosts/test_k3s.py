@@ -252,7 +252,11 @@ def test_what_a_k3s_that_was_installed_by_hand_sets_is_named_without_its_values(
 
 
 def test_a_k3s_that_was_installed_by_hand_is_taken_over_by_a_word_only() -> None:
-    living = {"units": ["k3s"], "ca_hash": "a", "by_hand": ["/etc/systemd/system/k3s.service", "--cluster-cidr"]}
+    living: dict[str, Any] = {
+        "units": ["k3s"],
+        "ca_hash": "a",
+        "by_hand": ["/etc/systemd/system/k3s.service", "--cluster-cidr"],
+    }
     (found,) = judge(node("server-0", **living))
     assert found.startswith("server-0: k3s was installed here by other means")
     assert "it sets --cluster-cidr" in found and "k3s_take_over: true" in found

@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The names of the operations on the application's data."""
 
 from __future__ import annotations
@@ -6,7 +8,7 @@ DOCUMENTATION = r"""
 name: operations
 short_description: The names of the operations on the application's data
 description: From the one table of them, C(plugins/module_utils/operations/__init__.py).
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 options: {}
 """
 

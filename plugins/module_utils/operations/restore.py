@@ -7,7 +7,7 @@ is migrated into an empty database), the file is imported, and the id that LiteF
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from .. import identity, litefs, values, wording
 from ..state_types import Recorded
@@ -258,7 +258,7 @@ def _follow_up(state: sit.Looked, found: sit.Situation, mine: planning.Checkpoin
     """What is left after an import into a running cluster."""
     left = _left_out(state, found, mine.get("followers"))
     steps = _restarts(state, found, left, str(mine.get("time"))) if mine.get("restart") else []
-    steps += _loud(state, found.leader)
+    steps += _loud(state, found.leader, left)
     behind = [
         pod
         for pod in state["pods"]
@@ -377,8 +377,11 @@ def _lost_steps(
     return steps
 
 
-def _loud(state: sit.Looked, leader: sit.Pod) -> list[Step]:
-    """What is left after a restore without commands: the commands come back, the primary first."""
+def _loud(state: sit.Looked, leader: sit.Pod, left: Container[int]) -> list[Step]:
+    """What is left after a restore without commands: the commands come back, the primary first.
+
+    Nobody waits for a pod that is ``left`` out; where nothing of it runs it reads the configuration when it starts.
+    """
     steps: list[Step] = []
     quiet = bool(state.get("rendered_quiet"))
     if quiet:
@@ -390,9 +393,14 @@ def _loud(state: sit.Looked, leader: sit.Pod) -> list[Step]:
     others = [pod for pod in state["pods"] if pod is not leader]
     for pod in [leader, *others]:
         # A replica of another cluster gets no commands either way: it never gets as far.
-        if (quiet or _older(state, pod)) and pod["litefs"]["cluster_id"] in (None, leader["litefs"]["cluster_id"]):
-            say = f"restart {pod['name']} with its commands"
+        ours = pod["litefs"]["cluster_id"] in (None, leader["litefs"]["cluster_id"])
+        if not ours or not (quiet or _older(state, pod)):
+            continue
+        say = f"restart {pod['name']} with its commands"
+        if pod["ordinal"] not in left:
             steps.append(sit.restart(state, pod["ordinal"], say, primary=pod is leader))
+        elif pod["litefs"]["reachable"]:
+            steps.append(planning.step("delete_pod", say, pod=pod["name"], uid=pod["uid"], ordinal=pod["ordinal"]))
     return steps
 
 

@@ -932,6 +932,36 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         None,
         ["restart 0", "restart 2"],
     ),
+    (
+        "an old primary whose guard holds it runs nothing, and nobody waits for it",
+        site(
+            {0: gone(), 1: make.node(primary=True), 2: make.node()},
+            record=make.record("recorded", A, ordinal=1),
+            fenced="0",
+            pods=[make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)],
+            rendered_ordinal=1,
+            rendered_at="2026-01-01T08:00:00Z",
+        ),
+        file(imported_checksum=f"c0ffee{5:010x}"),
+        {},
+        None,
+        None,
+        ["restart 1", "restart 2"],
+    ),
+    (
+        "a replica on a node that is away is not stopped, and nobody waits for it",
+        site(
+            {2: gone()},
+            pods=[make.pod(0), make.pod(1), make.pod(2)],
+            nodes=[make.kube_node("node-0"), make.kube_node("node-1"), make.kube_node("node-2", ready=False)],
+            rendered_at="2026-01-01T08:00:00Z",
+        ),
+        file(imported_checksum=f"c0ffee{5:010x}"),
+        {},
+        None,
+        None,
+        ["restart 0", "restart 1"],
+    ),
 ]
 
 

@@ -692,7 +692,7 @@ def k3s_settings(release: str | None) -> dict[str, object]:
         "k3s_version": version,
         "k3s_checksum": sums["k3s"],
         # No way to a container registry from here: what k3s starts itself comes from the image archive.
-        "k3s_images_enabled": True,
+        "k3s_images_state": "present",
         "k3s_images_checksum": sums["k3s-airgap-images-amd64.tar"],
     }
 

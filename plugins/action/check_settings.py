@@ -76,7 +76,8 @@ def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
     if checked.error_messages:
         return found + [f"{message.rstrip('.')}." for message in checked.error_messages]
     rules = _rules(role)
-    if rules is None:
+    # What is not looked at may have any value.
+    if rules is None or checked.validated_parameters.get(f"{role}_state") == "unmanaged":
         return found
     others = {
         name: _like(default, templar.template(every[name])) if name in every else default

@@ -39,7 +39,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         keep_going = arguments.pop("keep_going", False)
-        parts = {part: dict(arguments[part]) for part in PARTS if arguments.get(part)}
+        # An empty part is that of a role that does not look: its defaults would ask all the same.
+        parts = {part: dict(asked) for part in PARTS if (asked := arguments.pop(part, None))}
         desired = {part: given.pop("desired", {}) for part, given in parts.items()}
         files = {part: given.pop("files", []) for part, given in parts.items()}
         for part, given in parts.items():

@@ -67,7 +67,7 @@ def wal_site(bed: Bed) -> Iterator[str]:
         ' "app_extra_domains": ["www.wal.localhost"], "app_redirect_domains": ["www.wal.localhost"],'
         ' "app_allow_other": true,'
         ' "app_tls_certificate_file": "", "app_tls_private_key_file": "", "app_tls_ca_file": "",'
-        ' "app_redis_enabled": false, "app_tls": "self_signed", "storage_enabled": false, "keel_enabled": false}',
+        ' "app_use_redis": false, "app_tls": "self_signed", "storage_state": "unmanaged", "keel_state": "absent"}',
     )
     assert run.rc == 0, run.output[-6000:]
     yield namespace

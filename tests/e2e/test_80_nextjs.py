@@ -37,9 +37,9 @@ SETTINGS: dict[str, Any] = {
     "app_tls_certificate_file": "",
     "app_tls_private_key_file": "",
     "app_tls_ca_file": "",
-    "app_redis_enabled": False,
-    "keel_enabled": False,
-    "storage_enabled": False,
+    "app_use_redis": False,
+    "keel_state": "absent",
+    "storage_state": "unmanaged",
     "app_volumes": [{"name": "uploads-data", "emptyDir": {}}],
     "app_volume_mounts": [{"name": "uploads-data", "mountPath": f"{FOLDER}/data/uploads"}],
 }

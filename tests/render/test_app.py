@@ -99,7 +99,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "redis_elsewhere": {"app_domain": "abaci.localhost", "app_redis_namespace": "cache", **plan()},
     "no_redis": {
         "app_domain": "abaci.localhost",
-        "app_redis_enabled": False,
+        "app_use_redis": False,
         "app_env": {"REDIS_URL": "redis://cache.example.org"},
         **plan(),
     },
@@ -1127,11 +1127,11 @@ def test_a_route_comes_after_the_middlewares_that_it_names(rendered: Rendered) -
     ("given", "mode"),
     [
         ({}, "user-namespace"),
-        ({"storage_enabled": True}, "device-plugin"),
-        ({"storage_enabled": True, "storage_kind": "class"}, "device-plugin"),
-        ({"storage_enabled": True, "storage_kind": "class", "app_user_namespace": True}, "user-namespace"),
-        ({"storage_enabled": True, "storage_kind": "host_path"}, "user-namespace"),
-        ({"storage_enabled": True, "storage_kind": "host_path", "app_user_namespace": "false"}, "device-plugin"),
+        ({"storage_state": "present"}, "device-plugin"),
+        ({"storage_state": "present", "storage_kind": "class"}, "device-plugin"),
+        ({"storage_state": "present", "storage_kind": "class", "app_user_namespace": True}, "user-namespace"),
+        ({"storage_state": "present", "storage_kind": "host_path"}, "user-namespace"),
+        ({"storage_state": "present", "storage_kind": "host_path", "app_user_namespace": "false"}, "device-plugin"),
     ],
 )
 def test_pods_with_shared_files_that_may_be_on_nfs_get_no_user_namespace(given: dict[str, Any], mode: str) -> None:

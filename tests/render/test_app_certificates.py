@@ -168,9 +168,9 @@ def test_only_traefik_reaches_the_pod_that_answers_a_challenge(certificates: Run
     ("given", "missing"),
     [
         (ACME, True),
-        ({**ACME, "cert_manager_enabled": True}, True),
+        ({**ACME, "cert_manager_state": "present"}, True),
         ({**ACME, "ansible_check_mode": True}, True),
-        ({**ACME, "ansible_check_mode": True, "cert_manager_enabled": True}, False),
+        ({**ACME, "ansible_check_mode": True, "cert_manager_state": "present"}, False),
         ({**ACME, **living()}, False),
         (UPSTREAM, False),
         ({}, False),

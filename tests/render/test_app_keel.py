@@ -22,10 +22,10 @@ Object = dict[str, Any]
 FROZEN = {"keel.sh/policy": "never", "abaci.infra/last-applied-keel-policy": "force"}
 VARIANTS: dict[str, Object] = {
     "default": {},
-    "off": {"keel_enabled": False, **plan(annotations={})},
+    "off": {"keel_state": "absent", **plan(annotations={})},
     "frozen": {"keel_frozen": True, "keel_approvals": 2, "keel_poll_schedule": "@every 5m", **plan(annotations=FROZEN)},
     "token": {"app_registry_token": "t0ken", "app_image_pull_secrets": ["mine"]},
-    "storage": {"storage_enabled": True},
+    "storage": {"storage_state": "present"},
 }
 
 
@@ -74,7 +74,13 @@ def test_the_plans_policy_counts_and_the_rest_is_the_inventorys(run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    ("variables", "policy"), [({}, "force"), ({"keel_frozen": True}, "never"), ({"keel_enabled": False}, "")]
+    ("variables", "policy"),
+    [
+        ({}, "force"),
+        ({"keel_frozen": True}, "never"),
+        ({"keel_state": "absent"}, ""),
+        ({"keel_state": "unmanaged"}, ""),
+    ],
 )
 def test_the_inventorys_policy_is_what_the_plan_is_given(variables: Object, policy: str) -> None:
     assert evaluate("app", "__app_desired", **variables)["keel_policy"] == policy
@@ -122,11 +128,11 @@ def test_shared_files_are_mounted_at_the_contracts_paths(run: Run) -> None:
 
 def test_what_the_application_takes_for_granted_are_the_other_roles_defaults() -> None:
     text = "".join((ROOT / f"roles/app/{part}/main.yml").read_text() for part in ("defaults", "vars"))
-    assert evaluate("keel", "keel_enabled") is True and "keel_enabled | default(true)" in text
+    assert evaluate("keel", "keel_state") == "present" and "keel_state | default('present')" in text
     assert evaluate("keel", "keel_frozen") is False and "keel_frozen | default(false)" in text
     assert evaluate("keel", "keel_approvals") == 0 and "keel_approvals | default(0)" in text
     assert f"keel_poll_schedule | default('{evaluate('keel', 'keel_poll_schedule')}')" in text
-    assert evaluate("storage", "storage_enabled") is False and "storage_enabled | default(false)" in text
+    assert evaluate("storage", "storage_state") == "unmanaged" and "storage_state | default('unmanaged')" in text
 
 
 def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:

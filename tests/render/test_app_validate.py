@@ -35,7 +35,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "hostname": ({"app_env": {"HOSTNAME": "0.0.0.0"}}, ["HOSTNAME, because"]),
     "cloud": ({"app_secrets": {"LITEFS_CLOUD_TOKEN": "x"}}, ["LITEFS_CLOUD_TOKEN, because", "from a backup"]),
     "candidate": ({"app_env": {"LITEFS_CANDIDATE": "true"}}, ["LITEFS_CANDIDATE, because"]),
-    "redis_url": ({"app_env": {"REDIS_URL": "redis://x"}}, ["REDIS_URL", "app_redis_enabled"]),
+    "redis_url": ({"app_env": {"REDIS_URL": "redis://x"}}, ["REDIS_URL", "app_use_redis"]),
     "both": ({"app_env": {"A": "1"}, "app_secrets": {"A": "2"}}, ["both set A"]),
     "bad_variable": ({"app_env": {"MY-FLAG": "1"}}, ["no environment variable: MY-FLAG"]),
     "health": ({"app_health_path": "api/health"}, ["app_health_path", "begin with /"]),
@@ -71,7 +71,7 @@ FINE: dict[str, dict[str, Any]] = {
     "defaults": {},
     "pem": PEM,
     "no_socket": {"app_socket_paths": []},
-    "redis_of_their_own": {"app_redis_enabled": False, "app_env": {"REDIS_URL": "redis://x"}},
+    "redis_of_their_own": {"app_use_redis": False, "app_env": {"REDIS_URL": "redis://x"}},
     "probe_ok": {"app_write_probe": {"method": "POST", "path": "/x", "status": 201, "body": "{}"}},
     "file": {"app_tls_ca_file": __file__},
 }

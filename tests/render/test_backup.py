@@ -90,6 +90,7 @@ def test_a_remote_gets_what_was_exported_before() -> None:
         ({"backup_schedule": "nightly"}, "backup_schedule nightly is not a time as cron writes it"),
         ({"backup_schedule": "CRON_TZ=Europe/Berlin 17 3 * * *"}, "is not a time as cron writes it"),
         ({"backup_time_zone": "UTC+2"}, "backup_time_zone UTC+2 is no name of a time zone, such as Europe/Berlin"),
+        ({"backup_schedule": "", "backup_schedule_state": "present"}, "backup_schedule is empty: say when"),
         ({"backup_image": ""}, "backup_schedule is set, and backup_image is not"),
         ({"backup_volume": {}}, "neither backup_volume nor backup_rclone_remote says where"),
         ({**REMOTE, "backup_rclone_secret": ""}, "backup_rclone_remote needs backup_rclone_image and"),
@@ -109,6 +110,8 @@ def test_bad_input_is_named_in_one_sentence(variables: Object, words: str) -> No
     [
         {},
         {"backup_schedule": "", "backup_image": "", "backup_volume": {}},
+        {"backup_schedule_state": "absent", "backup_image": ""},
+        {"backup_schedule_state": "unmanaged", "backup_image": ""},
         {"backup_schedule": "@daily", "backup_time_zone": "America/Argentina/Buenos_Aires"},
         {"backup_time_zone": "UTC"},
         {"backup_time_zone": "Etc/GMT+2"},

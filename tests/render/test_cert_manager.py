@@ -18,7 +18,7 @@ from rendering import ROOT, Object, check_schema, strict
 RUN, PINNED = "v1.11.5", "v1.21.1"
 CHECKSUM = "0" * 64
 GOOD: dict[str, Any] = {
-    "cert_manager_enabled": True,
+    "cert_manager_state": "present",
     "cert_manager_email": "ops@abaci.one",
     "cert_manager_checksum": CHECKSUM,
 }
@@ -167,7 +167,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "http": ({"cert_manager_acme_directory": "http://acme.abaci.one"}, ["cert_manager_acme_directory", "https://"]),
     "no_ca": ({"cert_manager_acme_ca_file": "/nowhere/ca"}, ["cert_manager_acme_ca_file", "/nowhere/ca"]),
     "half_a_ca": ({"cert_manager_ca_certificate_file": __file__}, ["certificate and its key"]),
-    "nothing": ({"cert_manager_acme_enabled": False}, ["nothing could be issued"]),
+    "nothing": ({"cert_manager_acme_state": "unmanaged"}, ["nothing could be issued"]),
     "wait": ({"cert_manager_self_check_wait": "30"}, ["cert_manager_self_check_wait 30 is no time"]),
     "wait_too_new": (
         {"cert_manager_version": RUN, "cert_manager_self_check_wait": "30s"},
@@ -188,6 +188,14 @@ def test_bad_input_is_refused_in_one_sentence_that_names_the_variable(name: str)
     assert len(said) == 1, said
     for word in words:
         assert word in said[0]
+
+
+def test_unmanaged_the_values_are_not_looked_at_but_their_names_and_choices_are() -> None:
+    assert errors("cert_manager", **variables(cert_manager_state="unmanaged", cert_manager_email="none")) == []
+    (unknown,) = errors("cert_manager", cert_manager_statt="present")
+    assert "cert_manager_statt" in unknown
+    (choice,) = errors("cert_manager", cert_manager_state="off")
+    assert "must be one of: present, absent, unmanaged, got: off" in choice
 
 
 def test_good_input_is_not_refused_and_absent_needs_no_email() -> None:

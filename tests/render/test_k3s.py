@@ -71,7 +71,7 @@ ROLES: dict[str, tuple[str, dict[str, Any]]] = {
         "k3s",
         {**known("server"), "k3s_registries": {"x": 1}, "k3s_kubelet_config": {"y": 1}, "k3s_token": "z"},
     ),
-    "agent": ("k3s", {**known("agent"), "k3s_images_enabled": True}),
+    "agent": ("k3s", {**known("agent"), "k3s_images_state": "present"}),
 }
 
 

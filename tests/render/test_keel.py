@@ -158,9 +158,7 @@ def test_schedules_of_keel_are_accepted(schedule: str) -> None:
     assert errors("keel", keel_poll_schedule=schedule) == []
 
 
-def test_switched_off_it_is_removed() -> None:
-    assert evaluate("keel", "keel_state") == "present"
-    assert evaluate("keel", "keel_state", keel_enabled=False) == "absent"
+def test_absent_all_but_its_namespace_goes() -> None:
     made = {(item["kind"], item["metadata"]["name"]) for item in manifests(**{"keel_secrets": {"A": "b"}}).values()}
     removed = {(item["kind"], item["metadata"]["name"]) for item in evaluate("keel", "__keel_removed")}
     assert made - removed == {("Namespace", "keel")} and removed <= made

@@ -10,9 +10,9 @@ from rendering import check_schema
 
 Object = dict[str, Any]
 PATHS = {"vision-training-data": "/export/vision", "uploads-data": "/export/uploads"}
-NFS: Object = {"storage_enabled": True, "storage_nfs_server": "192.0.2.7", "storage_paths": PATHS}
-HOST: Object = {"storage_enabled": True, "storage_kind": "host_path", "storage_paths": PATHS}
-CLASS: Object = {"storage_enabled": True, "storage_kind": "class", "storage_class": "shared"}
+NFS: Object = {"storage_state": "present", "storage_nfs_server": "192.0.2.7", "storage_paths": PATHS}
+HOST: Object = {"storage_state": "present", "storage_kind": "host_path", "storage_paths": PATHS}
+CLASS: Object = {"storage_state": "present", "storage_kind": "class", "storage_class": "shared"}
 
 
 def objects(variables: Object) -> dict[tuple[str, str], Object]:
@@ -86,8 +86,9 @@ def test_bad_input_is_named_in_one_sentence(variables: Object, words: str) -> No
     assert words in sentence
 
 
-def test_disabled_it_asks_for_nothing() -> None:
+def test_unmanaged_it_asks_for_nothing() -> None:
     assert errors("storage") == []
+    assert errors("storage", storage_class="") == []
 
 
 def test_absent_names_what_goes_and_nothing_else() -> None:

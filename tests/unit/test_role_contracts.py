@@ -163,6 +163,51 @@ def test_an_option_that_several_entries_have_is_the_same_in_all(role: str) -> No
             assert seen.setdefault(name, option) == option, name
 
 
+# Those whose work stays in the cluster or on a host when they are done, with the variable that says whether it does.
+STATES = {
+    **{role: f"{role}_state" for role in ("host", "fuse", "k3s")},
+    **{role: f"{role}_state" for role in ("traefik", "cert_manager", "redis", "storage", "app", "keel")},
+    **{role: f"{role}_schedule_state" for role in ("backup", "cluster_backup")},
+}
+ONCE = {"cluster_restore", "operation", "promote", "replica_reset", "restore", "scale", "site", "volumes_save"}
+
+
+def test_every_role_that_makes_something_has_a_state() -> None:
+    assert set(STATES) | ONCE == set(ROLES)
+    assert {role for role, name in STATES.items() if name not in options(role)} == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_present_absent_and_unmanaged_mean_the_same_everywhere(role: str) -> None:
+    for name, option in options(role).items():
+        assert not re.search(r"_(enabled|managed|create|install|ensure)$", name), f"{name}: call it _state"
+        if not name.endswith("_state"):
+            continue
+        where = f"{name}: {option['choices']}"
+        if option["choices"] == ["present", "unmanaged"]:
+            assert "cannot be absent" in option["description"] and "since" in option["description"], where
+        else:
+            assert option["choices"] == ["present", "absent", "unmanaged"], where
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if (ROOT / "roles" / role / "tasks/absent.yml").exists()])
+def test_a_role_that_can_be_absent_does_nothing_where_it_is_unmanaged(role: str) -> None:
+    tasks = list(tasks_of(load(ROOT / "roles" / role / "tasks/main.yml")))
+    state = f"{role}_state"
+    (chosen,) = [task for task in tasks if task.get("ansible.builtin.include_tasks") == f"{{{{ {state} }}}}.yml"]
+    assert chosen["when"] == f"{state} != 'unmanaged'"
+    for task in tasks:
+        # What checks the values looks at nothing else.
+        if task.get("ansible.builtin.import_tasks") != "validate.yml":
+            assert task["when"].startswith((f"{state} != 'unmanaged'", f"{state} == 'present'")), task["name"]
+
+
+@pytest.mark.parametrize("role", ["host", "fuse", "k3s"])
+def test_a_host_that_is_unmanaged_is_not_asked(role: str) -> None:
+    asked = load(ROOT / "roles" / role / "vars/main.yml")[f"__{role}_part"]
+    assert asked == f"{{{{ __{role}_asks if {role}_state == 'present' else {{}} }}}}"
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_secret_has_no_choices_since_they_would_echo_it(role: str) -> None:
     for name, option in options(role).items():

@@ -102,9 +102,9 @@ def _environment(values: Values) -> list[str]:
     reserved = [f"{name}, because {why}" for name, why in _RESERVED.items() if name in names]
     if reserved:
         found.append(f"app_env, app_secrets and app_url_env may not set {'; nor '.join(reserved)}.")
-    if values["app_redis_enabled"] and "REDIS_URL" in names:
+    if values["app_use_redis"] and "REDIS_URL" in names:
         found.append(
-            "app_env or app_secrets sets REDIS_URL while app_redis_enabled is true: set app_redis_enabled to false to "
+            "app_env or app_secrets sets REDIS_URL while app_use_redis is true: set app_use_redis to false to "
             "use another Redis."
         )
     both = [name for name in env if name in secrets]

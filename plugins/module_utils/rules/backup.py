@@ -16,8 +16,10 @@ _SCHEDULE = re.compile(r"@(hourly|daily|weekly)|[0-9*/,-]+( [0-9A-Za-z*/,-]+){4}
 def errors(values: Values, _look: Look) -> list[str]:
     """See the package."""
     found = []
-    schedule = str(values["backup_schedule"])
+    schedule = str(values["backup_schedule"]) if values["backup_schedule_state"] == "present" else ""
     remote = values["backup_rclone_remote"]
+    if values["backup_schedule_state"] == "present" and not schedule:
+        found.append("backup_schedule_state is present, and backup_schedule is empty: say when, such as 17 3 * * *.")
     if schedule and not _SCHEDULE.fullmatch(schedule):
         found.append(f"backup_schedule {schedule} is not a time as cron writes it, such as 17 3 * * *.")
     zone = str(values["backup_time_zone"])

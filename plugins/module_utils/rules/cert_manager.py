@@ -15,14 +15,12 @@ _FILES = ("cert_manager_acme_ca_file", "cert_manager_ca_certificate_file", "cert
 
 def errors(values: Values, look: Look) -> list[str]:
     """See the package."""
-    if not values["cert_manager_enabled"]:
-        return []
     found = _release(values)
     if values["cert_manager_state"] == "absent":
         return found
     return (
         found
-        + (_acme(values) if values["cert_manager_acme_enabled"] else [])
+        + (_acme(values) if values["cert_manager_acme_state"] == "present" else [])
         + _issuers(values)
         + missing_files(values, look, *_FILES)
         + domain_problems(values["cert_manager_hairpin_domains"], "cert_manager_hairpin_domains")
@@ -91,10 +89,10 @@ def _acme(values: Values) -> list[str]:
 def _issuers(values: Values) -> list[str]:
     found = []
     certificate, key = values["cert_manager_ca_certificate_file"], values["cert_manager_ca_private_key_file"]
-    if not values["cert_manager_acme_enabled"] and not certificate:
+    if values["cert_manager_acme_state"] != "present" and not certificate:
         found.append(
-            "cert_manager_acme_enabled is false and there is no CA of your own (cert_manager_ca_certificate_file), so "
-            "nothing could be issued: set one of them, or cert_manager_enabled to false."
+            "cert_manager_acme_state is not present and there is no CA of your own (cert_manager_ca_certificate_file), "
+            "so nothing could be issued: set one of them, or cert_manager_state to unmanaged."
         )
     if bool(certificate) != bool(key):
         found.append(

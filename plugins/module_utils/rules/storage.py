@@ -8,17 +8,17 @@ from . import Look, Values
 def errors(values: Values, _look: Look) -> list[str]:
     """See the package."""
     found = []
-    enabled, kind, paths = values["storage_enabled"], values["storage_kind"], values["storage_paths"]
-    removed, present = values["storage_remove_data"], values["storage_state"] == "present"
+    present, kind, paths = values["storage_state"] == "present", values["storage_kind"], values["storage_paths"]
+    removed = values["storage_remove_data"]
     claims = [str(entry["claim"]) for entry in values["storage_volumes"]]
     volumes = [str(entry["volume"]) for entry in values["storage_volumes"]]
-    if enabled and kind == "nfs" and not values["storage_nfs_server"]:
+    if present and kind == "nfs" and not values["storage_nfs_server"]:
         found.append(
             "storage_nfs_server is not set, and storage_kind is nfs: set it to the name or address of the NFS "
             "server, or choose another storage_kind."
         )
     missing = [claim for claim in claims if claim not in paths]
-    if enabled and kind != "class" and missing:
+    if present and kind != "class" and missing:
         what = "the exported path" if kind == "nfs" else "the directory on the hosts"
         found.append(f"storage_paths has no path for {', '.join(missing)}: give {what} of each claim.")
     unknown = [str(name) for name in paths if name not in claims]

@@ -29,7 +29,11 @@ def test_files_are_compared_without_being_sent_and_a_host_that_is_away_is_a_resu
         "keep_going": True,
     }
     save = {"content": "{{ seen | to_json }}", "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}.json", "mode": "0600"}
+    unmanaged = {"name": "{{ inventory_hostname }}", "host": {}, "fuse": {}, "k3s": {}}
+    only = "inventory_hostname == 'here'"
     tasks = [
+        {"abaci.infra.host_probe": unmanaged, "register": "silent", "when": only},
+        {"ansible.builtin.assert": {"that": "'k3s' not in silent.probe and silent.desired == {}"}, "when": only},
         {"abaci.infra.host_probe": probe, "register": "seen"},
         {"ansible.builtin.copy": save, "delegate_to": "here"},
     ]

@@ -18,11 +18,12 @@ def plan(report: Report, server: Mapping[str, Any] | None = None) -> Plan:
     return node_plan.plan(report, cast(Report, server) if server else None)
 
 
-def errors(reports: list[Report], server_token: str = "") -> list[str]:
-    """Return what ends the run; with the server's token only whether the hosts may join its cluster."""
+def findings(reports: list[Report], server_token: str = "") -> dict[str, list[str]]:
+    """Return what ends the run and what does not; with the server's token only whether the hosts may join."""
     if server_token:
-        return [error for report in reports if (error := k3s.foreign_error(report, k3s.ca_hash(server_token)))]
-    return list(node_plan.errors(reports))
+        found = (k3s.foreign_error(report, k3s.ca_hash(server_token)) for report in reports)
+        return {"errors": [error for error in found if error], "notes": []}
+    return {"errors": node_plan.errors(reports), "notes": node_plan.notes(reports)}
 
 
 def kubeconfig(text: str, server: str = "", path: str = "") -> dict[str, str]:
@@ -42,8 +43,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "node_errors": errors,
-            "node_notes": node_plan.notes,
+            "node_findings": findings,
             "node_plan": plan,
             "k3s_settings": k3s.settings,
             "k3s_kubeconfig": kubeconfig,

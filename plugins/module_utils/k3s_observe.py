@@ -23,6 +23,8 @@ from .objects import Object
 
 # Where the role cluster_backup and its timer note the last copy of the datastore.
 COPIED = "/var/lib/abaci/cluster-backup.json"
+# One of a weekly schedule is not late yet.
+WARN_DAYS = 8
 UNITS = ("k3s", "k3s-agent")
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 TOKEN = "/etc/rancher/k3s/token"
@@ -193,8 +195,7 @@ def observe(asked: Mapping[str, Any], services: Mapping[str, Service]) -> K3sPro
         "datastore": datastore.kind(Path(data_dir)),
         "revision": datastore.revision(Path(data_dir)),
         "restored": datastore.restored(Path(data_dir)),
-        "copied": copied(),
-        "now": time.time(),
+        "copy_age": datastore.age(copied(), time.time(), WARN_DAYS),
         "storage": storage,
         "volumes": folders(storage),
         "links": {name: link(name) for name in asked.get("links") or []},

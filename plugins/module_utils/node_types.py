@@ -73,8 +73,7 @@ class K3sProbe(TypedDict):
     datastore: str
     revision: int | None
     restored: Seal
-    copied: Last
-    now: float
+    copy_age: str
     storage: str
     volumes: list[str]
     links: dict[str, str]

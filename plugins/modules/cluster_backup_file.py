@@ -73,6 +73,11 @@ removed:
   returned: success
   type: list
   elements: str
+said:
+  description: The same for the user, in lines.
+  returned: with O(keep_in)
+  type: list
+  elements: str
 """
 
 import platform
@@ -82,7 +87,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, datastore
-from ansible_collections.abaci.infra.plugins.module_utils.operations import keeping, retention
+from ansible_collections.abaci.infra.plugins.module_utils.operations import keeping, retention, saying
 
 
 def prove(archive: Path, work: Path) -> dict[str, Any]:
@@ -151,7 +156,8 @@ def main() -> None:
     except (datastore.Bad, keeping.Failed, OSError) as exc:
         module.fail_json(msg=str(exc))
     record = datastore.record(note, platform.node(), made["path"])
-    module.exit_json(changed=True, copied=made, removed=removed, record=record)
+    said = [saying.datastore(made), *saying.removed(removed)]
+    module.exit_json(changed=True, copied=made, removed=removed, record=record, said=said)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ description:
     services, FUSE, k3s) and changes nothing. Each role asks by an option of its name.
   - An action plugin of the same name adds what only the controller can tell. It compares the files with the content
     that they should have, which is not sent to the host, and bounds how far the host's clock is off.
-  - The result is the report that the filters C(node_errors) and C(node_plan) read.
+  - The result is the report that the filters C(node_findings) and C(node_plan) read.
 options:
   name:
     description: The host's name in the inventory, for sentences.

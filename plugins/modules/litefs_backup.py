@@ -101,13 +101,29 @@ removed:
   returned: success
   type: list
   elements: str
+said:
+  description: The same for the user, in lines.
+  returned: success
+  type: list
+  elements: str
 """
 
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, export, holding, retention
+from ansible_collections.abaci.infra.plugins.module_utils.operations import (
+    act,
+    backup,
+    export,
+    holding,
+    retention,
+    saying,
+)
+
+
+def chosen(why: str) -> str:
+    return f"Taken from that pod because {why}."
 
 
 def main() -> None:
@@ -137,7 +153,7 @@ def main() -> None:
             if problem:
                 module.fail_json(msg=f"No backup can be made. {problem}")
             why = next((choice["why"] for choice, _problem in choices if choice), "")
-            module.exit_json(changed=True, manifests=[], failed=[], why=why, removed=[])
+            module.exit_json(changed=True, manifests=[], failed=[], why=why, removed=[], said=[chosen(why)])
         export.make_room(directory)
         with holding.Holding(site, options["holder"]):
             made, failed, why = export.choose_and_export(
@@ -157,7 +173,8 @@ def main() -> None:
         module.fail_json(msg=f"No backup was made in {directory} on the controller: {exc}.")
     if failed and not options["partial"]:
         module.fail_json(msg=failed[0]["problem"], manifests=made, failed=failed)
-    module.exit_json(changed=bool(made), manifests=made, failed=failed, why=why, removed=removed)
+    said = [*map(saying.backup, made), chosen(why), *saying.removed(removed)]
+    module.exit_json(changed=bool(made), manifests=made, failed=failed, why=why, removed=removed, said=said)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,10 @@ asked:
   description: Whether the API answered.
   returned: success
   type: bool
+hosts:
+  description: The hosts that it was compared with, with the addresses that are known of them.
+  returned: success
+  type: dict
 """
 
 import dataclasses
@@ -135,12 +139,13 @@ def main() -> None:
     except kube.KubeError as exc:
         if required and not (module.check_mode and exc.status is None):
             module.fail_json(msg=str(exc))
-        module.exit_json(changed=False, asked=False)
-    hosts = {name: str(address or name) for name, address in options.pop("hosts").items()}
+        module.exit_json(changed=False, asked=False, hosts=options["hosts"])
+    given = options.pop("hosts")
+    hosts = {name: str(address or name) for name, address in given.items()}
     refusal = site.refusal(seen, site.Desired(hosts=hosts, **options))
     if refusal:
         module.fail_json(msg=refusal)
-    module.exit_json(changed=False, asked=True)
+    module.exit_json(changed=False, asked=True, hosts=given)
 
 
 if __name__ == "__main__":

@@ -46,12 +46,18 @@ copies:
   returned: success
   type: list
   elements: dict
+said:
+  description: The same for the user, in lines.
+  returned: success
+  type: list
+  elements: str
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils.operations import folder, sqlitefile
+from ansible_collections.abaci.infra.plugins.module_utils.operations import folder, saying, sqlitefile
 
 
 def main() -> None:
@@ -64,15 +70,19 @@ def main() -> None:
         supports_check_mode=True,
     )
     database, directory = module.params["database"], Path(module.params["directory"])
-    copies = []
+    copies: list[dict[str, Any]] = []
     for volume in folder.found(Path(module.params["storage_dir"]), database):
         target = directory / f"{volume.name}.sqlite"
         try:
-            made = {} if module.check_mode else {**folder.copy(volume, database, target), "path": str(target)}
+            made: dict[str, Any] = (
+                {} if module.check_mode else {**folder.copy(volume, database, target), "path": str(target)}
+            )
         except (sqlitefile.BadFile, OSError) as exc:
             made = {"problem": f"The database in {volume} {exc}."}
         copies.append({"volume": volume.name, **made})
-    module.exit_json(changed=bool(copies), copies=copies)
+    whole = [saying.volume(one) for one in copies if "path" in one]
+    said = whole + [one["problem"] for one in copies if "problem" in one]
+    module.exit_json(changed=bool(copies), copies=copies, said=said or ["No volume with the database is here."])
 
 
 if __name__ == "__main__":

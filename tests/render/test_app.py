@@ -130,7 +130,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "digest": {
         "app_domain": "abaci.localhost",
         "app_termination_grace_seconds": 45,
-        "__site_inventory_hosts": {"node-1": "192.0.2.11"},
+        "__site_checked": {"hosts": {"node-1": "192.0.2.11"}},
         **plan(image={"text": "app@sha256:0", "pull": False, "pin": False, "running": True, "note": ""}),
     },
     "privileged": {

@@ -86,7 +86,10 @@ def test_the_cluster_is_asked_before_any_host_is_touched_and_again_where_there_w
     # A new one is asked as soon as there is an API, since much is done until the platform comes.
     assert names.index("Server of the cluster") < names.index(NEW) < names.index("Agents of the cluster")
     (last,) = plays[names.index(NEW)]["tasks"]
-    assert last["ansible.builtin.include_role"]["name"] == "abaci.infra.site" and last["when"] == "not __site_asked"
+    assert (
+        last["ansible.builtin.include_role"]["name"] == "abaci.infra.site"
+        and last["when"] == "not __site_checked.asked"
+    )
     assert last["vars"] == {"site_apply": early["vars"]["site_apply"]}
     platform = {"device_plugin", "traefik", "cert_manager", "redis", "storage", "app", "keel"}
     for tags in (
@@ -187,10 +190,10 @@ def test_the_application_alone_asks_before_anything_is_looked_at() -> None:
     tasks = yaml.safe_load((ROOT / "roles/app/tasks/main.yml").read_text())
     check = including_the_check(tasks)
     assert check["vars"] == {"site_apply": True}
-    assert check["when"] == "app_state == 'present' and not __site_asked | default(false)"
+    assert check["when"] == "app_state == 'present' and not __site_checked.asked | default(false)"
     assert tasks.index(check) < [task["name"] for task in tasks].index("Set which cluster and which application")
     said = yaml.safe_load((ROOT / "roles/site/tasks/main.yml").read_text())
-    assert said[1]["ansible.builtin.set_fact"]["__site_asked"] == "{{ __site_checked.asked }}"
+    assert said[0]["register"] == "__site_checked"
     given = said[0]["abaci.infra.site_check"]
     assert {key: value for key, value in given.items() if key in ("ca_hash", "hosts", "aliases", "server")} == {
         "ca_hash": "{{ __site_ca_hash }}",
@@ -198,3 +201,20 @@ def test_the_application_alone_asks_before_anything_is_looked_at() -> None:
         "aliases": "{{ __site_aliases }}",
         "server": "{{ __site_server }}",
     }
+
+
+def test_the_end_of_a_run_says_how_old_the_copy_of_the_cluster_is_where_the_server_was_asked() -> None:
+    play = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())[-1]
+    (task,) = play["post_tasks"]
+    _, line = task["ansible.builtin.debug"]["msg"]
+    variables = {name: trust_as_template(value) for name, value in task["vars"].items()}
+
+    def said(groups: Any, observed: Any) -> Any:
+        hostvars = {"a": {"__site_observed": observed}}
+        known = {**variables, "groups": groups, "hostvars": hostvars}
+        return Templar(loader=DataLoader(), variables=known).template(trust_as_template(line))
+
+    one = {"k3s_server": ["a"]}
+    assert said(one, {"probe": {"k3s": {"copy_age": "3 hours old, in x."}}}) == "Cluster backup: 3 hours old, in x."
+    for groups, observed in ((one, {"probe": {}}), ({"k3s_server": ["b"]}, {}), ({}, {})):
+        assert said(groups, observed).endswith("not known to a run without the server.")

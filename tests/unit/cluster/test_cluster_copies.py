@@ -231,6 +231,11 @@ def test_a_volume_that_cannot_be_copied_is_named_and_the_others_are_copied(
                 db.execute("CREATE TABLE a (b)")
     (tmp_path / "there").mkdir()
     options = {"storage_dir": str(tmp_path / "storage"), "directory": str(tmp_path / "there")}
-    broken, whole = ended(volumes_copy, options, capsys)["copies"]
+    answer = ended(volumes_copy, options, capsys)
+    broken, whole = answer["copies"]
+    first, second = answer["said"]
+    assert first.startswith("pvc-2: TXID ") and "NOT proven" in first and second == broken["problem"]
+    nothing = ended(volumes_copy, {**options, "storage_dir": str(tmp_path / "none")}, capsys)
+    assert nothing["said"] == ["No volume with the database is here."]
     assert "pvc-1" in broken["problem"] and "path" not in broken
     assert whole["volume"] == "pvc-2" and Path(whole["path"]).is_file()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.abaci.infra.plugins.filter import operations
 from ansible_collections.abaci.infra.plugins.module_utils import datastore
 
 STAMP = "2026-01-02T03:04:05Z"
@@ -298,6 +299,22 @@ def test_when_a_copy_may_become_the_datastore(
 ) -> None:
     found = datastore.restore_errors(COPY, server, agents, version, accepted)
     assert (len(found) == 1 and words in found[0]) if words else found == []
+
+
+def test_the_plan_of_a_restore_is_made_of_what_each_host_said_and_leaves_out_who_is_away() -> None:
+    def report(host: dict[str, Any]) -> dict[str, Any]:
+        return {"name": host["name"], "probe": {"k3s": {**host, "datastore": host.get("kind", "")}}}
+
+    def planned(server: dict[str, Any], *others: dict[str, Any], version: str = "v1.36.4+k3s1") -> Any:
+        copy = {**COPY, "k3s": "v1.36.4+k3s1"}
+        return operations.cluster_restore_plan(copy, [report(server), *others], "server-0", version, "")
+
+    assert planned(SAME, {"unreachable": True}, {}) == {"errors": [], "in_place": False}
+    assert planned({**SAME, "revision": 5000, "restored": SEAL}) == {"errors": [], "in_place": True}
+    (error,) = planned(NEW, report({"name": "agent-0", "ca_hash": OTHER, "units": []}))["errors"]
+    assert "agent-0 belongs to another cluster" in error
+    (error,) = planned(SAME, version="v1.35.0+k3s1")["errors"]
+    assert "was made by another k3s" in error
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.abaci.infra.plugins.filter import operations
 from ansible_collections.abaci.infra.plugins.module_utils import arguments
-from ansible_collections.abaci.infra.plugins.module_utils.operations import export, sqlitefile
+from ansible_collections.abaci.infra.plugins.module_utils.operations import export, saying, sqlitefile
 
 ENCRYPT, DECRYPT = ["base64"], ["base64", "-d"]
 
@@ -58,7 +57,7 @@ def test_the_manifest_describes_the_stored_file_too(
     assert manifest["stored_size"] == path.stat().st_size
     assert (manifest["stored_sha256"] == manifest["sha256"]) is (not encrypt)
     assert manifest["read_back"] is read_back and manifest["verified"] is True
-    assert ("not read back" in operations.backup_line(manifest)) is not read_back
+    assert ("not read back" in saying.backup(manifest)) is not read_back
     assert len(list(path.parent.iterdir())) == 2
 
 

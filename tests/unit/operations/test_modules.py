@@ -145,6 +145,7 @@ def test_a_check_run_says_what_would_be_done_and_does_nothing(api: Cluster, tmp_
     assert answer["changed"] and "scale down from 3 to 2" in answer["said"][0] and api.changes() == []
     answer = run(litefs_backup, api, check=True, **DATABASE, directory=str(tmp_path / "new"))
     assert answer["changed"] and not (tmp_path / "new").exists()
+    assert answer["said"] == [f"Taken from that pod because {answer['why']}."]
 
 
 def test_done_is_proven_a_replica_that_is_behind_fails_the_run(api: Cluster, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -54,14 +54,6 @@ def secret_values(
     return filled
 
 
-def kept_secrets(
-    existing: Mapping[str, Any] | None, named: Mapping[str, Any] | Sequence[str], removed: Sequence[str]
-) -> dict[str, str]:
-    """See module_utils/values.py."""
-    kept: dict[str, str] = values.kept_secrets(existing, named, removed)
-    return kept
-
-
 def keyed_hash(text: str, key: str) -> str:
     """See module_utils/values.py."""
     try:
@@ -84,7 +76,6 @@ class FilterModule:
         return {
             "app_plan": app_plan,
             "app_tls": app_tls,
-            "kept_secrets": kept_secrets,
             "keyed_hash": keyed_hash,
             "same_quantity": same_quantity,
             "secret_values": secret_values,

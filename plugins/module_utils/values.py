@@ -47,17 +47,6 @@ def secret_values(
     return values
 
 
-def kept_secrets(
-    existing: Mapping[str, Any] | None, named: Mapping[str, Any] | Sequence[str], removed: Sequence[str]
-) -> dict[str, str]:
-    """Return what stays of a Secret's data (base64) though nobody names it: all but the ``named`` and ``removed`` keys.
-
-    A value that was made once stands nowhere else, and a shorter app_secrets is more often a slip than on purpose.
-    """
-    gone = {*named, *removed}
-    return {key: str(value) for key, value in sorted((existing or {}).items()) if key not in gone}
-
-
 def keyed_hash(text: str, key: str) -> str:
     """HMAC-SHA-256 in hexadecimal digits: says whether a secret changed, and nothing to who guesses it."""
     if not key:

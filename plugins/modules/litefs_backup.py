@@ -101,6 +101,16 @@ removed:
   returned: success
   type: list
   elements: str
+exports:
+  description: RV(manifests) and RV(failed), as the operation that asked for them takes them.
+  returned: success
+  type: list
+  elements: dict
+did:
+  description: A line for each export, for what an operation says at its end.
+  returned: success
+  type: list
+  elements: str
 said:
   description: The same for the user, in lines.
   returned: success
@@ -153,7 +163,9 @@ def main() -> None:
             if problem:
                 module.fail_json(msg=f"No backup can be made. {problem}")
             why = next((choice["why"] for choice, _problem in choices if choice), "")
-            module.exit_json(changed=True, manifests=[], failed=[], why=why, removed=[], said=[chosen(why)])
+            module.exit_json(
+                changed=True, manifests=[], failed=[], why=why, removed=[], said=[chosen(why)], exports=[], did=[]
+            )
         export.make_room(directory)
         with holding.Holding(site, options["holder"]):
             made, failed, why = export.choose_and_export(
@@ -174,7 +186,16 @@ def main() -> None:
     if failed and not options["partial"]:
         module.fail_json(msg=failed[0]["problem"], manifests=made, failed=failed)
     said = [*map(saying.backup, made), chosen(why), *saying.removed(removed)]
-    module.exit_json(changed=bool(made), manifests=made, failed=failed, why=why, removed=removed, said=said)
+    module.exit_json(
+        changed=bool(made),
+        manifests=made,
+        failed=failed,
+        exports=[*made, *failed],
+        did=saying.exported(made),
+        why=why,
+        removed=removed,
+        said=said,
+    )
 
 
 if __name__ == "__main__":

@@ -96,6 +96,16 @@ manifests:
   returned: success
   type: list
   elements: dict
+exports:
+  description: RV(manifests), as the operation that asked for them takes them.
+  returned: success
+  type: list
+  elements: dict
+did:
+  description: A line for each export, for what an operation says at its end.
+  returned: success
+  type: list
+  elements: str
 """
 
 from pathlib import Path
@@ -103,7 +113,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, holding, volume_export
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, holding, saying, volume_export
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
 
 ARGUMENTS: dict[str, Any] = {
@@ -126,7 +136,7 @@ def main() -> None:
     options = module.params
     encrypt, decrypt = (arguments.command(module, option) for option in ("encrypt_command", "decrypt_command"))
     if module.check_mode:
-        module.exit_json(changed=False, volumes={}, said=[], manifests=[])
+        module.exit_json(changed=False, volumes={}, said=[], manifests=[], exports=[], did=[])
     if options["ordinals"] and not options["directory"]:
         module.fail_json(msg="ordinals needs directory: name a directory on the controller.")
     try:
@@ -167,7 +177,10 @@ def main() -> None:
     except OSError as exc:
         module.fail_json(msg=f"Not everything could be saved in {options['directory']} on the controller: {exc}.")
     said = volume_export.said(volumes)
-    module.exit_json(changed=bool(manifests), volumes=volumes, said=said, manifests=manifests)
+    did = saying.exported(manifests)
+    module.exit_json(
+        changed=bool(manifests), volumes=volumes, said=said, manifests=manifests, exports=manifests, did=did
+    )
 
 
 if __name__ == "__main__":

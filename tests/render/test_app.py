@@ -17,14 +17,13 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.abaci.infra.plugins.module_utils import isolation
 from ansible_collections.abaci.infra.plugins.module_utils.operations import retarget
-from evaluating import evaluate
+from evaluating import evaluate, living
 from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, containers, run_role
 
 GATHERED: dict[str, Any] = {
     "__app_info": {"state": {"api": {"error": None}}},
     "__app_found": {"objects": [{}] * 5, "unknown": []},
     "__app_secret_values": {"AUTH_SECRET": "s3cret"},
-    "__app_secret_kept": {},
     "__app_checksum_key": "a-key",
     "__app_redis_password": "",
     "__app_self_signed": {"certificate": "-----BEGIN CERTIFICATE-----\n"},
@@ -126,7 +125,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "app_egress": [{"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 443}]}],
         **plan(isolation={"mode": "device-plugin", "reason": "", "without_device": []}),
     },
-    "kept": {"app_domain": "abaci.localhost", "__app_secret_kept": {"OLD": "b2xk"}, **plan()},
+    "kept": {"app_domain": "abaci.localhost", **living(secret={"data": {"OLD": "b2xk"}}), **plan()},
     "digest": {
         "app_domain": "abaci.localhost",
         "app_termination_grace_seconds": 45,
@@ -919,9 +918,16 @@ def test_a_kept_secret_is_not_overridden_by_a_variable_without_a_word() -> None:
     assert refusal["ansible.builtin.assert"]["that"] == "__app_secret_overrides | length == 0" and "when" not in refusal
     given = {"app_env": {"A": "1", "B": "2"}, "__app_secret_kept": {"A": "eA=="}}
     assert evaluate("app", "__app_secret_overrides", **given) == ["A"]
-    assert evaluate("app", "__app_secret_named", app_secrets={"A": ""}) == ["A", "REDIS_URL"]
-    (settled,) = (task["ansible.builtin.set_fact"] for task in tasks if "ansible.builtin.set_fact" in task)
-    assert "app_secrets_removed" in settled["__app_secret_kept"] and "kept_secrets" in settled["__app_secret_kept"]
+
+
+def test_what_a_secret_holds_stays_unless_it_is_named_for_removal() -> None:
+    def kept(secret: Any, **variables: Any) -> Any:
+        return evaluate("app", "__app_secret_kept", **living(secret=secret), **variables)
+
+    held = {"data": {"AUTH_SECRET": "b2xk", "OLD": "eA==", "REDIS_URL": "eQ=="}}
+    assert kept(held, app_secrets={"EXTRA": ""}) == {"AUTH_SECRET": "b2xk", "OLD": "eA=="}
+    assert kept(held, app_secrets={"AUTH_SECRET": ""}, app_secrets_removed=["OLD"]) == {}
+    assert kept(None) == kept({"data": None}) == {}
 
 
 def test_the_checksum_on_the_pods_is_no_hash_of_the_secrets_alone(run: Run) -> None:

@@ -36,6 +36,11 @@ def datastore(copied: Mapping[str, Any]) -> str:
     )
 
 
+def exported(manifests: list[dict[str, Any]]) -> list[str]:
+    """What an operation did when it exported before an act."""
+    return [f"exported to {one['path']}" for one in manifests]
+
+
 def removed(paths: list[str]) -> list[str]:
     """About old copies that had to go: a line, or none."""
     return [f"Removed {', '.join(paths)}."] if paths else []

@@ -76,7 +76,7 @@ def operate(
                 partial=True,
                 holder=me,
             )
-            exports += made["manifests"] + made["failed"]
+            exports += made["exports"]
         else:
             assert answer["needs"] is None, answer["needs"]
     raise AssertionError(f"{name} does not end: {ended.did}")

@@ -258,5 +258,7 @@ def test_one_pod_that_cannot_be_exported_does_not_take_the_others_with_it(api: C
     answer = run(litefs_backup, api, **options, partial=True)
     assert not answer.get("failed_when_result") and [one["pod"] for one in answer["manifests"]] == pods[1:]
     assert [one["pod"] for one in answer["failed"]] == ["abaci-app-1"] and "SQLite" in answer["failed"][0]["problem"]
+    assert answer["exports"] == answer["manifests"] + answer["failed"] and len(answer["did"]) == 2
+    assert answer["did"][0] == f"exported to {answer['manifests'][0]['path']}"
     answer = run(litefs_backup, api, **options)
     assert answer["failed"] and len(answer["manifests"]) == 2, "what was made is named all the same"

@@ -112,13 +112,6 @@ def test_a_domain_given_twice_is_refused_once() -> None:
     assert "twice" in problems[0]
 
 
-def test_what_a_secret_holds_stays_unless_it_is_named_for_removal() -> None:
-    held = {"AUTH_SECRET": "b2xk", "OLD": "eA==", "REDIS_URL": "eQ=="}
-    assert values.kept_secrets(held, ["EXTRA", "REDIS_URL"], []) == {"AUTH_SECRET": "b2xk", "OLD": "eA=="}
-    assert values.kept_secrets(held, {"AUTH_SECRET": ""}, ["OLD", "REDIS_URL"]) == {}
-    assert values.kept_secrets(None, ["A"], ["B"]) == {}
-
-
 def test_a_keyed_hash_says_whether_something_changed_and_helps_nobody_who_guesses() -> None:
     assert values.keyed_hash("a", "k") == values.keyed_hash("a", "k")
     assert len({values.keyed_hash("a", "k"), values.keyed_hash("b", "k"), values.keyed_hash("a", "other")}) == 3

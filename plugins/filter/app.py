@@ -28,15 +28,9 @@ def app_plan(state: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, 
     return plan
 
 
-def app_tls(
-    desired: Mapping[str, Any],
-    secret: Mapping[str, Any] | None,
-    certificate: Mapping[str, Any] | None,
-    info: Mapping[str, Any] | None = None,
-    key: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def app_tls(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> dict[str, Any]:
     """See module_utils/tls.py."""
-    decided: dict[str, Any] = dataclasses.asdict(tls.decide(tls.Desired(**desired), secret, certificate, info, key))
+    decided: dict[str, Any] = dataclasses.asdict(tls.decide(tls.Desired(**desired), **observed))
     return decided
 
 

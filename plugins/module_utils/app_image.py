@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypedDict
 
 from .state_types import State
 
@@ -22,6 +23,15 @@ class Choice:
     pin: bool = False
     running: bool = False  # the pods run this very digest already
     note: str = ""
+
+
+class Pull(TypedDict, total=False):
+    """An image that is pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it."""
+
+    variable: str
+    image: str
+    command: list[str]
+    kept: bool
 
 
 def choose(state: State, image: str, frozen: bool, ordinal: int) -> Choice:
@@ -42,6 +52,16 @@ def choose(state: State, image: str, frozen: bool, ordinal: int) -> Choice:
         f"The image is frozen at {digest}, which the pods run, until keel.sh/policy is force again and site.yml runs."
     )
     return Choice(f"{image}@{digest}", False, running=True, note=note)
+
+
+def pulls(choice: Choice, image: str, guard_image: str) -> list[Pull]:
+    """The images of the pods that are pulled before the pods change, with the variable that names each.
+
+    Not a digest that they run already, since the registry may be away.
+    """
+    guard: Pull = {"variable": "app_guard_image", "image": guard_image, "kept": True}
+    own: Pull = {"variable": "app_image", "image": image, "command": ["litefs", "version"]}
+    return [guard] if choice.running else [own, guard]
 
 
 def running_digest(state: State, image: str, ordinal: int) -> str:

@@ -81,9 +81,15 @@ def plan(state: State, desired: Desired) -> Plan:
     annotations, said = keel(state, str(desired.get("keel_policy") or ""))
     notes += said
     frozen = annotations.get(documents.KEEL_POLICY) == "never"
-    image = app_image.choose(state, str(desired.get("image") or ""), frozen, decision.ordinal)
+    named = str(desired.get("image") or "")
+    image = app_image.choose(state, named, frozen, decision.ordinal)
+    pulls = app_image.pulls(image, named, str(desired.get("guard_image") or ""))
     notes += [image.note] if image.note else []
     notes += _standing_notes(state, desired, decision.ordinal, replicas)
+
+    record = _record(state, decision)
+    bootstrap = record["data"].get("state") == "bootstrap"
+    replaced, late = by_hand(state, decision.ordinal), behind(state)
 
     return {
         "refusal": refusals[0] if refusals else None,
@@ -93,10 +99,12 @@ def plan(state: State, desired: Desired) -> Plan:
         "primary_ordinal": decision.ordinal,
         "fenced": litefs.fenced(state),
         "away": sorted(litefs.absent(state)),
-        "by_hand": by_hand(state, decision.ordinal),
-        "behind": behind(state),
+        "by_hand": replaced,
+        "behind": late,
+        "bootstrap": bootstrap,
+        "unfinished": bootstrap or (replaced and late),
         "first_start": identity.nothing_exists(state),
-        "record": _record(state, decision),
+        "record": record,
         "retain": _retain(state),
         "isolation": {
             "mode": chosen.mode,
@@ -104,7 +112,7 @@ def plan(state: State, desired: Desired) -> Plan:
             "without_device": isolation.without_device(state, desired),
         },
         "annotations": annotations,
-        "image": dataclasses.asdict(image),
+        "image": {**dataclasses.asdict(image), "pulls": pulls},
         "notes": notes,
     }
 

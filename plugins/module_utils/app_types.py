@@ -13,6 +13,7 @@ class Desired(TypedDict, total=False):
     replicas: int
     primary_ordinal: int
     image: str
+    guard_image: str
     keel_policy: str  # keel.sh/policy of app_annotations, else of the role keel; empty: Keel is off
     litefs_port: int
     proxy_port: int
@@ -65,10 +66,14 @@ class Plan(TypedDict):
     fenced: list[int]  # ordinals that the record fences: nobody waits for their pods either
     by_hand: bool  # we replace the pods: the controller would wait for ever, or begin with the primary
     behind: bool  # a pod that can run has not the newest template
+    bootstrap: bool  # the record still waits for the primary's first data
+    unfinished: bool  # an earlier run did not come to its end, whatever the objects say
     first_start: bool  # no trace of the application's data exists
     record: Record
     retain: Retain
     isolation: IsolationPlan
     annotations: dict[str, str]  # of the StatefulSet, for Keel: whose policy is in force; none where Keel is off
-    image: dict[str, Any]  # {text: str, pull, pin, running: bool, note: str}, see app_image.Choice
+    image: dict[
+        str, Any
+    ]  # {text: str, pull, pin, running: bool, note: str}, see app_image.Choice; pulls: see app_image.pulls
     notes: list[str]  # sentences for the summary

@@ -43,6 +43,8 @@ def plan(replicas: int = 3, ordinal: int = 0, **changes: Any) -> dict[str, Any]:
         "primary_ordinal": ordinal,
         "retain": {"admission_policy": True, "objects": []},
         "record": {"action": "create", "data": data},
+        "bootstrap": True,
+        "unfinished": True,
         "isolation": {"mode": "user-namespace", "reason": "", "without_device": []},
         "image": {"text": "app:latest", "pull": True, "pin": False, "running": False, "note": ""},
         "annotations": KEEL,
@@ -976,10 +978,8 @@ def test_the_cluster_is_recorded_after_pods_that_change_and_after_a_first_start(
     state = {"api": {"error": None}, "statefulset": {"exists": True}}
     plans = {
         "bootstrap": plan()["__app_plan"],
-        "recorded": plan(record={"action": "none", "data": {"state": "recorded"}})["__app_plan"],
-        "volumes": plan(record={"action": "none", "data": {}}, retain={"admission_policy": True, "objects": ["v"]})[
-            "__app_plan"
-        ],
+        "recorded": plan(bootstrap=False)["__app_plan"],
+        "volumes": plan(bootstrap=False, retain={"admission_policy": True, "objects": ["v"]})["__app_plan"],
     }
     for change, name, wanted in (
         (True, "recorded", True),
@@ -1009,12 +1009,10 @@ def test_the_lock_is_taken_where_something_differs_or_pods_wait_for_us() -> None
     """The controller alone would never replace a pod with an old template while another's node is away."""
     same = {"__app_compared": {"changed": False, "ready": True}, "__app_secrets_compared": {"changed": False}}
 
-    def differs(by_hand: bool = False, behind: bool = False, state: str = "recorded", **given: Any) -> bool:
-        made = plan(by_hand=by_hand, behind=behind, record={"action": "none", "data": {"state": state}})
-        return bool(evaluate("app", "__app_differs", **{**same, **made, **given}))
+    def differs(unfinished: bool = False, **given: Any) -> bool:
+        return bool(evaluate("app", "__app_differs", **{**same, **plan(unfinished=unfinished), **given}))
 
-    assert not differs() and not differs(by_hand=True) and not differs(behind=True)
-    assert differs(by_hand=True, behind=True) and differs(state="bootstrap")
+    assert not differs() and differs(unfinished=True)
     assert differs(__app_compared={"changed": False, "ready": False})
     assert differs(__app_secrets_compared={"changed": True})
 
@@ -1170,7 +1168,7 @@ def test_volumes_are_kept_before_anything_is_applied_and_the_record_is_written_b
     order = list(tasks)
     first, last = tasks["statefulset | Record the first data"], tasks["statefulset | Wait for the pods"]
     assert order.index(first["name"]) < order.index(last["name"])
-    assert "'bootstrap'" in first["when"]
+    assert first["when"] == "__app_plan.bootstrap"
     wait, identity = first["block"]
     assert wait["abaci.infra.rollout_wait"]["without"] == (
         "{{ range(__app_plan.replicas) | difference([__app_plan.primary_ordinal]) }}"

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.abaci.infra.plugins.module_utils import app_image
 from evaluating import evaluate
 from evaluating import living as there
 from rendering import ROOT, Rendered, Run, check_schema, run_role
@@ -138,11 +139,11 @@ def test_what_the_application_takes_for_granted_are_the_other_roles_defaults() -
 def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     role = ROOT / "roles/app"
     named = re.findall(r"image: {{ (\w+) }}", (role / "templates/statefulset-abaci-app.yml.j2").read_text())
-    tag = plan()["__app_plan"]
-    pulls = evaluate("app", "__app_pulls", app_image="a:1", app_guard_image="b:1", __app_plan=tag)
+    asked = evaluate("app", "__app_desired", app_image="a:1", app_guard_image="b:1", app_tls="upstream", **plan())
+    assert (asked["image"], asked["guard_image"]) == ("a:1", "b:1")
+    pulls = app_image.pulls(app_image.Choice("a:1", True), "a:1", "b:1")
     assert {name.removeprefix("__") for name in named} == {pull["variable"] for pull in pulls}
-    runs = {**tag, "image": {**tag["image"], "running": True}}
-    (only,) = evaluate("app", "__app_pulls", app_image="a:1", app_guard_image="b:1", __app_plan=runs)
+    (only,) = app_image.pulls(app_image.Choice("a@sha256:0", False, running=True), "a:1", "b:1")
     assert only["variable"] == "app_guard_image"
     assert {pull["variable"]: pull["image"] for pull in pulls} == {"app_image": "a:1", "app_guard_image": "b:1"}
     # The one that has to hold LiteFS is run, since a digest is not run by the init container `pull`.
@@ -152,7 +153,7 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     tasks = yaml.safe_load((role / "tasks/statefulset.yml").read_text())
     names = [task["name"] for task in tasks]
     (pull,) = (task for task in tasks if "abaci.infra.image_pull_check" in task)
-    assert pull["loop"] == "{{ __app_pulls }}" and pull["when"] == "__app_pods_change"
+    assert pull["loop"] == "{{ __app_plan.image.pulls }}" and pull["when"] == "__app_pods_change"
     assert names.index(pull["name"]) < names.index("statefulset | Apply the StatefulSet")
 
 

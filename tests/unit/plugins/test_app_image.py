@@ -105,7 +105,9 @@ def test_a_digest_of_another_repository_is_not_taken(image: str, image_id: str, 
 
 def test_the_plan_says_it_and_where_the_pull_hangs_it_is_the_applications_trouble() -> None:
     plan = app_plan.plan(living(), desired(image=IMAGE))
+    pulls = [pull["variable"] for pull in plan["image"].pop("pulls")]
     assert plan["image"] == {"text": IMAGE, "pull": True, "pin": False, "running": False, "note": ""}
+    assert pulls == ["app_image", "app_guard_image"]
     waiting = {"name": "pull", "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "denied"}}}
     guard = {"name": "guard", "restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}}
     hangs = pod(1, initContainerStatuses=[waiting, guard], containerStatuses=[])

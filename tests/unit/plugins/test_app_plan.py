@@ -655,3 +655,17 @@ def test_who_changed_keels_policy_last_decides(
 
 def test_without_keel_there_is_no_policy() -> None:
     assert decided(living(), keel_policy="")["annotations"] == {}
+
+
+def test_an_earlier_run_is_unfinished_without_first_data_or_where_pods_wait_for_us(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The controller alone would never replace a pod with an old template while another's node is away."""
+    first = decided(document())
+    assert first["bootstrap"] is True and first["unfinished"] is True
+    late = living()
+    late["pods"][1]["revision"] = "old"
+    for state, behind in ((living(), False), (late, True)):
+        assert (decided(state)["behind"], decided(state)["unfinished"]) == (behind, False)
+    monkeypatch.setattr(app_plan, "by_hand", lambda *_given: True)
+    assert decided(living())["unfinished"] is False and decided(late)["unfinished"] is True

@@ -26,7 +26,7 @@ class Choice:
 
 
 class Pull(TypedDict, total=False):
-    """An image that is pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it."""
+    """Pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it."""
 
     variable: str
     image: str

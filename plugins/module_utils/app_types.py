@@ -73,7 +73,6 @@ class Plan(TypedDict):
     retain: Retain
     isolation: IsolationPlan
     annotations: dict[str, str]  # of the StatefulSet, for Keel: whose policy is in force; none where Keel is off
-    image: dict[
-        str, Any
-    ]  # {text: str, pull, pin, running: bool, note: str}, see app_image.Choice; pulls: see app_image.pulls
+    # {text: str, pull, pin, running: bool, note: str} of app_image.Choice, and pulls: list[app_image.Pull]
+    image: dict[str, Any]
     notes: list[str]  # sentences for the summary

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from .objects import Object
 
 if TYPE_CHECKING:
-    from .datastore import Last, Seal
+    from .datastore import Seal
 
 
 class System(TypedDict):

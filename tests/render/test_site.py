@@ -216,5 +216,6 @@ def test_the_end_of_a_run_says_how_old_the_copy_of_the_cluster_is_where_the_serv
 
     one = {"k3s_server": ["a"]}
     assert said(one, {"probe": {"k3s": {"copy_age": "3 hours old, in x."}}}) == "Cluster backup: 3 hours old, in x."
-    for groups, observed in ((one, {"probe": {}}), ({"k3s_server": ["b"]}, {}), ({}, {})):
+    unknown: list[tuple[Any, Any]] = [(one, {"probe": {}}), ({"k3s_server": ["b"]}, {}), ({}, {})]
+    for groups, observed in unknown:
         assert said(groups, observed).endswith("not known to a run without the server.")

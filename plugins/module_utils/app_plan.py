@@ -14,7 +14,7 @@ from typing import Any
 
 from . import app_image, identity, isolation, litefs, wording
 from . import state as documents
-from .app_types import Desired, Plan, Record, Retain
+from .app_types import Desired, IsolationPlan, Plan, Record, Retain
 from .objects import Object
 from .operations import backup, progress
 from .placement import may_run
@@ -76,15 +76,12 @@ def plan(state: State, desired: Desired) -> Plan:
     refused, said = sysctl_problems(state, desired)
     refusals += refused
     notes += said
-    chosen = isolation.decide(state, desired)
-    notes.append(_ISOLATION_SAYS[chosen.mode].format(reason=chosen.reason))
+    isolated = _isolation(state, desired)
+    notes.append(_ISOLATION_SAYS[isolated["mode"]].format(reason=isolated["reason"]))
     annotations, said = keel(state, str(desired.get("keel_policy") or ""))
     notes += said
-    frozen = annotations.get(documents.KEEL_POLICY) == "never"
-    named = str(desired.get("image") or "")
-    image = app_image.choose(state, named, frozen, decision.ordinal)
-    pulls = app_image.pulls(image, named, str(desired.get("guard_image") or ""))
-    notes += [image.note] if image.note else []
+    image = _image(state, desired, annotations.get(documents.KEEL_POLICY) == "never", decision.ordinal)
+    notes += [image["note"]] if image["note"] else []
     notes += _standing_notes(state, desired, decision.ordinal, replicas)
 
     record = _record(state, decision)
@@ -106,15 +103,24 @@ def plan(state: State, desired: Desired) -> Plan:
         "first_start": identity.nothing_exists(state),
         "record": record,
         "retain": _retain(state),
-        "isolation": {
-            "mode": chosen.mode,
-            "reason": chosen.reason,
-            "without_device": isolation.without_device(state, desired),
-        },
+        "isolation": isolated,
         "annotations": annotations,
-        "image": {**dataclasses.asdict(image), "pulls": pulls},
+        "image": image,
         "notes": notes,
     }
+
+
+def _isolation(state: State, desired: Desired) -> IsolationPlan:
+    chosen = isolation.decide(state, desired)
+    without = isolation.without_device(state, desired)
+    return {"mode": chosen.mode, "reason": chosen.reason, "without_device": without}
+
+
+def _image(state: State, desired: Desired, frozen: bool, ordinal: int) -> dict[str, Any]:
+    named = str(desired.get("image") or "")
+    chosen = app_image.choose(state, named, frozen, ordinal)
+    pulls = app_image.pulls(chosen, named, str(desired.get("guard_image") or ""))
+    return {**dataclasses.asdict(chosen), "pulls": pulls}
 
 
 def _record(state: State, decision: identity.Decision) -> Record:

@@ -195,6 +195,7 @@ def observe(asked: Mapping[str, Any], services: Mapping[str, Service]) -> K3sPro
         "datastore": datastore.kind(Path(data_dir)),
         "revision": datastore.revision(Path(data_dir)),
         "restored": datastore.restored(Path(data_dir)),
+        "now": time.time(),
         "copy_age": datastore.age(copied(), time.time(), WARN_DAYS),
         "storage": storage,
         "volumes": folders(storage),

@@ -73,6 +73,7 @@ class K3sProbe(TypedDict):
     datastore: str
     revision: int | None
     restored: Seal
+    now: float
     copy_age: str
     storage: str
     volumes: list[str]

@@ -10,29 +10,10 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from ..archive.crc import crc64
+
 FLAG = 1 << 63
 PENDING_BYTE = 0x40000000  # SQLite's lock byte
-
-# x^64 = x^4 + x^3 + x + 1 modulo the ISO polynomial, and squaring is linear over GF(2), so for every k
-# x^(64*2^k) = x^(4*2^k) + x^(3*2^k) + x^(2^k) + 1: a long message is folded in half again and again by shifts of big
-# integers, which Python does at the speed of the machine.
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_ONES = (1 << 64) - 1
-
-
-def crc64(data: bytes) -> int:
-    """CRC-64/GO-ISO: what Go's crc64.Checksum(data, crc64.MakeTable(crc64.ISO)) returns."""
-    number = int.from_bytes(data.translate(_REVERSED), "big")
-    # The register starts as all ones, which is the same as inverting the first 64 bits; then 64 zero bits follow.
-    number = (number << 64) ^ (_ONES << (8 * len(data)))
-    k = max((8 * len(data)).bit_length() - 6, 0)
-    while k >= 0:
-        width = 64 << k
-        while number >> width:
-            high, low = number >> width, number & ((1 << width) - 1)
-            number = low ^ high ^ (high << (1 << k)) ^ (high << (3 << k)) ^ (high << (4 << k))
-        k -= 1
-    return int(f"{number:064b}"[::-1], 2) ^ _ONES
 
 
 def page(number: int, data: bytes) -> int:

@@ -1,1 +1,1 @@
-"""The archive of every LiteFS transaction. Standard library only, and relative imports only: it is packed as a zipapp, too."""
+"""Every LiteFS transaction kept. Standard library and relative imports only: it is packed as a zipapp, too."""

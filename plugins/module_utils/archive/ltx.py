@@ -1,4 +1,4 @@
-"""LTX, LiteFS's file of one transaction (version 1): read as a stream, verified, applied to a copy. I/O on what is given."""
+"""LTX, LiteFS's file of one transaction (version 1): read as a stream, verified, applied to a copy. I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from .crc import crc64, joined
 
@@ -20,6 +20,13 @@ _HEADER = struct.Struct(">4sIIIQQQQqqIIQ20x")
 _NUMBER = struct.Struct(">I")
 _TRAILER = struct.Struct(">QQ")
 _LZ4 = b"\x04\x22\x4d\x18"  # how a frame begins
+
+
+class Source(Protocol):
+    """What a file is read from; read() gives all that was asked for unless the file ends."""
+
+    def read(self, size: int) -> bytes:
+        """So many bytes."""
 
 
 class Altered(Exception):
@@ -74,7 +81,8 @@ class File:
         return Position(self.header.max_txid, self.after)
 
 
-def _header(data: bytes, name: str) -> Header:
+def header(data: bytes, name: str) -> Header:
+    """What the first 100 bytes say."""
     if len(data) < _HEADER.size:
         raise Altered(name, f"is cut: it ends within the header of a transaction ({len(data)} of 100 bytes)")
     magic, flags, page_size, commit, first, last, ms, before = _HEADER.unpack(data)[:8]
@@ -105,10 +113,10 @@ def page_checksum(number: int, data: bytes) -> int:
 class Reader:
     """One LTX file of a stream: ``header`` at once, then pages() or skip(), then ``after``. Constant memory."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: Source, name: str) -> None:
         self._stream, self._name = stream, name
         head = stream.read(_HEADER.size)
-        self.header = _header(head, name)
+        self.header = header(head, name)
         self._crc = crc64(head)
         self.after = 0  # checksum of the database afterwards, once it is read
         self.count = 0  # pages read
@@ -164,7 +172,14 @@ class Reader:
 def read_header(path: Path, name: str = "") -> Header:
     """The header alone, not verified."""
     with path.open("rb") as stream:
-        return _header(stream.read(_HEADER.size), name or path.name)
+        return header(stream.read(_HEADER.size), name or path.name)
+
+
+def read_after(path: Path) -> int:
+    """The checksum of the database afterwards, as the trailer states it; not verified."""
+    with path.open("rb") as stream:
+        stream.seek(-_TRAILER.size, os.SEEK_END)
+        return int(_TRAILER.unpack(stream.read(_TRAILER.size))[0])
 
 
 def inspect(path: Path, name: str = "") -> File:
@@ -232,9 +247,12 @@ class Copy:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def apply(self, stream: BinaryIO, name: str) -> Position:
+    def apply(self, stream: Source, name: str) -> Position:
         """One LTX file of the stream; Altered where it does not fit, and then the copy is as before."""
-        reader = Reader(stream, name)
+        return self.follow(Reader(stream, name), name)
+
+    def follow(self, reader: Reader, name: str) -> Position:
+        """The same, where the header was read already."""
         header = reader.header
         if header.min_txid == 1:
             self._replace(reader)
@@ -273,7 +291,7 @@ class Copy:
         """Other transactions: the pages are set aside until all of them are verified."""
         header, known = reader.header, len(self._sums)
         numbers, sums, total = array("Q"), array("Q"), self._total
-        with tempfile.SpooledTemporaryFile(SPOOLED, dir=self.path.parent) as spool:
+        with tempfile.SpooledTemporaryFile(SPOOLED, dir=str(self.path.parent)) as spool:
             for number, data, checksum in reader.pages():
                 spool.write(data)
                 numbers.append(number)

@@ -6,26 +6,47 @@ base-<txid>.gz, each of the latter two with a .json beside it. Times are seconds
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Iterator
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Union
+from typing import Literal
 
-from .ltx import Position
+from . import disk, layout, ltx, packs, reading
+from .ltx import Altered, Compressed, Position
+from .mover import Moved, Mover
+from .reading import Gap, History, Moment, Rebuilt, Refused, Transaction
+
+__all__ = [
+    "Altered",
+    "Clock",
+    "Compressed",
+    "Done",
+    "Gap",
+    "History",
+    "Moment",
+    "Moved",
+    "Mover",
+    "Position",
+    "Rebuilt",
+    "Received",
+    "Refused",
+    "Store",
+    "Transaction",
+]
 
 Clock = Callable[[], float]
-Moment = Union[int, datetime.datetime]  # a TXID, or a time with its zone
-
-
-class Refused(Exception):
-    """Not to be had, or not allowed; one sentence."""
+MARKED = 10  # seconds between two notes that the follower was there
 
 
 @dataclass(frozen=True)
 class Received:
+    """What became of a file that came."""
+
     kind: Literal["continued", "new_history", "duplicate"]
-    # Of a new history: first | back (the primary is behind us) | forked (same TXID, other checksum) | absent
+    # Of a new history: back is a primary behind us, forked one with the same TXID and another checksum, absent that
+    # transactions between ours and its were not kept for us.
     cause: Literal["", "first", "back", "forked", "absent"]
     why: str  # one sentence; "" for continued
     position: Position
@@ -34,149 +55,502 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Transaction:
-    txid: int
-    time: float
-    pages: int
-    commit: int  # pages of the database afterwards
-    history: str
-    size: int  # bytes of its LTX file
-
-
-@dataclass(frozen=True)
-class Gap:
-    first: int  # TXIDs that are missing
-    last: int
-
-
-@dataclass(frozen=True)
-class History:
-    cluster: str
-    database: str
-    history: str
-    opened: float
-    first: int  # the first and the last TXID that can be rebuilt
-    first_time: float
-    last: int
-    last_time: float
-    checksum: int  # after the last
-    followed: float  # until when nothing came after the last
-    gaps: tuple[Gap, ...]
-    bases: tuple[int, ...]
-    files: int
-    size: int
-    problems: tuple[str, ...]  # one sentence each
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    txid: int
-    time: float
-    checksum: int
-    following: int | None
-    history: str
-    problems: tuple[str, ...]  # files that were altered, but not needed
-
-
-@dataclass(frozen=True)
 class Done:
-    """What pack, make_base or prune did."""
+    """What pack, make_base, prune or tidy did."""
 
     made: int
     removed: int
     problems: tuple[str, ...]  # one sentence each; what is altered is left as it is
 
 
-@dataclass(frozen=True)
-class Moved:
-    files: int
-    behind_files: int
-    behind_bytes: int
-    behind_since: float | None  # time of the oldest that is only in the buffer
-    lost: tuple[str, ...]  # one sentence each, what was dropped beyond the buffer's size, ever
-    error: str  # "" or why the target did not take more
+@dataclass
+class _Tail:
+    """Where the newest history ends; kept, so that a file that comes needs no look into the directory."""
+
+    history: str | None
+    position: Position | None
+    why: str = ""  # where there is no position though there are files
 
 
 class Store:
     """Reading looks at ``root`` and ``also`` (the other of buffer and target); writing is to ``root`` only."""
 
     def __init__(self, root: Path, clock: Clock, also: Path | None = None) -> None:
-        raise NotImplementedError
+        self.root, self._clock = root, clock
+        self._roots = (root, also) if also else (root,)
+        self._tails: dict[tuple[str, str], _Tail] = {}
+        self._marked: dict[tuple[str, str], float] = {}
+        self._altered: dict[Path, str] = {}  # files that pack() leaves alone
+
+    # Who writes here
 
     def claim(self, owner: str, seconds: float) -> None:
-        """Become or stay the one who writes here, for so long; Refused where another is alive. Call it again to renew."""
-        raise NotImplementedError
+        """Become or stay the one who writes here for so long; Refused where another is alive. Call it to renew, too.
 
-    def tidy(self) -> Done:
-        """At the start: finish or undo what a killed process left. pack() and prune() need it done."""
-        raise NotImplementedError
+        Each owner has a file with the next number, which only one can create.
+        """
+        disk.make_directory(self.root)
+        number, who, until = self._owner()
+        lease = json.dumps({"id": owner, "until": self._clock() + seconds}) + "\n"
+        if number and who == owner:
+            disk.write_text(self._owner_file(number), lease)
+            return
+        if number and until > self._clock():
+            raise Refused(
+                f"{self.root} belongs to the archive {who or '(being claimed)'} until {reading.shown(until)}: two "
+                "archives need a target each, and one that ended leaves it after that time."
+            )
+        try:
+            with self._owner_file(number + 1).open("x", encoding="utf-8") as file:
+                file.write(lease)
+        except FileExistsError:
+            raise Refused(f"{self.root} was claimed by another archive at this moment.") from None
+        disk.flush(self._owner_file(number + 1))
+        if number:
+            disk.remove(self._owner_file(number))
+
+    def owner(self) -> str:
+        """Who claimed it last; "" for nobody."""
+        return self._owner()[1]
+
+    def _owner_file(self, number: int) -> Path:
+        return self.root / f".owner-{number:06d}.json"
+
+    def _owner(self) -> tuple[int, str, float]:
+        """Number, id and end of the last lease; one that is just being written counts for a minute."""
+        there = [name for name in layout.names(self.root) if name.startswith(".owner-") and name.endswith(".json")]
+        if not there:
+            return 0, "", 0.0
+        path = self.root / there[-1]
+        try:
+            lease = json.loads(path.read_text(encoding="utf-8"))
+            return int(there[-1][7:13]), str(lease["id"]), float(lease["until"])
+        except (ValueError, KeyError, TypeError):
+            return int(there[-1][7:13]), "", path.stat().st_mtime + 60
+
+    # What comes
 
     def databases(self) -> list[tuple[str, str]]:
         """Cluster id and database of all that is here."""
-        raise NotImplementedError
+        return layout.databases(self._roots)
 
     def position(self, cluster: str, database: str) -> Position | None:
         """What the newest history holds; None where there is none or its end is altered (a snapshot has to come)."""
-        raise NotImplementedError
+        return self._tail(cluster, database).position
+
+    def _tail(self, cluster: str, database: str) -> _Tail:
+        known = self._tails.get((cluster, database))
+        if known is None:
+            known = self._tails[cluster, database] = self._look(cluster, database)
+        return known
+
+    def _look(self, cluster: str, database: str) -> _Tail:
+        of = self._reading(cluster, database)
+        there = of.histories()
+        if not there:
+            return _Tail(None, None)
+        folder = of.folder(there[-1])
+        if not reading.last_txid(folder):
+            return _Tail(there[-1], None)
+        try:
+            return _Tail(there[-1], reading.tail(folder, True)[0])
+        except Altered as exc:
+            return _Tail(there[-1], None, str(exc))
 
     def receive(self, cluster: str, database: str, path_of_ltx: Path) -> Received:
-        """Keep one file for good (fsynced); the given file is moved or removed. Altered where it is none or does not follow."""
-        raise NotImplementedError
+        """Keep one file for good (fsynced); the given file is moved, or removed as a duplicate.
+
+        Altered where it is no LTX file, or is neither the next transaction nor a snapshot.
+        """
+        file, tail = ltx.inspect(path_of_ltx), self._tail(cluster, database)
+        header, at = file.header, tail.position
+        if at and tail.history and (header.min_txid, header.before) == (at.txid + 1, at.checksum):
+            self._keep(cluster, database, tail.history, path_of_ltx, file)
+            return Received("continued", "", "", file.position, tail.history, file.verified)
+        if at and tail.history and self._duplicate(cluster, database, tail.history, file, at):
+            disk.remove(path_of_ltx)
+            why = f"The archive has transaction {header.max_txid} of {database} already."
+            return Received("duplicate", "", why, at, tail.history, file.verified)
+        if header.min_txid != 1:
+            where = f"which is at {at}" if at else "which needs a snapshot first"
+            raise Altered(
+                path_of_ltx.name,
+                f"has transaction {header.min_txid} after {header.before:016x} and does not follow the archive of "
+                f"{database}, {where}",
+            )
+        cause, why = self._why(cluster, database, file, tail)
+        history = tail.history
+        if not history or reading.last_txid(self._reading(cluster, database).folder(history)):
+            history = layout.next_history(self._clock(), history)
+        self._keep(cluster, database, history, path_of_ltx, file)
+        return Received("new_history", cause, why, file.position, history, file.verified)
+
+    def _keep(self, cluster: str, database: str, history: str, path: Path, file: ltx.File) -> None:
+        place = self._place(cluster, database) / history
+        disk.make_directory(place)
+        to = place / layout.raw_name(file.header.min_txid, file.header.max_txid)
+        if to.exists():
+            raise Refused(f"{to} is there already and is not overwritten.")
+        self._tails.pop((cluster, database), None)
+        disk.take_in(path, to)
+        self._tails[cluster, database] = _Tail(history, file.position)
+
+    def _duplicate(self, cluster: str, database: str, history: str, file: ltx.File, at: Position) -> bool:
+        """Whether what the file leads to is known; of a snapshot only the newest, else the primary went back."""
+        if file.header.min_txid == 1 or file.header.max_txid > at.txid:
+            return file.position == at
+        return self._checksum(cluster, database, history, file.header.max_txid) == file.after
+
+    def _checksum(self, cluster: str, database: str, history: str, txid: int) -> int | None:
+        """After a transaction that is in a history."""
+        for link in layout.chain(self._reading(cluster, database).folder(history).pieces, txid - 1):
+            if isinstance(link, layout.Missing):
+                return None
+            for reader in packs.transactions(link):
+                if reader.header.max_txid == txid:
+                    return reader.after
+            return None
+        return None
+
+    def _why(
+        self, cluster: str, database: str, file: ltx.File, tail: _Tail
+    ) -> tuple[Literal["first", "back", "forked", "absent"], str]:
+        """The cause of a new history, and the sentence about it."""
+        at, history, new = tail.position, tail.history, file.position
+        there = self._reading(cluster, database).histories()
+        if tail.why:
+            return "absent", f"The end of history {history} cannot be continued: {tail.why}"
+        if not at and len(there) > 1:  # begun anew: the last one that has something says where we were
+            history = there[-2]
+            folder = self._reading(cluster, database).folder(history)
+            at = reading.tail(folder, False)[0] if reading.last_txid(folder) else None
+        if not at or not history:
+            return "first", f"{database} of cluster {cluster} was not in the archive before."
+        if new.txid < at.txid:
+            known = self._checksum(cluster, database, history, new.txid) == new.checksum
+            state = "a state that the archive has" if known else "a state that the archive does not have"
+            return "back", (
+                f"The primary went back: it is at {new}, {state}, and the archive of {database} is at {at} "
+                f"(history {history})."
+            )
+        if new.txid == at.txid and new.checksum != at.checksum:
+            return "forked", (
+                f"The primary has another transaction {at.txid} of {database} than the archive: {new} in place of {at} "
+                f"(history {history})."
+            )
+        return "absent", (
+            f"The primary sent all of {database} at {new}: the transactions from {at.txid + 1} to {new.txid} were not "
+            f"kept for the archive, which is at {at} (history {history})."
+        )
 
     def followed(self, cluster: str, database: str) -> None:
-        """Call it at heartbeats: up to now nothing came after the position. Written at most every 10 seconds."""
-        raise NotImplementedError
+        """Call it at heartbeats: up to now nothing came after the position. Written every 10 seconds."""
+        now, history = self._clock(), self._tail(cluster, database).history
+        if history and now >= self._marked.get((cluster, database), 0) + MARKED:
+            place = self._place(cluster, database) / history
+            disk.make_directory(place)
+            disk.write_text(place / layout.FOLLOWED, f"{now:.3f}\n")
+            self._marked[cluster, database] = now
 
     def begin_anew(self, cluster: str, database: str) -> None:
         """Open a new, empty history: position() is None, so that a snapshot comes (after a loss)."""
-        raise NotImplementedError
+        tail = self._look(cluster, database)
+        if tail.history and (tail.position or tail.why):
+            name = layout.next_history(self._clock(), tail.history)
+            disk.make_directory(self._place(cluster, database) / name)
+        self._tails.pop((cluster, database), None)
+
+    # What is done with it
+
+    def tidy(self) -> Done:
+        """At the start: finish or undo what a killed process left. Only for the owner."""
+        removed, problems = 0, []
+        for folder in self._own():
+            for path in folder.unfinished:
+                disk.remove(path)
+                removed += 1
+            for path in folder.unnoted:
+                if self._is_elsewhere(folder, path):
+                    disk.remove(path)
+                    removed += 1
+                else:
+                    problems.append(f"{layout.label(path)} has no description beside it.")
+            problems += [f"{layout.label(path)} describes a file that is missing." for path in folder.notes]
+            gone, wrong = _inner(folder)
+            removed += gone
+            problems += wrong
+        return Done(0, removed, tuple(problems))
+
+    def _is_elsewhere(self, folder: layout.Folder, path: Path) -> bool:
+        """Whether what a file without description has can be had without it."""
+        span = layout.span(path)
+        if span:
+            return layout.covers(folder.pieces, *span)
+        txid = int(path.name[5:21], 16)
+        return any(
+            start.txid <= txid and layout.covers(folder.pieces, start.after + 1, txid)
+            for start in reading.starts(folder)
+        )
 
     def pack(
-        self,
-        now: float,
-        minute_after: float = 600,
-        hour_after: float = 2 * 3600,
-        day_after: float = 2 * 86400,
+        self, now: float, minute_after: float = 600, hour_after: float = 2 * 3600, day_after: float = 2 * 86400
     ) -> Done:
-        """Raw files to minutes, these to hours, these to days, once they are so old; verified before parts are removed."""
-        raise NotImplementedError
+        """Raw files to minutes, these to hours, these to days, once they are so old.
+
+        Verified by reading back before the parts are removed. Call tidy() once before.
+        """
+        made = removed = 0
+        for level, after in ((60, minute_after), (3600, hour_after), (86400, day_after)):
+            for folder in self._own():
+                for parts in _groups(folder, level, now - after, self._altered):
+                    count = self._pack(parts, level)
+                    made += count > 0
+                    removed += count
+        return Done(made, removed, tuple(self._altered.values()))
+
+    def _pack(self, parts: list[layout.Piece], level: int) -> int:
+        """How many files went into a pack. One that is altered stays as it is, and its neighbours go without it."""
+        try:
+            packs.make(parts, level)
+            return len(parts)
+        except Altered as exc:
+            at = next((place for place, part in enumerate(parts) if exc.name in _labels(part)), None)
+            if at is None:
+                raise
+            self._altered[parts[at].path] = str(exc)
+            return sum(self._pack(some, level) for some in (parts[:at], parts[at + 1 :]) if some)
 
     def make_base(self, now: float, every: float = 86400) -> Done:
         """A base at the end of each newest history that has transactions and none for so long."""
-        raise NotImplementedError
+        made, problems = 0, []
+        for cluster, database in layout.databases((self.root,)):
+            of = self._reading(cluster, database)
+            there = of.histories()
+            if not there:
+                continue
+            folder = of.folder(there[-1])
+            begin, last = reading.starts(folder), reading.last_txid(folder)
+            try:
+                if not begin or begin[-1].txid == last or begin[-1].time + every > now:
+                    continue
+                self._base(of, folder, last)
+                made += 1
+            except (Altered, Compressed, Refused) as exc:
+                problems.append(str(exc))
+        return Done(made, 0, tuple(problems))
+
+    def _base(self, of: reading.Reading, folder: layout.Folder, txid: int) -> None:
+        place = self._place(folder.cluster, folder.database) / folder.history
+        disk.make_directory(place)
+        path = place / f"{disk.UNFINISHED}database"
+        found = of.rebuild(txid, folder.history, path)
+        with path.open("rb") as file:
+            head = file.read(18)
+        page_size = {1: 65536}.get(size := int.from_bytes(head[16:18], "big"), size)
+        packs.make_base(path, place, Position(found.txid, found.checksum), found.time, page_size)
+        disk.remove(path)
 
     def prune(self, now: float, keep_seconds: float, max_bytes: int | None = None) -> Done:
-        """Remove what no moment within keep needs, then the oldest beyond max_bytes; never the newest base and what follows."""
-        raise NotImplementedError
+        """Remove what no moment within keep needs, then the oldest beyond max_bytes.
+
+        Never the newest base and what follows it; what stays begins with a base.
+        """
+        spans = [
+            span
+            for cluster, database in layout.databases((self.root,))
+            for span in _spans(self._folders((self.root,), cluster, database))
+        ]
+        size = sum(_size(path) for folder in self._own() for path in _files(folder))
+        removed, problems = 0, []
+        for span in sorted(spans, key=lambda span: span.until):
+            if span.until > now - keep_seconds and (max_bytes is None or size <= max_bytes):
+                continue
+            try:
+                _verify_start(span)
+            except (Altered, Compressed) as exc:
+                problems.append(str(exc))
+                continue
+            for path in span.files:
+                size -= _size(path)
+                packs.withdraw(path)
+                removed += 1
+            if span.place:
+                _remove_directory(span.place)
+        return Done(0, removed, tuple(problems))
+
+    # What can be had
 
     def transactions(self, cluster: str, database: str, since: float, until: float) -> Iterator[Transaction]:
         """By history and TXID."""
-        raise NotImplementedError
+        return self._reading(cluster, database).transactions(since, until)
 
     def moments(self) -> list[History]:
         """All histories, oldest first within their database."""
-        raise NotImplementedError
+        found = []
+        for cluster, database in self.databases():
+            of = self._reading(cluster, database)
+            found += [of.history(name) for name in of.histories()]
+        return found
 
     def check(self) -> Iterator[str]:
         """Read everything; one sentence for each file that is altered, cut or missing."""
-        raise NotImplementedError
+        for cluster, database in self.databases():
+            of = self._reading(cluster, database)
+            for name in of.histories():
+                yield from of.check(name)
 
     def rebuild(
         self, cluster: str, database: str, moment: Moment, out_path: Path, history: str | None = None
     ) -> Rebuilt:
         """Write the database of that moment (the last transaction not later than a time), every checksum verified.
 
-        Refused or ltx.Altered with one sentence where it cannot be had; then there is no out_path.
+        Refused, Altered or Compressed with one sentence where it cannot be had; then out_path is not touched.
         """
-        raise NotImplementedError
+        return self._reading(cluster, database).rebuild(moment, history, out_path)
+
+    def _place(self, cluster: str, database: str) -> Path:
+        return self.root / layout.quoted(cluster) / layout.quoted(database)
+
+    def _reading(self, cluster: str, database: str) -> reading.Reading:
+        return reading.Reading(self._roots, cluster, database)
+
+    def _own(self) -> Iterator[layout.Folder]:
+        for cluster, database in layout.databases((self.root,)):
+            yield from self._folders((self.root,), cluster, database)
+
+    @staticmethod
+    def _folders(roots: tuple[Path, ...], cluster: str, database: str) -> list[layout.Folder]:
+        there = layout.histories(roots, cluster, database)
+        return [layout.folder(roots, cluster, database, name) for name in there]
 
 
-class Mover:
-    """Copies finished files from the buffer to the target, verified. The newest stays in the buffer, for position()."""
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
-    def __init__(self, buffer: Store, target: Store, owner: str, max_bytes: int) -> None:
-        raise NotImplementedError
 
-    def run(self) -> Moved:
-        """Never raises for a target that is away, full or another's: it goes on at the next call."""
-        raise NotImplementedError
+def _files(folder: layout.Folder) -> list[Path]:
+    return [piece.path for piece in folder.pieces] + [base.path for base in folder.bases]
+
+
+def _remove_directory(place: Path) -> None:
+    for name in layout.names(place):
+        if name == layout.FOLLOWED or name.startswith(disk.UNFINISHED):
+            disk.remove(place / name)
+    if not layout.names(place):
+        disk.step("rmdir", place)
+        place.rmdir()
+
+
+def _inner(folder: layout.Folder) -> tuple[int, list[str]]:
+    """Remove the parts of packs, where the pack is whole: what a process that was killed while it did so left."""
+    chain = [link for link in layout.chain(folder.pieces, 0) if isinstance(link, layout.Piece)]
+    removed, problems, sound = 0, [], set()
+    for piece in set(folder.pieces) - set(chain):
+        outer = next(link for link in chain if link.first <= piece.first and piece.last <= link.last)
+        try:
+            if outer not in sound:
+                packs.verify(outer)
+                packs.describe(outer)
+                sound.add(outer)
+        except (Altered, Compressed) as exc:
+            problems.append(str(exc))
+            continue
+        packs.withdraw(piece.path)
+        removed += 1
+    return removed, problems
+
+
+def _labels(piece: layout.Piece) -> tuple[str, ...]:
+    return piece.name, layout.label(layout.note_of(piece.path)) if piece.packed else ""
+
+
+def _groups(folder: layout.Folder, level: int, before: float, left: Mapping[Path, str]) -> Iterator[list[layout.Piece]]:
+    """What becomes one pack: neighbours of the same span of time that is over since then; a whole database alone."""
+
+    def key(item: tuple[int, layout.Piece]) -> tuple[float, ...]:
+        place, piece = item
+        try:
+            note = packs.describe(piece)
+        except Altered:
+            note = None
+        if note is None or piece.path in left:
+            return (-1, place)
+        span = note.first_time // level
+        late = (span + 1) * level > before or note.last_time >= (span + 1) * level
+        if late or note.level >= level or (level > 60 and piece.first == 1):
+            return (-1, place)
+        return (span, place if piece.first == 1 else 0)
+
+    chain = list(layout.chain(folder.pieces, 0))
+    for found, members in itertools.groupby(
+        [(place, link) for place, link in enumerate(chain) if isinstance(link, layout.Piece)], key
+    ):
+        parts = [piece for _place, piece in members]
+        if found[0] < 0:
+            continue
+        for run in _runs(parts):
+            if len(run) > 1 or not run[0].packed:
+                yield run
+
+
+def _runs(parts: list[layout.Piece]) -> Iterator[list[layout.Piece]]:
+    """Without gaps."""
+    run: list[layout.Piece] = []
+    for part in parts:
+        if run and part.first != run[-1].last + 1:
+            yield run
+            run = []
+        run.append(part)
+    if run:
+        yield run
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What can go once no moment before ``until`` is wanted; in the order in which it goes."""
+
+    until: float
+    files: tuple[Path, ...]
+    start: reading.Start | None  # what is then the first of its history
+    place: Path | None  # the directory, where nothing stays in it
+
+
+def _verify_start(span: _Span) -> None:
+    """What comes before it goes only where it is whole."""
+    if span.start and span.files:
+        if isinstance(span.start.source, layout.Base):
+            packs.check_base(span.start.source)
+        else:
+            packs.verify(span.start.source)
+
+
+def _spans(folders: list[layout.Folder]) -> list[_Span]:
+    """Of one database, from the oldest to the last start of its newest history.
+
+    A moment's history is the newest that was open at it, so an older one can go once the next was open for so long.
+    The last transactions go first: what is left when that is killed can still be rebuilt.
+    """
+    filled = [folder for folder in folders if reading.last_txid(folder)]
+    found = []
+    for folder, following in itertools.zip_longest(filled, filled[1:]):
+        done: set[Path] = set()
+        for start in reading.starts(folder)[1:]:
+            try:
+                until = start.time
+            except Altered:
+                continue  # nothing goes for its sake
+            gone = [piece.path for piece in folder.pieces if piece.last <= start.txid and piece != start.source]
+            gone += [base.path for base in folder.bases if base.txid <= start.txid and base != start.source]
+            found.append(_Span(until, tuple(_sorted(folder, gone, done)), start, None))
+            done |= set(gone)
+        if following:
+            files = _sorted(folder, _files(folder), done)
+            found.append(_Span(layout.opened(following.history), tuple(files), None, _files(folder)[0].parent))
+    return found
+
+
+def _sorted(folder: layout.Folder, paths: list[Path], without: set[Path]) -> list[Path]:
+    """The chain from its end, then what it began with."""
+    order = {piece.path: (piece.first == 1, -piece.last) for piece in folder.pieces}
+    order.update({base.path: (True, -base.txid) for base in folder.bases})
+    return sorted(set(paths) - without, key=order.__getitem__)

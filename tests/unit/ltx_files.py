@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.abaci.infra.plugins.module_utils.archive import ltx
@@ -130,3 +131,14 @@ def primary(folder: Path, transactions: int = 1, page_size: int = 1024) -> tuple
     files = [made.write("CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT)")]
     files += [made.write() for _ in range(transactions - 1)]
     return made, files
+
+
+def many(made: Primary, count: int, seconds: float) -> Iterator[Path]:
+    """So many small transactions on a table that stays small, by SQLite's own pages: a row is changed each time."""
+    made.db.execute("PRAGMA cache_size = 10")
+    for number in range(count):
+        if made.txid < 300:
+            statement = "INSERT INTO t (body) VALUES (hex(randomblob(20)))"
+        else:
+            statement = f"UPDATE t SET body = 'changed {number}' WHERE id = {number * 7 % 290 + 1}"
+        yield made.write(statement, seconds=seconds)

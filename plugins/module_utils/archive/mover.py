@@ -31,8 +31,8 @@ class Lost:
 
     def __str__(self) -> str:
         return (
-            f"Transactions {self.first} to {self.last} of {self.database} (history {self.history}) are lost: the target "
-            "was away and the buffer full."
+            f"Transactions {self.first} to {self.last} of {self.database} (history {self.history}) are lost: the "
+            "target was away and the buffer full."
         )
 
 

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -230,7 +230,7 @@ def _verified(part: layout.Piece) -> Pack:
     found = ltx.inspect(part.path, part.name)
     if not found.verified:
         raise ltx.Compressed(f"{part.name} is compressed (LZ4) and stays as it came.")
-    return Pack(**{**asdict(note), "after": f"{found.after:016x}", "size": found.size})
+    return replace(note, after=f"{found.after:016x}", size=found.size)
 
 
 def _blocks(part: layout.Piece, note: Pack) -> Iterator[bytes]:

@@ -479,7 +479,7 @@ def _groups(folder: layout.Folder, level: int, before: float, left: Mapping[Path
         late = (span + 1) * level > before or note.last_time >= (span + 1) * level
         if late or note.level >= level or (level > 60 and piece.first == 1):
             return (-1, place)
-        return (span, place if piece.first == 1 else 0)
+        return (span, float(piece.first == 1))
 
     chain = list(layout.chain(folder.pieces, 0))
     for found, members in itertools.groupby(
@@ -528,13 +528,13 @@ def _spans(folders: list[layout.Folder]) -> list[_Span]:
     """Of one database, from the oldest to the last start of its newest history.
 
     A moment's history is the newest that was open at it, so an older one can go once the next was open for so long.
-    The last transactions go first: what is left when that is killed can still be rebuilt.
+    What it began with goes first: what a killed process leaves before the first start is no gap, and goes next time.
     """
     filled = [folder for folder in folders if reading.last_txid(folder)]
     found = []
     for folder, following in itertools.zip_longest(filled, filled[1:]):
         done: set[Path] = set()
-        for start in reading.starts(folder)[1:]:
+        for start in reading.starts(folder):
             try:
                 until = start.time
             except Altered:
@@ -550,7 +550,7 @@ def _spans(folders: list[layout.Folder]) -> list[_Span]:
 
 
 def _sorted(folder: layout.Folder, paths: list[Path], without: set[Path]) -> list[Path]:
-    """The chain from its end, then what it began with."""
-    order = {piece.path: (piece.first == 1, -piece.last) for piece in folder.pieces}
-    order.update({base.path: (True, -base.txid) for base in folder.bases})
+    """What it began with, then the chain."""
+    order = {piece.path: (piece.first != 1, piece.first) for piece in folder.pieces}
+    order.update({base.path: (False, base.txid) for base in folder.bases})
     return sorted(set(paths) - without, key=order.__getitem__)

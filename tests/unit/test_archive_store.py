@@ -664,28 +664,26 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_figures_of_20000_transactions(archive: Archive, no_fsync: None, capsys: pytest.CaptureFixture[str]) -> None:
-    began = time.perf_counter()
-    primary = archive.primary
+    primary, size = archive.primary, 0
     archive.write(1)
-    size = 0
+    began = time.process_time()  # whatever else the machine does
     for path in ltx_files.many(primary, 20_000, seconds=0.5):
         size += path.stat().st_size
         archive.clock.now = primary.time
         archive.store.receive(CLUSTER, DATABASE, path)
-    received = time.perf_counter()
-    files = len(archive.files())
+    received, files = time.process_time(), len(archive.files())
     archive.clock.now += 3 * DAY
     archive.store.pack(archive.clock())
-    packed = time.perf_counter()
+    packed = time.process_time()
     found = archive.store.rebuild(CLUSTER, DATABASE, primary.txid, archive.out)
-    rebuilt = time.perf_counter()
+    rebuilt = time.process_time()
     assert found.checksum == primary.checksum and archive.out.read_bytes() == primary.path.read_bytes()
     after = sum(path.stat().st_size for path in archive.files())
     with capsys.disabled():
         print(
             f"\n20,000 transactions: {size / 1e6:.1f} MB in {files} files, packed {after / 1e6:.2f} MB in "
-            f"{len(archive.files())}; made and received {received - began:.1f} s, packed {packed - received:.1f} s, "
-            f"rebuilt {rebuilt - packed:.1f} s"
+            f"{len(archive.files())}; seconds of one processor: made and received {received - began:.1f}, packed "
+            f"{packed - received:.1f}, rebuilt {rebuilt - packed:.1f}"
         )
     assert after < size / 5 and len(archive.files()) < 12
 

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -224,13 +224,16 @@ def _written(parts: Sequence[layout.Piece], path: Path) -> tuple[list[Pack], int
 
 
 def _verified(part: layout.Piece) -> Pack:
-    note = describe(part)
     if part.packed:
-        return note  # its SHA-256 is compared while it is read
+        return describe(part)  # its SHA-256 is compared while it is read
     found = ltx.inspect(part.path, part.name)
+    header = found.header
     if not found.verified:
         raise ltx.Compressed(f"{part.name} is compressed (LZ4) and stays as it came.")
-    return replace(note, after=f"{found.after:016x}", size=found.size)
+    if (header.min_txid, header.max_txid) != (part.first, part.last):
+        raise ltx.Altered(part.name, "has other TXIDs than its name")
+    before, after = f"{header.before:016x}", f"{found.after:016x}"
+    return Pack(part.first, part.last, 1, header.time, header.time, before, after, RAW, found.size, "")
 
 
 def _blocks(part: layout.Piece, note: Pack) -> Iterator[bytes]:

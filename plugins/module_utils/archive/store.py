@@ -302,10 +302,11 @@ class Store:
         made = removed = 0
         for level, after in ((60, minute_after), (3600, hour_after), (86400, day_after)):
             for folder in self._own():
-                for parts in _groups(folder, level, now - after, self._altered):
-                    count = self._pack(parts, level)
-                    made += count > 0
-                    removed += count
+                for parts in _groups(folder, level, now, after, self._altered):
+                    if len(parts) > 1 or not parts[0].packed:
+                        count = self._pack(parts, level)
+                        made += count > 0
+                        removed += count
         return Done(made, removed, tuple(self._altered.values()))
 
     def _pack(self, parts: list[layout.Piece], level: int) -> int:
@@ -464,45 +465,39 @@ def _labels(piece: layout.Piece) -> tuple[str, ...]:
     return piece.name, layout.label(layout.note_of(piece.path)) if piece.packed else ""
 
 
-def _groups(folder: layout.Folder, level: int, before: float, left: Mapping[Path, str]) -> Iterator[list[layout.Piece]]:
-    """What becomes one pack: neighbours of the same span of time that is over since then; a whole database alone."""
-
-    def key(item: tuple[int, layout.Piece]) -> tuple[float, ...]:
-        place, piece = item
-        try:
-            note = packs.describe(piece)
-        except Altered:
-            note = None
-        if note is None or piece.path in left:
-            return (-1, place)
-        span = note.first_time // level
-        late = (span + 1) * level > before or note.last_time >= (span + 1) * level
-        if late or note.level >= level or (level > 60 and piece.first == 1):
-            return (-1, place)
-        return (span, float(piece.first == 1))
-
-    chain = list(layout.chain(folder.pieces, 0))
-    for found, members in itertools.groupby(
-        [(place, link) for place, link in enumerate(chain) if isinstance(link, layout.Piece)], key
-    ):
-        parts = [piece for _place, piece in members]
-        if found[0] < 0:
-            continue
-        for run in _runs(parts):
-            if len(run) > 1 or not run[0].packed:
-                yield run
-
-
-def _runs(parts: list[layout.Piece]) -> Iterator[list[layout.Piece]]:
-    """Without gaps."""
+def _groups(
+    folder: layout.Folder, level: int, now: float, after: float, left: Mapping[Path, str]
+) -> Iterator[list[layout.Piece]]:
+    """What becomes one pack: neighbours of the same span of time that is over for so long; a whole database alone."""
     run: list[layout.Piece] = []
-    for part in parts:
-        if run and part.first != run[-1].last + 1:
+    known: tuple[float, bool] | None = None
+    for link in layout.chain(folder.pieces, 0):
+        note = None if isinstance(link, layout.Missing) or link.path in left else _described(link)
+        key = None
+        if note and isinstance(link, layout.Piece):
+            span = note.first_time // level
+            # A time far ahead is that of a clock that was wrong, and does not hold up what came after it.
+            late = now - after < (span + 1) * level <= now + 86400
+            if late and not link.packed:
+                break
+            whole = link.first == 1
+            if not late and note.last_time < (span + 1) * level and note.level < level and not (whole and link.packed):
+                key = (span, whole)
+        if run and key != known:
             yield run
             run = []
-        run.append(part)
+        known = key
+        if key and isinstance(link, layout.Piece):
+            run.append(link)
     if run:
         yield run
+
+
+def _described(piece: layout.Piece) -> packs.Pack | None:
+    try:
+        return packs.describe(piece)
+    except Altered:
+        return None
 
 
 @dataclass(frozen=True)

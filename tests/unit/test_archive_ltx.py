@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import random
+import sys
 import tracemalloc
 from pathlib import Path
 
 import ltx_files
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.archive import crc, ltx
+
+PACKAGE = Path(__file__).parents[2] / "plugins" / "module_utils" / "archive"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+def test_any_image_with_python_3_9_can_run_it(path: Path) -> None:
+    """Nothing but the standard library and the package itself, in the syntax of 3.9."""
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1, ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
+            for name in names:
+                assert name.split(".")[0] in {*sys.stdlib_module_names, "fastcrc", "h2"}, ast.unparse(node)
 
 
 def table_crc(data: bytes) -> int:

@@ -279,6 +279,31 @@ def test_a_base_that_is_altered_is_told_and_the_chain_leads_past_it(archive: Arc
     assert found.txid == 6 and base.name in found.problems[0]
 
 
+def test_files_that_are_packed_while_they_are_read_are_found_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names are read, then a process packs, then the content is read."""
+    archive.write(40, seconds=30)
+    archive.clock.now += 3 * DAY
+    whole = layout.folder
+    for ages in ((600, 1e9, 1e9), (600, 0, 1e9)):
+
+        def late(*arguments: object, ages: tuple[float, float, float] = ages) -> layout.Folder:
+            found = whole(*arguments)  # type: ignore[arg-type]
+            monkeypatch.setattr(layout, "folder", whole)
+            archive.store.pack(archive.clock(), *ages)
+            return found
+
+        monkeypatch.setattr(layout, "folder", late)
+        assert archive.rebuild(40).txid == 40
+        monkeypatch.setattr(layout, "folder", late)
+        assert [one.txid for one in archive.store.transactions(CLUSTER, DATABASE, 0, 1e12)] == list(range(1, 41))
+        monkeypatch.setattr(layout, "folder", late)
+        assert archive.store.moments()[0].problems == ()
+        monkeypatch.setattr(layout, "folder", late)
+        assert list(archive.store.check()) == []
+
+
 # Packs
 
 
@@ -542,6 +567,9 @@ def test_nothing_goes_for_the_sake_of_a_base_that_is_altered(archive: Archive) -
 def test_a_target_has_one_owner(tmp_path: Path) -> None:
     clock = Clock()
     one, two = (store.Store(tmp_path / "target", clock) for _ in range(2))
+    with pytest.raises(store.Refused, match="target is no directory"):
+        one.claim("one", 60)
+    one.root.mkdir()
     one.claim("one", 60)
     one.claim("one", 60)
     with pytest.raises(store.Refused, match=r"belongs to the archive one until 2027-01-15 08:01:00 UTC: two archives"):
@@ -557,6 +585,7 @@ def test_a_target_has_one_owner(tmp_path: Path) -> None:
 def pair(archive: Archive) -> tuple[Archive, store.Store, store.Mover]:
     """The archive's root is the buffer of a target."""
     root = archive.root.with_name("target")
+    root.mkdir()
     target = store.Store(root, archive.clock, archive.root)
     target.claim("me", 1e9)
     archive.store = store.Store(archive.root, archive.clock, root)

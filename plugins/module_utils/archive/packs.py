@@ -55,6 +55,8 @@ def _read(path: Path, kind: type[_Note]) -> _Note:
     try:
         return kind(**disk.read_note(note))  # type: ignore[arg-type]
     except disk.BadNote as exc:
+        if not path.exists():
+            raise FileNotFoundError(path) from None  # packed or pruned meanwhile
         raise ltx.Altered(layout.label(note), str(exc)) from None
     except TypeError:
         raise ltx.Altered(layout.label(note), "is of another version") from None
@@ -174,6 +176,7 @@ def verify(piece: layout.Piece) -> None:
         at = ltx.Position(header.max_txid, reader.after)
     if not at or at.txid != piece.last:
         raise ltx.Altered(piece.name, f"is cut: it ends at transaction {at.txid if at else 0}")
+    describe(piece)
 
 
 def make(parts: Sequence[layout.Piece], level: int) -> layout.Piece:

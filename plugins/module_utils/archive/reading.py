@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
+from typing import TypeVar, Union
 
 from . import disk, layout, ltx, packs
 
+_Found = TypeVar("_Found")
 TRIES = 5  # where a file was packed between its name and its content
 Moment = Union[int, datetime.datetime]  # a TXID, or a time with its zone
 
@@ -183,8 +185,20 @@ class Reading:
                 if since <= header.time <= until and header.max_txid > after:
                     yield Transaction(header.max_txid, header.time, reader.count, header.commit, history, reader.size)
 
-    def history(self, name: str) -> History:
-        """All that can be said of it without reading its transactions."""
+    def summary(self) -> list[History]:
+        """All that can be said of the histories without reading their transactions."""
+        return self._settled(lambda: [self._history(name) for name in self.histories()])
+
+    def _settled(self, act: Callable[[], _Found]) -> _Found:
+        """Again where a file was packed or pruned between its name and its content."""
+        for _try in range(TRIES):
+            try:
+                return act()
+            except FileNotFoundError:
+                continue
+        raise Refused(f"The files of {self._database} change faster than they can be read: try again.")
+
+    def _history(self, name: str) -> History:
         folder = self.folder(name)
         chain, begin = links(folder), starts(folder)
         problems = [f"{layout.label(path)} has no description beside it." for path in folder.unnoted]
@@ -216,8 +230,12 @@ class Reading:
             tuple(problems),
         )
 
-    def check(self, history: str) -> Iterator[str]:
+    def check(self) -> Iterator[str]:
         """Read everything; one sentence for each file that is altered, cut or missing."""
+        for history in self.histories():
+            yield from self._check(history)
+
+    def _check(self, history: str) -> Iterator[str]:
         folder = self.folder(history)
         for path in folder.unnoted:
             yield f"{layout.label(path)} has no description beside it."
@@ -226,17 +244,17 @@ class Reading:
         for link in links(folder):
             if isinstance(link, layout.Missing):
                 yield f"{history} lacks the transactions {link.first} to {link.last} of {self._database}."
-        for piece in folder.pieces:
+        acts: list[tuple[Path, Callable[[], None]]] = []
+        acts += [(piece.path, functools.partial(packs.verify, piece)) for piece in folder.pieces]
+        acts += [(base.path, functools.partial(packs.check_base, base)) for base in folder.bases]
+        for path, act in acts:
             try:
-                packs.verify(piece)
-                packs.describe(piece)
+                act()
             except (ltx.Altered, ltx.Compressed) as exc:
                 yield str(exc)
-        for base in folder.bases:
-            try:
-                packs.check_base(base)
-            except ltx.Altered as exc:
-                yield str(exc)
+            except FileNotFoundError:
+                if path.exists():
+                    raise
 
     # A moment
 
@@ -308,17 +326,16 @@ class Reading:
     def rebuild(self, moment: Moment, history: str | None, out_path: Path) -> Rebuilt:
         """Write the database of a moment; Refused or Altered where it cannot be had, and then there is no file."""
         beside = disk.unfinished(out_path)
+
+        def built() -> Rebuilt:
+            chosen = self.choose(moment, history)
+            return self._rebuild(self.target(moment, chosen), chosen, beside)
+
         try:
-            for _try in range(TRIES):
-                try:
-                    chosen = self.choose(moment, history)
-                    found = self._rebuild(self.target(moment, chosen), chosen, beside)
-                except FileNotFoundError:  # packed or pruned meanwhile
-                    continue
-                disk.flush(beside)
-                disk.rename(beside, out_path)
-                return found
-            raise Refused(f"The files of {self._database} change faster than they can be read: try again.")
+            found = self._settled(built)
+            disk.flush(beside)
+            disk.rename(beside, out_path)
+            return found
         finally:
             beside.unlink(missing_ok=True)
 

@@ -89,7 +89,8 @@ class Store:
 
         Each owner has a file with the next number, which only one can create.
         """
-        disk.make_directory(self.root)
+        if not self.root.is_dir():
+            raise Refused(f"{self.root} is no directory: the target is not there, or has to be made first.")
         number, who, until = self._owner()
         lease = json.dumps({"id": owner, "until": self._clock() + seconds}) + "\n"
         if number and who == owner:
@@ -390,15 +391,13 @@ class Store:
         found = []
         for cluster, database in self.databases():
             of = self._reading(cluster, database)
-            found += [of.history(name) for name in of.histories()]
+            found += of.summary()
         return found
 
     def check(self) -> Iterator[str]:
         """Read everything; one sentence for each file that is altered, cut or missing."""
         for cluster, database in self.databases():
-            of = self._reading(cluster, database)
-            for name in of.histories():
-                yield from of.check(name)
+            yield from self._reading(cluster, database).check()
 
     def rebuild(
         self, cluster: str, database: str, moment: Moment, out_path: Path, history: str | None = None
@@ -451,7 +450,6 @@ def _inner(folder: layout.Folder) -> tuple[int, list[str]]:
         try:
             if outer not in sound:
                 packs.verify(outer)
-                packs.describe(outer)
                 sound.add(outer)
         except (Altered, Compressed) as exc:
             problems.append(str(exc))

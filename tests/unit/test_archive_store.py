@@ -167,7 +167,7 @@ def test_a_fork_and_an_absence_are_told_apart(archive: Archive) -> None:
     archive.primary.write()
     archive.primary.write()
     received = archive.send(archive.primary.snapshot())
-    assert received.cause == "absent" and "from 7 to 8 were not kept for the archive" in received.why
+    assert received.cause == "absent" and "transactions after 6 were not kept for the archive" in received.why
     archive.primary.restore(state)
     archive.primary.write("INSERT INTO t (body) VALUES ('a third')")
     assert "a state that the archive does not have" in archive.send(archive.primary.snapshot()).why
@@ -190,6 +190,7 @@ def test_a_compressed_file_is_kept_and_said_to_be_unverified(archive: Archive) -
     path = archive.primary.snapshot(flags=1)
     received = archive.store.receive("LFSCother", DATABASE, path)
     assert not received.verified
+    assert [one.txid for one in archive.store.transactions("LFSCother", DATABASE, 0, 1e12)] == [2]
     archive.clock.now += DAY
     assert archive.store.pack(archive.clock()).problems == ()
     with pytest.raises(store.Compressed, match=r"data\.compress: false"):
@@ -205,6 +206,23 @@ def test_the_end_that_is_altered_is_not_continued(archive: Archive) -> None:
     received = archive.send(archive.primary.snapshot())
     assert received.cause == "absent" and "0000000000000003-0000000000000003.ltx is altered" in received.why
     assert archive.rebuild(4).txid == 4
+
+
+def test_what_comes_is_kept_whatever_became_of_the_old_files(archive: Archive) -> None:
+    archive.write(5)
+    state = archive.primary.state()
+    archive.write(5)
+    (archive.place / layout.raw_name(5, 5)).write_bytes(b"LTX")
+    (archive.root / "lost+found").mkdir(mode=0)
+    archive.primary.restore(state)
+    assert archive.send(archive.primary.snapshot()).cause == "back"
+    path = archive.place / layout.raw_name(1, 5)
+    path.write_bytes(b"LTX")
+    archive.store.begin_anew(CLUSTER, DATABASE)
+    received = archive.send(archive.primary.snapshot())
+    assert received.cause == "absent" and "cannot be read" in received.why
+    assert path.name in archive.store.moments()[1].problems[0]
+    assert archive.rebuild(5).txid == 5
 
 
 # Moments
@@ -538,6 +556,20 @@ def test_older_histories_go_when_no_moment_within_keep_is_in_them(archive: Archi
     assert archive.store.prune(archive.clock() + DAY + 60, keep_seconds=DAY).removed == 10
     assert [one.last for one in archive.store.moments()] == [7]
     assert archive.rebuild(7).txid == 7
+
+
+def test_the_newest_base_stays_also_where_a_newer_history_has_none(archive: Archive) -> None:
+    archive.write(5)
+    archive.store.begin_anew(CLUSTER, DATABASE)
+    archive.primary.time += 60
+    archive.send(archive.primary.snapshot())
+    archive.write(2)
+    (archive.place / layout.raw_name(1, 5)).unlink()
+    assert archive.store.prune(archive.clock() + 9 * DAY, keep_seconds=60).removed == 0
+    found = archive.store.moments()
+    assert archive.rebuild(5, found[0].history).txid == 5
+    with pytest.raises(store.Refused, match="has neither base nor snapshot"):
+        archive.rebuild(7, found[1].history)
 
 
 def test_beyond_its_size_the_oldest_goes_but_never_the_newest_base(archive: Archive) -> None:

@@ -122,7 +122,7 @@ def databases(roots: Iterable[Path]) -> list[tuple[str, str]]:
         (cluster, database)
         for root in roots
         for cluster in names(root)
-        if not cluster.startswith(".")
+        if not cluster.startswith(".") and cluster != "lost+found"
         for database in names(root / cluster)
         if not database.startswith(".")
     }

@@ -120,6 +120,7 @@ class Reader:
         self._crc = crc64(head)
         self.after = 0  # checksum of the database afterwards, once it is read
         self.count = 0  # pages read
+        self.size = 0  # bytes of the file, once it is read
         self._own = 0  # checksum of the file, as it states it
         self._total = 0  # of the pages read, for a snapshot
 
@@ -156,17 +157,13 @@ class Reader:
             previous = found
             self.count += 1
         self.after, self._own = _TRAILER.unpack(self._exactly(_TRAILER.size))
+        self.size = _HEADER.size + self.count * (_NUMBER.size + size) + _NUMBER.size + _TRAILER.size
 
     def _exactly(self, size: int) -> bytes:
         data = self._stream.read(size)
         if len(data) != size:
             raise Altered(self._name, f"is cut: it ends after {self.count} pages of transaction {self.header.max_txid}")
         return data
-
-    @property
-    def size(self) -> int:
-        """Bytes of the LTX file, once it is read."""
-        return _HEADER.size + self.count * (4 + self.header.page_size) + 4 + _TRAILER.size
 
 
 def read_header(path: Path, name: str = "") -> Header:
@@ -175,8 +172,9 @@ def read_header(path: Path, name: str = "") -> Header:
         return header(stream.read(_HEADER.size), name or path.name)
 
 
-def read_after(path: Path) -> int:
+def read_after(path: Path, name: str = "") -> int:
     """The checksum of the database afterwards, as the trailer states it; not verified."""
+    read_header(path, name)
     with path.open("rb") as stream:
         stream.seek(-_TRAILER.size, os.SEEK_END)
         return int(_TRAILER.unpack(stream.read(_TRAILER.size))[0])

@@ -127,7 +127,7 @@ def tail(folder: layout.Folder, verify: bool) -> tuple[ltx.Position, float]:
     if verify:
         found = ltx.inspect(piece.path, piece.name)
         return found.position, found.header.time
-    return ltx.Position(last, ltx.read_after(piece.path)), packs.describe(piece).last_time
+    return ltx.Position(last, ltx.read_after(piece.path, piece.name)), packs.describe(piece).last_time
 
 
 def shown(when: float) -> str:
@@ -187,9 +187,9 @@ class Reading:
 
     def summary(self) -> list[History]:
         """All that can be said of the histories without reading their transactions."""
-        return self._settled(lambda: [self._history(name) for name in self.histories()])
+        return self.settled(lambda: [self._history(name) for name in self.histories()])
 
-    def _settled(self, act: Callable[[], _Found]) -> _Found:
+    def settled(self, act: Callable[[], _Found]) -> _Found:
         """Again where a file was packed or pruned between its name and its content."""
         for _try in range(TRIES):
             try:
@@ -332,7 +332,7 @@ class Reading:
             return self._rebuild(self.target(moment, chosen), chosen, beside)
 
         try:
-            found = self._settled(built)
+            found = self.settled(built)
             disk.flush(beside)
             disk.rename(beside, out_path)
             return found

@@ -6,8 +6,9 @@ base-<txid>.gz, each of the latter two with a .json beside it. Times are seconds
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ class Store:
         self.root, self._clock = root, clock
         self._roots = (root, also) if also else (root,)
         self._tails: dict[tuple[str, str], _Tail] = {}
+        self._receiving = threading.RLock()  # a mover of another thread may begin anew
         self._marked: dict[tuple[str, str], float] = {}
         self._altered: dict[Path, str] = {}  # files that pack() leaves alone
 
@@ -140,13 +142,15 @@ class Store:
         return self._tail(cluster, database).position
 
     def _tail(self, cluster: str, database: str) -> _Tail:
-        known = self._tails.get((cluster, database))
-        if known is None:
-            known = self._tails[cluster, database] = self._look(cluster, database)
-        return known
+        with self._receiving:
+            known = self._tails.get((cluster, database))
+            if known is None:
+                of = self._reading(cluster, database)
+                known = self._tails[cluster, database] = of.settled(lambda: self._look(of))
+            return known
 
-    def _look(self, cluster: str, database: str) -> _Tail:
-        of = self._reading(cluster, database)
+    @staticmethod
+    def _look(of: reading.Reading) -> _Tail:
         there = of.histories()
         if not there:
             return _Tail(None, None)
@@ -163,6 +167,10 @@ class Store:
 
         Altered where it is no LTX file, or is neither the next transaction nor a snapshot.
         """
+        with self._receiving:
+            return self._receive(cluster, database, path_of_ltx)
+
+    def _receive(self, cluster: str, database: str, path_of_ltx: Path) -> Received:
         file, tail = ltx.inspect(path_of_ltx), self._tail(cluster, database)
         header, at = file.header, tail.position
         if at and tail.history and (header.min_txid, header.before) == (at.txid + 1, at.checksum):
@@ -203,30 +211,41 @@ class Store:
         return self._checksum(cluster, database, history, file.header.max_txid) == file.after
 
     def _checksum(self, cluster: str, database: str, history: str, txid: int) -> int | None:
-        """After a transaction that is in a history."""
-        for link in layout.chain(self._reading(cluster, database).folder(history).pieces, txid - 1):
-            if isinstance(link, layout.Missing):
-                return None
-            for reader in packs.transactions(link):
-                if reader.header.max_txid == txid:
-                    return reader.after
-            return None
+        """After a transaction that is in a history; None where it cannot be read."""
+        of = self._reading(cluster, database)
+        with contextlib.suppress(Altered, Compressed, FileNotFoundError):
+            link = next(layout.chain(of.folder(history).pieces, txid - 1), None)
+            if isinstance(link, layout.Piece):
+                for reader in packs.transactions(link):
+                    if reader.header.max_txid == txid:
+                        return reader.after
         return None
+
+    def _before(self, cluster: str, database: str, tail: _Tail) -> tuple[str | None, Position | None]:
+        """The newest history that has something, and where it ends, as far as it can be read."""
+        if tail.position:
+            return tail.history, tail.position
+        of = self._reading(cluster, database)
+        for name in reversed(of.histories()):
+            folder = of.folder(name)
+            if reading.last_txid(folder):
+                with contextlib.suppress(Altered):
+                    return name, reading.tail(folder, False)[0]
+                return name, None
+        return None, None
 
     def _why(
         self, cluster: str, database: str, file: ltx.File, tail: _Tail
     ) -> tuple[Literal["first", "back", "forked", "absent"], str]:
         """The cause of a new history, and the sentence about it."""
-        at, history, new = tail.position, tail.history, file.position
-        there = self._reading(cluster, database).histories()
+        new = file.position
         if tail.why:
-            return "absent", f"The end of history {history} cannot be continued: {tail.why}"
-        if not at and len(there) > 1:  # begun anew: the last one that has something says where we were
-            history = there[-2]
-            folder = self._reading(cluster, database).folder(history)
-            at = reading.tail(folder, False)[0] if reading.last_txid(folder) else None
-        if not at or not history:
+            return "absent", f"The end of history {tail.history} cannot be continued: {tail.why}"
+        history, at = self._before(cluster, database, tail)
+        if not history:
             return "first", f"{database} of cluster {cluster} was not in the archive before."
+        if not at:
+            return "absent", f"The end of history {history} of {database} cannot be read."
         if new.txid < at.txid:
             known = self._checksum(cluster, database, history, new.txid) == new.checksum
             state = "a state that the archive has" if known else "a state that the archive does not have"
@@ -240,8 +259,8 @@ class Store:
                 f"(history {history})."
             )
         return "absent", (
-            f"The primary sent all of {database} at {new}: the transactions from {at.txid + 1} to {new.txid} were not "
-            f"kept for the archive, which is at {at} (history {history})."
+            f"The primary sent all of {database} at {new}: the transactions after {at.txid} were not kept for the "
+            f"archive, which is at {at} (history {history})."
         )
 
     def followed(self, cluster: str, database: str) -> None:
@@ -255,11 +274,13 @@ class Store:
 
     def begin_anew(self, cluster: str, database: str) -> None:
         """Open a new, empty history: position() is None, so that a snapshot comes (after a loss)."""
-        tail = self._look(cluster, database)
-        if tail.history and (tail.position or tail.why):
-            name = layout.next_history(self._clock(), tail.history)
-            disk.make_directory(self._place(cluster, database) / name)
-        self._tails.pop((cluster, database), None)
+        with self._receiving:
+            self._tails.pop((cluster, database), None)
+            tail = self._tail(cluster, database)
+            if tail.history and (tail.position or tail.why):
+                name = layout.next_history(self._clock(), tail.history)
+                disk.make_directory(self._place(cluster, database) / name)
+            self._tails.pop((cluster, database), None)
 
     # What is done with it
 
@@ -523,9 +544,9 @@ def _spans(folders: list[layout.Folder]) -> list[_Span]:
     A moment's history is the newest that was open at it, so an older one can go once the next was open for so long.
     What it began with goes first: what a killed process leaves before the first start is no gap, and goes next time.
     """
-    filled = [folder for folder in folders if reading.last_txid(folder)]
     found = []
-    for folder, following in itertools.zip_longest(filled, filled[1:]):
+    for place, folder in enumerate(folders):
+        following = next((later for later in folders[place + 1 :] if reading.starts(later)), None)
         done: set[Path] = set()
         for start in reading.starts(folder):
             try:
@@ -536,7 +557,7 @@ def _spans(folders: list[layout.Folder]) -> list[_Span]:
             gone += [base.path for base in folder.bases if base.txid <= start.txid and base != start.source]
             found.append(_Span(until, tuple(_sorted(folder, gone, done)), start, None))
             done |= set(gone)
-        if following:
+        if following and _files(folder):
             files = _sorted(folder, _files(folder), done)
             found.append(_Span(layout.opened(following.history), tuple(files), None, _files(folder)[0].parent))
     return found

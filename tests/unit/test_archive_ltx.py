@@ -6,7 +6,6 @@ import ast
 import io
 import random
 import sys
-import tracemalloc
 from pathlib import Path
 
 import ltx_files
@@ -145,25 +144,3 @@ def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
 
 def test_the_lock_page_has_no_checksum() -> None:
     assert ltx.lock_page(4096) == 262145
-
-
-def test_memory_stays_flat_with_a_large_snapshot(tmp_path: Path) -> None:
-    """60 MB: the pages go through, 8 bytes of each stay."""
-    page = random.Random(7).randbytes(65532)
-    pages = {number: number.to_bytes(4, "big") + page for number in range(1, 16 * 60 + 1)}
-    total = 0
-    for number, data in pages.items():
-        total ^= ltx.page_checksum(number, data)
-    path = tmp_path / "snapshot.ltx"
-    path.write_bytes(ltx_files.file_of(pages, 65536, len(pages), (1, 9), (0, ltx.FLAG | total), 1))
-    del pages
-    tracemalloc.start()
-    try:
-        assert ltx.inspect(path).verified
-        with ltx.Copy(tmp_path / "copy") as copy, path.open("rb") as stream:
-            assert copy.apply(stream, path.name).txid == 9
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert (tmp_path / "copy").stat().st_size == 60 << 20
-    assert peak < 4 << 20, peak

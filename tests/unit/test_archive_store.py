@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import random
 import shutil
 import sqlite3
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -73,6 +74,14 @@ class Archive:
         return self.root / CLUSTER / DATABASE / self.store.moments()[-1].history
 
 
+@pytest.fixture(autouse=True)
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What was made durable; what the disk of the machine makes of it is not asked here."""
+    found: list[Path] = []
+    monkeypatch.setattr(disk.os, "fsync", lambda handle: found.append(Path(os.readlink(f"/proc/self/fd/{handle}"))))
+    return found
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
     return Archive(tmp_path)
@@ -98,6 +107,14 @@ def test_what_follows_is_kept_as_it_came(archive: Archive) -> None:
     assert [path.read_bytes() for path in archive.files()] == contents
     assert not first.exists() and not second.exists()
     assert archive.again().position(CLUSTER, DATABASE) == archive.primary.position
+
+
+def test_a_file_is_durable_before_its_name_and_both_before_it_counts(archive: Archive, synced: list[Path]) -> None:
+    archive.write(1)
+    path = archive.primary.write()
+    synced.clear()
+    archive.send(path)
+    assert synced == [path, archive.place]
 
 
 def test_what_came_twice_is_a_duplicate(archive: Archive) -> None:
@@ -717,14 +734,7 @@ def test_a_kill_at_any_step_of_moving_loses_nothing(
 # Figures
 
 
-@pytest.fixture
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the disk of the machine makes of 20,000 of them is not asked here."""
-    monkeypatch.setattr(disk.os, "fsync", lambda _handle: None)
-    yield
-
-
-def test_figures_of_20000_transactions(archive: Archive, no_fsync: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_of_20000_transactions(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
     primary, size = archive.primary, 0
     archive.write(1)
     began = time.process_time()  # whatever else the machine does

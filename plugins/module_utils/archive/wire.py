@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Union
 
 # LiteFS itself has no limit; without one, a stream that is none would be read into memory for ever.
 LONGEST_NAME = 4096
@@ -81,7 +80,7 @@ class Heartbeat:
     time_ms: int
 
 
-Event = Union[FileBegin, FileData, FileEnd, Ready, End, Drop, Handoff, HighWater, Heartbeat]
+Event = FileBegin | FileData | FileEnd | Ready | End | Drop | Handoff | HighWater | Heartbeat
 
 
 def positions(held: Mapping[str, tuple[int, int]]) -> bytes:

@@ -1,0 +1,56 @@
+"""What the archive says of a primary that does not go on where it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.archive import judging
+from ansible_collections.abaci.infra.plugins.module_utils.archive.ltx import Position
+from ansible_collections.abaci.infra.plugins.module_utils.archive.store import Received
+
+HELD = Position(100, 1 << 63)
+
+
+def came(kind: Any, cause: Any, txid: int) -> Received:
+    return Received(kind, cause, "", Position(txid, 5), "2", True)
+
+
+@pytest.mark.parametrize(
+    ("held", "received", "away", "kind", "words"),
+    [
+        (HELD, came("continued", "", 101), 0, None, ""),
+        (HELD, came("duplicate", "", 100), 0, None, ""),
+        (None, came("new_history", "first", 7), 0, None, ""),
+        (HELD, came("new_history", "first", 7), 0, None, ""),
+        # The store's end was altered, so that nothing was held.
+        (None, came("new_history", "absent", 7), 0, None, ""),
+        (HELD, came("new_history", "back", 70), 9999, "primary_behind", "lost 30 transactions"),
+        (HELD, came("new_history", "forked", 100), 9999, "fork", "different content"),
+        (HELD, came("new_history", "absent", 200), 539, "fork", "539 s after"),
+        (HELD, came("new_history", "absent", 200), 540, "gap", "transaction 00000000000000c8 are not in the archive"),
+        (HELD, came("new_history", "absent", 200), float("inf"), "gap", "was heard for"),
+    ],
+)
+def test_a_break_is_named(held: Position | None, received: Received, away: float, kind: str | None, words: str) -> None:
+    finding = judging.broke("sqlite.db", held, received, away, 540)
+    assert (finding and finding.kind) == kind and words in (finding.sentence if finding else "")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "archived", "primary", "told"),
+    [
+        ("LFSC1", [], "LFSC1", False),
+        ("LFSC1", ["LFSC2"], "LFSC1", False),
+        ("LFSC1", ["LFSC2"], "LFSC2", True),
+        ("", ["LFSC1"], "LFSC2", True),
+        ("", ["LFSC1", "LFSC2"], "LFSC2", False),
+        ("", [], "LFSC9", False),
+        ("LFSC1", [], "", True),
+    ],
+)
+def test_the_record_says_whose_transactions_are_taken(
+    recorded: str, archived: list[str], primary: str, told: bool
+) -> None:
+    finding = judging.foreign(judging.expected_cluster(recorded, archived), primary)
+    assert (finding is not None) is told

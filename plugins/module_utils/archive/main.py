@@ -1,0 +1,320 @@
+"""The archive as a program: follow, keep, move, pack, check, answer. I/O.
+
+Run as `python3 archive.pyz <settings.json>`. SIGTERM ends it at once: what is half received is asked for again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from . import cluster, follower, serve, settings, status
+from .alarms import Alarm, Alarms
+from .ltx import Altered, Position
+from .store import Done, History, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
+
+# How long a claim of the target holds without being renewed, and how often it is.
+CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 120.0, 5.0, 60.0, 3600.0
+# moments() reads folders; the status is asked by probes and scrapes.
+LOOK_S = 15.0
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the folders held at one moment."""
+
+    when: float
+    histories: list[History]
+    size: int
+
+
+class RanState(TypedDict):
+    time: float
+    seconds: float
+    problems: list[str]
+
+
+class State(TypedDict):
+    """What a restart must not forget."""
+
+    last: dict[str, RanState]
+    verified: list[tuple[str, str, tuple[int, float]]]
+
+
+class Archive:
+    """All of it; what serve.Archive asks is answered here."""
+
+    def __init__(self, told: settings.Settings, nodes: Callable[[], list[follower.Address]], api: cluster.Api) -> None:
+        self.told, self._api = told, api
+        root = Path(told.buffer)
+        self._scratch, incoming = root / "scratch", root / "incoming"
+        for folder in (root / "archive", incoming, self._scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        for left in self._scratch.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        target = Path(told.target) if told.target else None
+        self.buffer = Store(root / "archive", time.time, target)
+        self.target = Store(target, time.time, root / "archive") if target else None
+        self._kept = self.target or self.buffer
+        self._mover = Mover(self.buffer, self.target, told.owner, told.buffer_bytes) if self.target else None
+        self._moved: Moved | None = None
+        self._state = root / "state.json"
+        self._last: dict[str, status.Ran] = {}
+        self._verified: dict[tuple[str, str], status.Point] = {}
+        self._remember()
+        self.alarms = Alarms(root / "alarms.json", self._tell)
+        identity = follower.node_identity(root / "node-id")
+        self.follower = follower.Follower(self, self.alarms, incoming, identity, nodes, api.cluster_id)
+        # What changes files (pack, move, prune) and what reads many of them do not run at one time; receiving does.
+        self._files = threading.Lock()
+        self._looked = Look(float("-inf"), [], 0)
+
+    # What the follower asks: the store, and a note of what was proven
+
+    def databases(self) -> list[tuple[str, str]]:
+        return self.buffer.databases()
+
+    def position(self, owner: str, database: str) -> Position | None:
+        return self.buffer.position(owner, database)
+
+    def followed(self, owner: str, database: str) -> None:
+        self.buffer.followed(owner, database)
+
+    def receive(self, owner: str, database: str, path_of_ltx: Path) -> Received:
+        received = self.buffer.receive(owner, database, path_of_ltx)
+        if received.verified:
+            self._proven(owner, database, received.position.txid)
+        return received
+
+    def _proven(self, owner: str, database: str, txid: int) -> None:
+        self._verified[(owner, database)] = status.Point(txid, time.time())
+
+    # What is served
+
+    def histories(self) -> list[History]:
+        return self._look().histories
+
+    def _look(self) -> Look:
+        """Not older than LOOK_S, but for when something that takes long is at the files."""
+        if time.monotonic() - self._looked.when > LOOK_S:
+            # Whoever asks first has to wait.
+            waits = -1.0 if self._looked.when < 0 else 1.0
+            if self._files.acquire(timeout=waits):
+                try:
+                    self._looked = Look(time.monotonic(), self._kept.moments(), size(Path(self.told.buffer)))
+                finally:
+                    self._files.release()
+        return self._looked
+
+    def transactions(self, owner: str, database: str, since: float, until: float) -> Iterator[Transaction]:
+        with self._files:
+            yield from self._kept.transactions(owner, database, since, until)
+
+    @contextlib.contextmanager
+    def rebuilt(self, owner: str, database: str, moment: Moment, history: str | None) -> Iterator[tuple[Path, Rebuilt]]:
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            path = Path(folder) / "database"
+            with self._files:
+                made = self._kept.rebuild(owner, database, moment, path, history)
+            yield path, made
+
+    def document(self) -> status.Document:
+        root = Path(self.told.buffer)
+        look = self._look()
+        remote = None
+        if self.told.remote_stamp:
+            with contextlib.suppress(OSError):
+                remote = Path(self.told.remote_stamp).stat().st_mtime
+            remote = remote or 0.0
+        return status.document(
+            status.View(
+                now=time.time(),
+                seen=self.follower.seen,
+                histories=look.histories,
+                verified=dict(self._verified),
+                moved=self._moved,
+                remote=remote,
+                buffer={
+                    "bytes": look.size,
+                    "max_bytes": self.told.buffer_bytes,
+                    "free_bytes": shutil.disk_usage(root).free,
+                },
+                last=dict(self._last),
+                alarms=self.alarms.active(),
+            )
+        )
+
+    # What runs on a schedule
+
+    def start(self) -> None:
+        """Finish what a killed process left, then follow."""
+        with self._files:
+            self.buffer.tidy()
+            if self.target is not None:
+                self._trying("target", lambda: self._claimed().tidy().problems)
+        for one in self._kept.moments():
+            self.follower.heard_before(one.cluster, one.database, one.followed)
+        threading.Thread(target=self.follower.run, daemon=True).start()
+
+    def turn(self) -> None:
+        """Do what is due; called every second."""
+        told = self.told
+        if self._mover is not None and self._due("move", MOVE_S):
+            self._run("move", self._move)
+        if self._due("pack", PACK_S):
+            self._run("pack", lambda: self._claimed().pack(time.time(), told.pack_after).problems)
+        if self._due("base", min(told.base_every, PRUNE_S)):
+            self._run("base", lambda: self._claimed().make_base(time.time(), told.base_every).problems)
+        if self._due("prune", PRUNE_S):
+            self._run("prune", self._prune)
+        if self._due("check", told.check_every):
+            self._run("check", self._check)
+
+    def _due(self, what: str, every: float) -> bool:
+        ran = self._last.get(what)
+        return ran is None or not 0 <= time.time() - ran.time < every
+
+    def _run(self, what: str, act: Callable[[], tuple[str, ...]]) -> None:
+        began = time.time()
+        with self._files:
+            problems = self._trying(what, act)
+        self._last[what] = status.Ran(began, time.time() - began, problems)
+        if what != "move":
+            self.save()
+
+    def _trying(self, what: str, act: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+        """Problems are alarms, and the archive goes on."""
+        try:
+            problems = act()
+        except (OSError, Refused, Altered, sqlite3.Error) as exc:
+            problems = (str(exc),)
+        if problems:
+            more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
+            self.alarms.raise_(what, f"{problems[0]}{more}")
+        else:
+            self.alarms.clear(what)
+        return problems
+
+    def _claimed(self) -> Store:
+        """The store that is kept, ours to write to."""
+        if self.target is not None:
+            self.target.claim(self.told.owner, CLAIM_S)
+        return self._kept
+
+    def _move(self) -> tuple[str, ...]:
+        assert self._mover is not None
+        self._moved = self._mover.run()
+        return (*((self._moved.error,) if self._moved.error else ()), *self._moved.lost[-1:])
+
+    def _prune(self) -> tuple[str, ...]:
+        done: Done = self._claimed().prune(time.time(), self.told.keep, self.told.max_bytes or None)
+        return done.problems
+
+    def _check(self) -> tuple[str, ...]:
+        """Read everything, and ask SQLite about the newest moment of each database."""
+        found = list(self._kept.check())
+        for one in status.newest(self._kept.moments()):
+            with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+                path = Path(folder) / "database"
+                try:
+                    made = self._kept.rebuild(one.cluster, one.database, one.last, path, one.history)
+                except (Refused, Altered) as exc:
+                    found.append(str(exc))
+                    continue
+                if said := integrity(path):
+                    found.append(f"{one.database} at {made.txid:016x} is proven and yet not sound: {said}")
+                self._proven(one.cluster, one.database, made.txid)
+        return tuple(found)
+
+    def _tell(self, alarm: Alarm) -> None:
+        """Not on the follower's time: the API may be away."""
+        say(f"{alarm['kind']}: {alarm['sentence']}")
+
+        def post() -> None:
+            for pause in (1.0, 5.0, 30.0, 120.0, 0.0):
+                try:
+                    return self._api.tell(alarm, status.stamp(time.time())[:19] + "Z")
+                except (OSError, KeyError, ValueError) as exc:
+                    say(f"The event could not be noted: {exc}")
+                time.sleep(pause)
+
+        threading.Thread(target=post, daemon=True).start()
+
+    def _remember(self) -> None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            kept: State = json.loads(self._state.read_text())
+            self._last = {
+                name: status.Ran(one["time"], one["seconds"], tuple(one["problems"]))
+                for name, one in kept["last"].items()
+            }
+            self._verified = {(owner, name): status.Point(*at) for owner, name, at in kept["verified"]}
+
+    def save(self) -> None:
+        """At each turn that did something, and at the end."""
+        draft = self._state.with_suffix(".part")
+        kept = State(
+            last={
+                name: {"time": ran.time, "seconds": ran.seconds, "problems": list(ran.problems)}
+                for name, ran in self._last.items()
+            },
+            verified=[(owner, name, (at.txid, at.time)) for (owner, name), at in self._verified.items()],
+        )
+        with contextlib.suppress(OSError):
+            draft.write_text(json.dumps(kept))
+            os.replace(draft, self._state)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below; those that go meanwhile do not count."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += os.stat(os.path.join(place, name)).st_size
+    return found
+
+
+def integrity(path: Path) -> str:
+    """What SQLite finds wrong with a file; "" where it is sound. An empty file is a database that was removed."""
+    if not path.stat().st_size:
+        return ""
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check(3)")]
+    return "" if rows == ["ok"] else "; ".join(rows)
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        told = settings.read(Path(arguments[0]))
+    except (OSError, ValueError, IndexError) as exc:
+        say(f"The archive has no settings: {exc}")
+        return 2
+    api = cluster.Api(told.namespace, told.app, told.record)
+    archive = Archive(told, lambda: follower.addresses(told.service, told.port), api)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    serve.Server(archive, told.metrics_port, local=False).start()
+    serve.Server(archive, told.local_port, local=True).start()
+    archive.start()
+    while not ended.wait(1):
+        archive.turn()
+    archive.follower.end()
+    archive.save()
+    return 0

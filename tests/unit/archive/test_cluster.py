@@ -1,0 +1,43 @@
+"""What the archive asks of Kubernetes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.archive import cluster, settings
+
+
+@pytest.mark.parametrize(
+    ("found", "cluster_id"),
+    [
+        ({"data": {"clusterID": " LFSC1\n"}}, "LFSC1"),
+        ({"data": {"state": "bootstrap"}}, ""),
+        ({"data": None}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_the_records_cluster_id(found: object, cluster_id: str) -> None:
+    assert cluster.recorded(found) == cluster_id
+
+
+def test_an_event_says_the_alarm_at_the_application() -> None:
+    alarm = cluster.Alarm(kind="primary_behind", database="a.db", sentence="x" * 2000, since=0.0, until=0.0)
+    made = cluster.event(alarm, "abaci", "abaci-app", "2026-11-30T14:05:00Z")
+    assert made["reason"] == "ArchivePrimaryBehind" and len(made["message"]) == 1024
+    assert made["involvedObject"]["name"] == "abaci-app" and made["metadata"]["namespace"] == "abaci"
+    json.dumps(made)
+
+
+def test_settings_that_are_unknown_or_missing_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "settings.json"
+    good = {"service": "s", "port": 1, "namespace": "n", "app": "a", "record": "", "buffer": "/b", "owner": "o"}
+    path.write_text(json.dumps(good))
+    assert settings.read(path).keep == 14 * 86400
+    path.write_text(json.dumps(good | {"kep": 1}))
+    with pytest.raises(ValueError, match="does not know: kep"):
+        settings.read(path)
+    path.write_text(json.dumps({"service": "s"}))
+    with pytest.raises(ValueError, match="lacks port, namespace"):
+        settings.read(path)

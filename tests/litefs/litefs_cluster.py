@@ -92,6 +92,8 @@ class Settings:
     proxy: dict[str, str] = field(default_factory=dict)
     # LiteFS's own is 1 s; the tests would mostly wait for it.
     reconnect_delay: str = "200ms"
+    # As LiteFS has it; that of our role is false.
+    compress: bool = True
     extra: str = ""
     env: dict[str, str] = field(default_factory=dict)
 
@@ -122,7 +124,7 @@ class Node:
         proxy = {"addr": f"127.0.0.1:{self.proxy}", "target": f"127.0.0.1:{self.app}", "db": DATABASE}
         lines = [
             f"fuse: {{dir: {self.mount}}}",
-            f"data: {{dir: {self.data}}}",
+            f"data: {{dir: {self.data}, compress: {str(self.settings.compress).lower()}}}",
             f"http: {{addr: '{self.host}:{self.api}'}}",
             "proxy:",
             *(f"  {key}: {value}" for key, value in (proxy | self.settings.proxy).items()),

@@ -93,7 +93,7 @@ class Api:
             except urllib.error.HTTPError as exc:
                 if exc.code != 404:
                     return self._last
-            except (OSError, ValueError):
+            except (OSError, ValueError, KeyError):
                 return self._last
         return self._last
 

@@ -21,7 +21,7 @@ from typing import BinaryIO, Protocol
 from . import judging, wire
 from .alarms import STAYS_S, Alarms
 from .ltx import Altered, Position
-from .store import Received
+from .store import Received, Refused
 from .stream import Stream, StreamError
 
 Address = tuple[str, int]
@@ -38,6 +38,7 @@ class Keeping(Protocol):
     """What the follower asks of the store."""
 
     def databases(self) -> list[tuple[str, str]]: ...
+    def newest_cluster(self) -> str: ...
     def position(self, cluster: str, database: str) -> Position | None: ...
     def receive(self, cluster: str, database: str, path_of_ltx: Path) -> Received: ...
     def followed(self, cluster: str, database: str) -> None: ...
@@ -106,7 +107,7 @@ class Follower:
             self.seen.ready = False
             try:
                 self._once()
-            except (OSError, http.client.HTTPException, wire.WireError, Altered) as exc:
+            except (OSError, http.client.HTTPException, wire.WireError, Altered, Refused) as exc:
                 self.seen.error = str(exc) or type(exc).__name__
             self._disconnected()
             pause = FIRST_PAUSE_S if self.seen.ready else min(pause * 2, LONGEST_PAUSE_S)
@@ -116,6 +117,10 @@ class Follower:
     def end(self) -> None:
         """From another thread: end the stream and the run."""
         self.stop.set()
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """From another thread: give the primary the positions anew, as they are now."""
         stream = self._stream
         if stream is not None:
             stream.shut()
@@ -129,7 +134,8 @@ class Follower:
         found = [(one, cluster) for one in self._nodes() if (cluster := cluster_of(one)) is not None]
         if not found:
             raise StreamError("no pod says that it is the primary")
-        expected = judging.expected_cluster(self._recorded(), [cluster for cluster, _ in self._store.databases()])
+        # Without a record the archive itself says whose transactions they are; an empty one takes the first that it meets.
+        expected = self._recorded() or self._store.newest_cluster()
         ours = [one for one, cluster in found if cluster and expected in ("", cluster)]
         if not ours:
             wrong = judging.foreign(expected, found[0][1])
@@ -228,7 +234,7 @@ class Session:
         held = self._held.get(database)
         try:
             came = self._store.receive(self._cluster, database, self._part)
-        except Altered as exc:
+        except (Altered, Refused) as exc:
             sentence = f"The primary sent what the archive cannot keep: {exc}"
             self._alarms.raise_("refused_file", sentence, database, STAYS_S)
             raise

@@ -5,15 +5,13 @@ The archive never decides which of two histories is the right one: it keeps both
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .ltx import Position
 from .store import Received
 
-Kind = Literal["primary_behind", "no_database", "foreign_cluster", "fork", "gap", "refused_file"]
-BREAKS: tuple[Kind, ...] = ("primary_behind", "fork", "gap")
+Kind = Literal["primary_behind", "no_database", "foreign_cluster", "fork", "gap"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,3 @@ def foreign(expected: str, found: str) -> Finding | None:
         f"The primary's cluster id is {found or '(none)'}, and the site's is {expected}: it was started on an empty or "
         "a foreign volume. Nothing is taken from it.",
     )
-
-
-def expected_cluster(recorded: str, archived: Sequence[str]) -> str:
-    """Whose transactions are taken: the record's; without a record the newest that is archived; "" for any."""
-    return recorded or (archived[-1] if archived else "")

@@ -22,11 +22,11 @@ from typing import TypedDict
 
 from . import cluster, follower, serve, settings, status
 from .alarms import Alarm, Alarms
-from .ltx import Altered, Position
+from .ltx import Altered, Compressed, Position
 from .store import Done, History, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
 
 # How long a claim of the target holds without being renewed, and how often it is.
-CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 120.0, 5.0, 60.0, 3600.0
+CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 600.0, 5.0, 60.0, 3600.0
 # moments() reads folders; the status is asked by probes and scrapes.
 LOOK_S = 15.0
 
@@ -72,15 +72,20 @@ class Archive:
         self.buffer = Store(root / "archive", time.time, target)
         self.target = Store(target, time.time, root / "archive") if target else None
         self._kept = self.target or self.buffer
-        self._mover = Mover(self.buffer, self.target, told.owner, told.buffer_bytes) if self.target else None
+        identity = follower.node_identity(root / "node-id")
+        # Two archives of one name, in two clusters, are two at one target.
+        self._owner = f"{told.namespace}/{told.app} {identity}"
+        self._room = settings.size(told.buffer_size)
+        self._mover = Mover(self.buffer, self.target, self._owner, self._room) if self.target else None
         self._moved: Moved | None = None
         self._state = root / "state.json"
         self._last: dict[str, status.Ran] = {}
         self._verified: dict[tuple[str, str], status.Point] = {}
         self._remember()
         self.alarms = Alarms(root / "alarms.json", self._tell)
-        identity = follower.node_identity(root / "node-id")
         self.follower = follower.Follower(self, self.alarms, incoming, identity, nodes, api.cluster_id)
+        self._thread = threading.Thread(target=self.follower.run, daemon=True)
+        self._started = False
         # What changes files (pack, move, prune) and what reads many of them do not run at one time; receiving does.
         self._files = threading.Lock()
         self._looked = Look(float("-inf"), [], 0)
@@ -89,6 +94,9 @@ class Archive:
 
     def databases(self) -> list[tuple[str, str]]:
         return self.buffer.databases()
+
+    def newest_cluster(self) -> str:
+        return max(((one.opened, one.cluster) for one in self._kept.moments()), default=(0.0, ""))[1]
 
     def position(self, owner: str, database: str) -> Position | None:
         return self.buffer.position(owner, database)
@@ -106,6 +114,10 @@ class Archive:
         self._verified[(owner, database)] = status.Point(txid, time.time())
 
     # What is served
+
+    def alive(self) -> bool:
+        """Whether the follower does what it is for; a defect that ended it is the kubelet's to end with a restart."""
+        return not self._started or self._thread.is_alive()
 
     def histories(self) -> list[History]:
         return self._look().histories
@@ -152,7 +164,7 @@ class Archive:
                 remote=remote,
                 buffer={
                     "bytes": look.size,
-                    "max_bytes": self.told.buffer_bytes,
+                    "max_bytes": self._room,
                     "free_bytes": shutil.disk_usage(root).free,
                 },
                 last=dict(self._last),
@@ -170,7 +182,8 @@ class Archive:
                 self._trying("target", lambda: self._claimed().tidy().problems)
         for one in self._kept.moments():
             self.follower.heard_before(one.cluster, one.database, one.followed)
-        threading.Thread(target=self.follower.run, daemon=True).start()
+        self._thread.start()
+        self._started = True
 
     def turn(self) -> None:
         """Do what is due; called every second."""
@@ -202,7 +215,7 @@ class Archive:
         """Problems are alarms, and the archive goes on."""
         try:
             problems = act()
-        except (OSError, Refused, Altered, sqlite3.Error) as exc:
+        except (OSError, Refused, Altered, Compressed, sqlite3.Error) as exc:
             problems = (str(exc),)
         if problems:
             more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
@@ -214,16 +227,20 @@ class Archive:
     def _claimed(self) -> Store:
         """The store that is kept, ours to write to."""
         if self.target is not None:
-            self.target.claim(self.told.owner, CLAIM_S)
+            self.target.claim(self._owner, CLAIM_S)
         return self._kept
 
     def _move(self) -> tuple[str, ...]:
         assert self._mover is not None
+        lost = len(self._moved.lost) if self._moved else 0
         self._moved = self._mover.run()
+        if len(self._moved.lost) > lost:
+            # The store begins a new history then, for which the whole database has to come.
+            self.follower.reconnect()
         return (*((self._moved.error,) if self._moved.error else ()), *self._moved.lost[-1:])
 
     def _prune(self) -> tuple[str, ...]:
-        done: Done = self._claimed().prune(time.time(), self.told.keep, self.told.max_bytes or None)
+        done: Done = self._claimed().prune(time.time(), self.told.keep, settings.size(self.told.max_size) or None)
         return done.problems
 
     def _check(self) -> tuple[str, ...]:
@@ -234,7 +251,7 @@ class Archive:
                 path = Path(folder) / "database"
                 try:
                     made = self._kept.rebuild(one.cluster, one.database, one.last, path, one.history)
-                except (Refused, Altered) as exc:
+                except (Refused, Altered, Compressed) as exc:
                     found.append(str(exc))
                     continue
                 if said := integrity(path):

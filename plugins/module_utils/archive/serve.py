@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Protocol
 
 from . import status
-from .ltx import Altered
+from .ltx import Altered, Compressed
 from .store import History, Moment, Rebuilt, Refused, Transaction
 
 
 class Archive(Protocol):
     """What is served."""
 
+    def alive(self) -> bool: ...
     def document(self) -> status.Document: ...
     def histories(self) -> list[History]: ...
     def transactions(self, cluster: str, database: str, since: float, until: float) -> Iterator[Transaction]: ...
@@ -112,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             asked(self, text)
         except Wrong as exc:
             self.give(exc.code, {"error": str(exc)})
-        except (Refused, Altered) as exc:
+        except (Refused, Altered, Compressed) as exc:
             if not self._begun:
                 self.give(409, {"error": str(exc)})
         except (BrokenPipeError, ConnectionResetError):
@@ -123,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.give(500, {"error": f"The archive could not read or write: {exc}."})
 
     def healthz(self, _text: str) -> None:
-        self.give(200, {"ok": True})
+        alive = self.server.archive.alive()
+        self.give(200 if alive else 503, {"ok": alive})
 
     def metrics(self, _text: str) -> None:
         self.body(200, "text/plain; version=0.0.4", status.metrics(self.server.archive.document()).encode())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Durations in seconds, sizes in bytes; 0 is no limit."""
+    """Durations in seconds, sizes as Kubernetes writes them; an empty one is no limit."""
 
     service: str  # name in DNS of all pods
     port: int
@@ -18,17 +19,37 @@ class Settings:
     app: str  # the StatefulSet that events are about
     record: str  # ConfigMap with the cluster id; "" for none
     buffer: str  # folder that outlives the container
-    owner: str  # who writes here: of two archives at one target one is refused
     target: str = ""  # a second folder, to which what is finished is copied
     remote_stamp: str = ""  # file that the copying to a remote touches after each success
     keep: float = 14 * 86400.0
-    max_bytes: int = 0
-    buffer_bytes: int = 0
+    max_size: str = ""
+    buffer_size: str = ""
     pack_after: float = 600.0
     base_every: float = 86400.0
     check_every: float = 86400.0
     metrics_port: int = 9102
     local_port: int = 9103
+
+
+_FACTORS = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 1 << 10,
+    "Mi": 1 << 20,
+    "Gi": 1 << 30,
+    "Ti": 1 << 40,
+}
+
+
+def size(text: str) -> int:
+    """Bytes of a quantity such as 10Gi; 0 for an empty one. ValueError with a sentence."""
+    match = re.fullmatch(r"([1-9][0-9]*)(k|M|G|T|Ki|Mi|Gi|Ti)?", text)
+    if text and match is None:
+        raise ValueError(f"{text} is no size such as 10Gi.")
+    return int(match[1]) * _FACTORS[match[2] or ""] if match else 0
 
 
 def read(path: Path) -> Settings:
@@ -40,4 +61,6 @@ def read(path: Path) -> Settings:
     needed = [name for name, one in known.items() if one.default is dataclasses.MISSING]
     if missing := [name for name in needed if name not in given]:
         raise ValueError(f"{path} lacks {', '.join(missing)}.")
-    return Settings(**given)
+    made = Settings(**given)
+    size(made.max_size), size(made.buffer_size)
+    return made

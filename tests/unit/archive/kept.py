@@ -21,6 +21,9 @@ class Kept:
     def databases(self) -> list[tuple[str, str]]:
         return list(self.held)
 
+    def newest_cluster(self) -> str:
+        return list(self.held)[-1][0] if self.held else ""
+
     def position(self, cluster: str, database: str) -> Position | None:
         return self.held.get((cluster, database))
 

@@ -32,12 +32,20 @@ def test_an_event_says_the_alarm_at_the_application() -> None:
 
 def test_settings_that_are_unknown_or_missing_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "settings.json"
-    good = {"service": "s", "port": 1, "namespace": "n", "app": "a", "record": "", "buffer": "/b", "owner": "o"}
+    good = {"service": "s", "port": 1, "namespace": "n", "app": "a", "record": "", "buffer": "/b"}
     path.write_text(json.dumps(good))
     assert settings.read(path).keep == 14 * 86400
     path.write_text(json.dumps(good | {"kep": 1}))
     with pytest.raises(ValueError, match="does not know: kep"):
         settings.read(path)
+    path.write_text(json.dumps(good | {"max_size": "lots"}))
+    with pytest.raises(ValueError, match="lots is no size"):
+        settings.read(path)
     path.write_text(json.dumps({"service": "s"}))
     with pytest.raises(ValueError, match="lacks port, namespace"):
         settings.read(path)
+
+
+@pytest.mark.parametrize(("text", "found"), [("", 0), ("10Gi", 10 << 30), ("5G", 5 * 10**9), ("17", 17), ("1Ki", 1024)])
+def test_sizes_are_kubernetes_own(text: str, found: int) -> None:
+    assert settings.size(text) == found

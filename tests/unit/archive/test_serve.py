@@ -71,6 +71,11 @@ class Fake:
             ],
         )
 
+    lives = True
+
+    def alive(self) -> bool:
+        return self.lives
+
     def document(self) -> status.Document:
         return status.document(self.view)
 
@@ -130,6 +135,8 @@ def test_the_pods_address_shows_nothing_of_the_data(running: Running) -> None:
     assert running.get("/healthz", local=False)[0] == running.get("/metrics", local=False)[0] == 200
     for path in ("/status", "/moments", "/transactions?database=sqlite.db", "/database?database=sqlite.db&txid=1"):
         assert running.get(path, local=False)[0] == 404
+    running.archive.lives = False
+    assert running.get("/healthz", local=False)[0] == 503
     assert running.local.server_address[0] == "127.0.0.1"
     # Pods have one family of addresses or both.
     assert running.public.address_family == (socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
@@ -226,7 +233,7 @@ def test_a_question_that_does_not_fit_is_a_sentence(running: Running, path: str,
     assert found == code and words in body["error"] and running.archive.asked == []
 
 
-@pytest.mark.parametrize("error", [Refused("There is nothing before it."), Altered("2.ltx is altered.")])
+@pytest.mark.parametrize("error", [Refused("There is nothing before it."), Altered("2.ltx", "is cut")])
 def test_a_moment_that_cannot_be_had_is_a_sentence(running: Running, error: Exception) -> None:
     running.archive.fails = error
     assert running.json("/database?database=sqlite.db&txid=1") == (409, {"error": str(error)})

@@ -21,7 +21,7 @@ Object = dict[str, Any]
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Names that begin so may belong to others, as storage_box_user does: only what looks like a slip of the pen is refused.
-SHARED = {"traefik", "cert_manager", "redis", "storage", "keel"}
+SHARED = {"traefik", "cert_manager", "redis", "storage", "keel", "archive"}
 ARGUMENTS: Object = {"roles": {"type": "list", "elements": "str", "required": True}}
 
 

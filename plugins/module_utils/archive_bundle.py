@@ -1,4 +1,4 @@
-"""The archive as one file that any Python runs: its package, and the libraries that it needs. I/O: reads the controller's.
+"""The archive's program as one file: its package, and the libraries that it needs. I/O: reads those of the controller.
 
 The same files make the same bytes, so that a run without a change changes nothing.
 """

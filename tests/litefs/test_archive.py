@@ -260,6 +260,25 @@ def test_a_primary_that_moved_is_followed(make_cluster: MakeCluster, archive: Ca
     assert whole(raw(kept.folder)) and kept.told == []
 
 
+def test_a_restore_continues_the_history(
+    make_cluster: MakeCluster, archive: Callable[[Cluster], Archive], tmp_path: Path
+) -> None:
+    cluster = small(make_cluster)
+    primary, kept = cluster.primary, archive(cluster)
+    before = primary.call("GET", f"/export?name={DATABASE}").body
+    write(primary, 5)
+    kept.level(primary)
+    assert primary.call("POST", f"/import?name={DATABASE}", before).status == 200
+    kept.level(primary)
+    assert whole(raw(kept.folder)) and kept.told == []
+    ((cluster_id, database),) = kept.store.databases()
+    held = kept.position(primary)
+    assert held is not None and len(primary.bodies()) == 3
+    kept.store.rebuild(cluster_id, database, held.txid - 1, tmp_path / "before.sqlite")
+    with closing(sqlite3.connect(tmp_path / "before.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM records").fetchall() == [(8,)]
+
+
 def test_every_database_of_the_mount_is_archived(
     make_cluster: MakeCluster, archive: Callable[[Cluster], Archive]
 ) -> None:

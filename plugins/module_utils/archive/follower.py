@@ -134,7 +134,7 @@ class Follower:
         found = [(one, cluster) for one in self._nodes() if (cluster := cluster_of(one)) is not None]
         if not found:
             raise StreamError("no pod says that it is the primary")
-        # Without a record the archive itself says whose transactions they are; an empty one takes the first that it meets.
+        # Without a record the archive says whose transactions they are; an empty one takes the first that come.
         expected = self._recorded() or self._store.newest_cluster()
         ours = [one for one, cluster in found if cluster and expected in ("", cluster)]
         if not ours:

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import TypedDict
 
 from . import cluster, follower, serve, settings, status
-from .alarms import Alarm, Alarms
+from .alarms import STAYS_S, Alarm, Alarms
 from .ltx import Altered, Compressed, Position
-from .store import Done, History, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
+from .store import History, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
 
 # How long a claim of the target holds without being renewed, and how often it is.
 CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 600.0, 5.0, 60.0, 3600.0
+REMOTE_LATE_S = 900.0
 # moments() reads folders; the status is asked by probes and scrapes.
 LOOK_S = 15.0
 
@@ -76,7 +77,8 @@ class Archive:
         # Two archives of one name, in two clusters, are two at one target.
         self._owner = f"{told.namespace}/{told.app} {identity}"
         self._room = settings.size(told.buffer_size)
-        self._mover = Mover(self.buffer, self.target, self._owner, self._room) if self.target else None
+        most = self._room or sys.maxsize
+        self._mover = Mover(self.buffer, self.target, self._owner, most) if self.target else None
         self._moved: Moved | None = None
         self._state = root / "state.json"
         self._last: dict[str, status.Ran] = {}
@@ -85,7 +87,11 @@ class Archive:
         self.alarms = Alarms(root / "alarms.json", self._tell)
         self.follower = follower.Follower(self, self.alarms, incoming, identity, nodes, api.cluster_id)
         self._thread = threading.Thread(target=self.follower.run, daemon=True)
-        self._started = False
+        self._started = self._tidied = False
+        # Whether what is kept is ours to write to.
+        self._ours = self.target is None
+        self._renew = float("-inf")
+        self._began = time.time()
         # What changes files (pack, move, prune) and what reads many of them do not run at one time; receiving does.
         self._files = threading.Lock()
         self._looked = Look(float("-inf"), [], 0)
@@ -149,11 +155,6 @@ class Archive:
     def document(self) -> status.Document:
         root = Path(self.told.buffer)
         look = self._look()
-        remote = None
-        if self.told.remote_stamp:
-            with contextlib.suppress(OSError):
-                remote = Path(self.told.remote_stamp).stat().st_mtime
-            remote = remote or 0.0
         return status.document(
             status.View(
                 now=time.time(),
@@ -161,7 +162,7 @@ class Archive:
                 histories=look.histories,
                 verified=dict(self._verified),
                 moved=self._moved,
-                remote=remote,
+                remote=self._remote(),
                 buffer={
                     "bytes": look.size,
                     "max_bytes": self._room,
@@ -175,13 +176,12 @@ class Archive:
     # What runs on a schedule
 
     def start(self) -> None:
-        """Finish what a killed process left, then follow."""
-        with self._files:
-            self.buffer.tidy()
-            if self.target is not None:
-                self._trying("target", lambda: self._claimed().tidy().problems)
-        for one in self._kept.moments():
-            self.follower.heard_before(one.cluster, one.database, one.followed)
+        """Finish what a killed process left in the buffer, then follow."""
+        self.buffer.tidy()
+        # A target that is away must not keep it from following.
+        with contextlib.suppress(OSError):
+            for one in self._kept.moments():
+                self.follower.heard_before(one.cluster, one.database, one.followed)
         self._thread.start()
         self._started = True
 
@@ -190,18 +190,23 @@ class Archive:
         told = self.told
         if self._mover is not None and self._due("move", MOVE_S):
             self._run("move", self._move)
-        if self._due("pack", PACK_S):
-            self._run("pack", lambda: self._claimed().pack(time.time(), told.pack_after).problems)
-        if self._due("base", min(told.base_every, PRUNE_S)):
-            self._run("base", lambda: self._claimed().make_base(time.time(), told.base_every).problems)
-        if self._due("prune", PRUNE_S):
-            self._run("prune", self._prune)
-        if self._due("check", told.check_every):
-            self._run("check", self._check)
+        # What is wrong with the target is said once, and a check would miss all that is there.
+        if self._ours:
+            if self._due("pack", PACK_S):
+                self._run("pack", lambda: self._kept.pack(time.time(), told.pack_after).problems)
+            if self._due("base", min(told.base_every, PRUNE_S)):
+                self._run("base", lambda: self._kept.make_base(time.time(), told.base_every).problems)
+            if self._due("prune", PRUNE_S):
+                most = settings.size(told.max_size) or None
+                self._run("prune", lambda: self._kept.prune(time.time(), told.keep, most).problems)
+            if self._due("check", told.check_every):
+                self._run("check", self._check)
+        self._watch_remote()
 
     def _due(self, what: str, every: float) -> bool:
         ran = self._last.get(what)
-        return ran is None or not 0 <= time.time() - ran.time < every
+        # What went wrong is looked at again, and its alarm ended, before a day is over.
+        return ran is None or not 0 <= time.time() - ran.time < (min(every, PRUNE_S) if ran.problems else every)
 
     def _run(self, what: str, act: Callable[[], tuple[str, ...]]) -> None:
         began = time.time()
@@ -215,7 +220,7 @@ class Archive:
         """Problems are alarms, and the archive goes on."""
         try:
             problems = act()
-        except (OSError, Refused, Altered, Compressed, sqlite3.Error) as exc:
+        except (OSError, Refused, Altered, Compressed) as exc:
             problems = (str(exc),)
         if problems:
             more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
@@ -224,24 +229,56 @@ class Archive:
             self.alarms.clear(what)
         return problems
 
-    def _claimed(self) -> Store:
-        """The store that is kept, ours to write to."""
-        if self.target is not None:
-            self.target.claim(self._owner, CLAIM_S)
-        return self._kept
+    def _claim(self) -> None:
+        """Become or stay the one who writes to the target; Refused where that is another, or nothing is mounted."""
+        assert self.target is not None
+        if self._ours and time.monotonic() < self._renew:
+            return
+        self._ours = False
+        # A directory on which something is no longer mounted is empty, and no place for an archive.
+        mark = Path(self.told.buffer) / "claimed"
+        if mark.exists() and not self.target.owner():
+            raise Refused(
+                f"The target {self.target.root} is empty, and the archive was there: mount again what is away, or, for "
+                f"a new target, remove {mark} in the pod."
+            )
+        self.target.claim(self._owner, CLAIM_S)
+        mark.touch()
+        if not self._tidied:
+            self.target.tidy()
+            self._tidied = True
+        self._ours, self._renew = True, time.monotonic() + PACK_S
 
     def _move(self) -> tuple[str, ...]:
         assert self._mover is not None
-        lost = len(self._moved.lost) if self._moved else 0
-        self._moved = self._mover.run()
-        if len(self._moved.lost) > lost:
+        try:
+            self._claim()
+        finally:
+            # It also keeps the buffer below its size.
+            before, self._moved = self._moved, self._mover.run()
+        lost = self._moved.lost
+        if before is not None and len(lost) > len(before.lost):
+            self.alarms.raise_("lost", lost[-1], stays=STAYS_S)
             # The store begins a new history then, for which the whole database has to come.
             self.follower.reconnect()
-        return (*((self._moved.error,) if self._moved.error else ()), *self._moved.lost[-1:])
+        return (self._moved.error,) if self._moved.error else ()
 
-    def _prune(self) -> tuple[str, ...]:
-        done: Done = self._claimed().prune(time.time(), self.told.keep, settings.size(self.told.max_size) or None)
-        return done.problems
+    def _remote(self) -> float | None:
+        """When all was last copied to the remote; the start of this process where it never was."""
+        if not self.told.remote_stamp:
+            return None
+        with contextlib.suppress(OSError):
+            return Path(self.told.remote_stamp).stat().st_mtime
+        return self._began
+
+    def _watch_remote(self) -> None:
+        remote = self._remote()
+        if remote is None or time.time() - remote < REMOTE_LATE_S:
+            return self.alarms.clear("remote")
+        since = status.stamp(remote)[:19]
+        self.alarms.raise_(
+            "remote", f"Nothing was copied to the remote since {since}Z: see the log of the container rclone."
+        )
 
     def _check(self) -> tuple[str, ...]:
         """Read everything, and ask SQLite about the newest moment of each database."""
@@ -312,7 +349,10 @@ def integrity(path: Path) -> str:
     if not path.stat().st_size:
         return ""
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check(3)")]
+        try:
+            rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check(3)")]
+        except sqlite3.Error as exc:
+            rows = [str(exc)]
     return "" if rows == ["ok"] else "; ".join(rows)
 
 

@@ -36,7 +36,7 @@ class Kept:
         data = path_of_ltx.read_bytes()
         path_of_ltx.unlink()
         if len(data) < 116 or data[:4] != b"LTX1":
-            raise Altered(f"the file of {database} is cut.")
+            raise Altered(path_of_ltx.name, "is cut")
         first, last = struct.unpack_from(">QQ", data, 16)
         (before,) = struct.unpack_from(">Q", data, 40)
         (after,) = struct.unpack_from(">Q", data, len(data) - 16)
@@ -46,7 +46,7 @@ class Kept:
         if held and first == held.txid + 1 and before == held.checksum:
             return Received("continued", "", "", came, str(self.histories), True)
         if first != 1:
-            raise Altered(f"the file of {database} does not follow.")
+            raise Altered(path_of_ltx.name, "does not follow")
         self.histories += 1
         if held is None:
             return Received("new_history", "first", "The first.", came, str(self.histories), True)

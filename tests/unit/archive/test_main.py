@@ -1,0 +1,201 @@
+"""The archive as a whole: what it follows comes to its target, and what it says of that is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.abaci.infra.plugins.module_utils.archive import cluster, main, settings, status
+from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import Alarm
+from ltx_files import Primary as Database
+from ltx_files import primary as database_of
+from primary import Answer, Primary
+from test_follower import HEARTBEAT, READY, file, until
+
+
+class Api(cluster.Api):  # type: ignore[misc]
+    """Notes events, and says whose primary it has to be."""
+
+    def __init__(self) -> None:
+        super().__init__("abaci", "abaci-app", "record")
+        self.told: list[Alarm] = []
+
+    def cluster_id(self) -> str:
+        return "LFSC1"
+
+    def tell(self, alarm: Alarm, stamp: str) -> None:
+        self.told.append(alarm)
+
+
+class Site:
+    """A primary that sends what is put into ``outbox``, and an archive of it."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        self.folder, self.api = folder, Api()
+        self.outbox: list[Path] = []
+        self.sent = 0
+        self.primary = Primary(self.script)
+        told = {"service": "s", "port": 1, "namespace": "abaci", "app": "abaci-app", "record": "record"}
+        self.told = replace(settings.Settings(**told, buffer=str(folder / "buffer")), **more)  # type: ignore[arg-type]
+        self.start()
+
+    def start(self) -> None:
+        self.archive = main.Archive(self.told, lambda: [self.primary.address], self.api)
+        self.archive.start()
+
+    def script(self, answer: Answer) -> None:
+        answer.head()
+        answer.send(READY)
+        while True:
+            while self.sent < len(self.outbox):
+                answer.send(file(self.outbox[self.sent].read_bytes()))
+                self.sent += 1
+            answer.send(HEARTBEAT)
+            time.sleep(0.05)
+
+    def bring(self, *paths: Path) -> None:
+        before = self.archive.follower.seen.files
+        self.outbox += paths
+        until(lambda: self.archive.follower.seen.files == before + len(paths))
+
+    def turn(self) -> status.Document:
+        """All schedules at once, and a fresh state."""
+        self.archive._last.clear()
+        self.archive._renew = float("-inf")
+        self.archive.turn()
+        self.archive._looked = replace(self.archive._looked, when=float("-inf"))
+        return self.archive.document()
+
+    def end(self) -> None:
+        self.archive.follower.end()
+        until(lambda: not self.archive._thread.is_alive())
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    made: list[Site] = []
+
+    def make(**more: Any) -> Site:
+        made.append(Site(tmp_path, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+        one.primary.close()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[Database, list[Path]]:
+    return database_of(tmp_path / "site", 5)
+
+
+def test_what_came_is_proven_checked_and_given_back(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    one = site()
+    one.bring(*data[1])
+    doc = one.turn()
+    (found,) = doc["databases"]
+    txid = f"{data[0].txid:016x}"
+    assert found["received"]["txid"] == txid and found["verified"] and found["verified"]["txid"] == txid
+    assert doc["alarms"] == [] and one.api.told == [] and doc["primary"]["connected"]
+    assert set(doc["last"]) == {"pack", "base", "prune", "check"} and doc["target"] is None
+    assert all(ran["problems"] == [] for ran in doc["last"].values())
+    assert doc["buffer"]["bytes"] > 0 and doc["buffer"]["free_bytes"] > 0
+    with one.archive.rebuilt("LFSC1", "sqlite.db", data[0].txid, None) as (path, made):
+        assert made.checksum == data[0].checksum
+        with closing(sqlite3.connect(path)) as db:
+            assert [row[0] for row in db.execute("SELECT body FROM t ORDER BY id")] == data[0].rows()
+    assert list((one.folder / "buffer/scratch").iterdir()) == []
+    json.dumps(doc)
+
+
+def test_a_restart_remembers_what_was_proven_and_when_what_ran(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    one = site()
+    one.bring(*data[1])
+    before = one.turn()
+    one.end()
+    one.start()
+    after = one.archive.document()
+    assert (after["databases"], after["last"]) == (before["databases"], before["last"]) or (
+        after["databases"][0]["verified"] == before["databases"][0]["verified"] and after["last"] == before["last"]
+    )
+    one.bring(data[0].write())
+    assert one.api.told == []
+
+
+def test_a_target_gets_what_is_finished_and_one_that_is_away_is_told(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
+) -> None:
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target))
+    one.bring(*data[1])
+    doc = one.turn()
+    assert doc["target"] and (doc["target"]["error"], doc["target"]["behind_files"]) == ("", 0)
+    assert len(list(target.glob("LFSC1/*/*/*.ltx*"))) >= len(data[1]) and doc["alarms"] == []
+    # Unmounted below the archive: an empty directory of the host is in its place.
+    os.rename(target, tmp_path / "away")
+    target.mkdir()
+    one.bring(data[0].write())
+    doc = one.turn()
+    assert {alarm["kind"] for alarm in doc["alarms"]} >= {"move"} and "mount again" in doc["alarms"][0]["sentence"]
+    assert doc["target"] and doc["target"]["behind_files"] >= 1 and list(target.iterdir()) == []
+    target.rmdir()
+    os.rename(tmp_path / "away", target)
+    doc = one.turn()
+    assert doc["alarms"] == [] and doc["target"] and doc["target"]["behind_files"] == 0
+    until(lambda: "move" in [alarm["kind"] for alarm in one.api.told])
+
+
+def test_a_second_archive_at_a_target_is_told_and_writes_nothing(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
+) -> None:
+    target = tmp_path / "nas"
+    other = main.Store(target, time.time)
+    other.claim("another", 600)
+    one = site(target=str(target))
+    one.bring(*data[1])
+    doc = one.turn()
+    assert "belongs to the archive another" in str(doc["alarms"]) and doc["target"] and doc["target"]["behind_files"]
+    assert list(target.glob("LFSC1")) == []
+
+
+def test_a_remote_that_gets_nothing_is_told(site: Callable[..., Site], tmp_path: Path) -> None:
+    stamp = tmp_path / "copied"
+    one = site(remote_stamp=str(stamp))
+    assert one.turn()["remote_behind_seconds"] is not None and one.turn()["alarms"] == []
+    stamp.touch()
+    os.utime(stamp, (time.time() - 1000, time.time() - 1000))
+    doc = one.turn()
+    assert [alarm["kind"] for alarm in doc["alarms"]] == ["remote"]
+    assert doc["remote_behind_seconds"] and 999 < doc["remote_behind_seconds"] < 1010
+    stamp.touch()
+    os.utime(stamp)
+    assert one.turn()["alarms"] == []
+
+
+def test_a_database_that_sqlite_finds_unsound_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE t (a PRIMARY KEY)")
+        db.executemany("INSERT INTO t VALUES (?)", [(str(number) * 50,) for number in range(500)])
+        db.commit()
+    assert main.integrity(path) == ""
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 : 4096 * 3 + 200] = bytes(200)
+    path.write_bytes(content)
+    assert main.integrity(path) != ""
+    path.write_bytes(b"")
+    assert main.integrity(path) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -30,6 +31,7 @@ from litefs_cluster import DATABASE, Answer, Cluster, MakeCluster, Node, free_po
 from test_our_configuration import on_this_machine
 
 WRITES = 300
+LARGE_MB = int(os.environ.get("ARCHIVE_LARGE_MB", "40"))
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,27 @@ def test_the_archive_costs_the_primary_next_to_nothing(
     print(f"\n{mode}: {rates}: {ratio:.2f}")
     # On one machine the archive takes the same processors; in a cluster it runs on another node.
     assert ratio > 0.5
+
+
+def test_memory_is_flat_with_a_large_snapshot_and_a_large_transaction(
+    make_cluster: MakeCluster, program: Callable[[Cluster], Program]
+) -> None:
+    cluster = small(make_cluster)
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
+    grow = many.format(LARGE_MB * 100) + "INSERT INTO records (body) SELECT hex(randomblob(5000)) FROM n"
+    cluster.primary.query(grow)
+    kept = program(cluster)
+    kept.level(120)
+    cluster.primary.query(grow)
+    kept.level(120)
+    until(lambda: "check" in kept.status()["last"], 120)
+    assert kept.get(f"/database?database={DATABASE}&txid={cluster.primary.position()[0]}").status == 200
+    assert kept.process
+    high = (Path("/proc") / str(kept.process.pid) / "status").read_text().split("VmHWM:")[1].split()[0]
+    size = cluster.primary.query("SELECT sum(length(body)) FROM records")[0][0] >> 20
+    print(f"\n{size} MB of rows: at most {int(high) >> 10} MB of memory")
+    # The pod's limit is 128 MiB.
+    assert int(high) < 100 << 10
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["our litefs.yml", "LiteFS's default"])

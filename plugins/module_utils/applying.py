@@ -7,6 +7,7 @@ again. I/O, but for the functions at the top.
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,10 +47,21 @@ def comparable(obj: Object | None) -> Object:
 
 def difference(obj: Object, before: Object, after: Object) -> Object:
     """The difference of one object for the callback; of a CRD, whose schema has thousands of lines, only that it is."""
-    texts: Object = {"before": before, "after": after}
+    texts: Object = {"before": _readable(before), "after": _readable(after)}
     if obj["kind"] == DEFINITION:
         texts = {"before": "the old schema\n" if before else "", "after": "the schema of this version\n"}
     return {"before_header": label(obj), "after_header": label(obj), **texts}
+
+
+def _readable(obj: Object) -> Object:
+    """With a digest in place of what is no text."""
+    if not obj.get("binaryData"):
+        return obj
+    return {**obj, "binaryData": {key: f"sha256 {_digest(value)}" for key, value in obj["binaryData"].items()}}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(str(value).encode()).hexdigest()
 
 
 def would_be_created(lines: list[str]) -> Object:

@@ -49,10 +49,7 @@ def manifests(found: Object | None = None, **variables: Any) -> dict[tuple[str, 
     """By kind and the end of the name."""
     there = {"__archive_found": found or {"objects": [{}, {}, RECORD]}}
     variables = BASIC | there | variables
-    objects = [
-        evaluate("archive", "__archive_program", **variables),
-        *evaluate("archive", "__archive_objects", **variables),
-    ]
+    objects = evaluate("archive", "__archive_objects", **variables)
     name = f"{variables.get('app_name', 'abaci-app')}-archive"
     return {(item["kind"], item["metadata"]["name"].removeprefix(name)): item for item in objects}
 

@@ -248,3 +248,13 @@ def test_workloads_whose_pods_change_are_named() -> None:
     assert run(store, [scaled], check=True).restarts == []
     changed = manifest("Deployment", "d", "there", spec={"replicas": 1, "template": {"spec": {"x": 2}}})
     assert run(store, [changed], check=True).restarts == ["Deployment there/d"]
+
+
+def test_what_is_no_text_is_shown_by_its_digest() -> None:
+    store = Store()
+    program = manifest("ConfigMap", "program", "there", binaryData={"a.pyz": "UEsDBA=="}, data={"a": "1"})
+    first = run(store, [program]).differences
+    second = run(store, [{**program, "binaryData": {"a.pyz": "UEsDBB=="}}]).differences
+    shown = [second[0][side]["binaryData"]["a.pyz"] for side in ("before", "after")]
+    assert "UEsDB" not in repr([first, second]) and shown[0] != shown[1] and shown[0].startswith("sha256 ")
+    assert store.stored["ConfigMap there/program"]["binaryData"] == {"a.pyz": "UEsDBB=="}

@@ -316,6 +316,33 @@ def test_an_older_primary_is_told_and_the_history_stays(
     assert "lost 30 transactions" in alarm["sentence"]
 
 
+@pytest.mark.parametrize(("others", "kind"), [(9, "primary_behind"), (10, "fork"), (11, "fork")])
+def test_a_primary_with_other_transactions_is_told(
+    make_cluster: MakeCluster, archive: Callable[[Cluster], Archive], tmp_path: Path, others: int, kind: str
+) -> None:
+    """An older copy that was written to while the archive was away: fewer, as many and more than the archive has."""
+    cluster = small(make_cluster)
+    primary, kept = cluster.primary, archive(cluster)
+    primary.stop()
+    shutil.copytree(primary.data, tmp_path / "older")
+    primary.start()
+    write(primary, 10)
+    kept.level(primary)
+    files = raw(kept.folder)
+    kept.stop()
+    primary.stop()
+    primary.copy_volume(tmp_path / "older")
+    primary.start()
+    primary.insert(*(f"other {number}" for number in range(others)))
+    kept.start()
+    until(lambda: kept.kinds() == [kind])
+    kept.level(primary)
+    assert raw(kept.folder)[: len(files)] == files and len(kept.store.moments()) == 2
+    write(primary, 2)
+    kept.level(primary)
+    assert kept.kinds() == [kind]
+
+
 def test_an_empty_primary_with_the_old_cluster_id_is_told(
     make_cluster: MakeCluster, archive: Callable[[Cluster], Archive]
 ) -> None:

@@ -55,7 +55,7 @@ class Seen:
     error: str = ""  # why it is not connected
     cluster_id: str = ""
     files: int = 0
-    received: dict[tuple[str, str], float] = field(default_factory=dict)  # (cluster, database) -> when
+    level: dict[tuple[str, str], float] = field(default_factory=dict)  # (cluster, database) -> when it last had all
 
 
 def addresses(service: str, port: int) -> list[Address]:
@@ -92,7 +92,7 @@ class Follower:
         self.seen = Seen()
         self._store, self._alarms, self._incoming, self._node_id = store, alarms, incoming, node_id
         self._nodes, self._recorded = nodes, recorded
-        self._heard: dict[tuple[str, str], float] = {}
+        self._heard = self.seen.level
         self._stream: Stream | None = None
         self.stop = threading.Event()
 
@@ -247,7 +247,7 @@ class Session:
         finding = judging.broke(database, held, came, away, KEPT_S)
         self._held[database] = came.position
         now = time.time()
-        self._heard[key] = self._seen.received[key] = now
+        self._heard[key] = now
         self._seen.files += 1
         self._missing.discard(database)
         self._alarms.clear("no_database", database)

@@ -29,7 +29,7 @@ from .store import History, Moment, Moved, Mover, Rebuilt, Received, Refused, St
 CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 600.0, 5.0, 60.0, 3600.0
 REMOTE_LATE_S = 900.0
 # moments() reads folders; the status is asked by probes and scrapes.
-LOOK_S = 15.0
+LOOK_S = 5.0
 
 
 def say(text: str) -> None:

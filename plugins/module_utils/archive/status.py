@@ -279,6 +279,7 @@ def _gaps(one: History) -> list[GapDoc]:
 def _database(one: History, view: View) -> DatabaseDoc:
     key = (one.cluster, one.database)
     proven = view.verified.get(key)
+    level = max(view.seen.level.get(key, 0.0), one.followed, one.last_time)
     ours = one.cluster == view.seen.cluster_id
     return DatabaseDoc(
         cluster=one.cluster,
@@ -286,7 +287,7 @@ def _database(one: History, view: View) -> DatabaseDoc:
         history=one.history,
         received={"txid": hexadecimal(one.last), "time": stamp(one.last_time)},
         verified={"txid": hexadecimal(proven.txid), "time": stamp(proven.time)} if proven else None,
-        behind_seconds=round(max(view.now - max(one.followed, one.last_time), 0.0), 1) if ours else None,
+        behind_seconds=round(max(view.now - level, 0.0), 1) if ours else None,
         gaps=_gaps(one),
     )
 

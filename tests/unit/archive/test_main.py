@@ -164,6 +164,7 @@ def test_a_second_archive_at_a_target_is_told_and_writes_nothing(
     site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
 ) -> None:
     target = tmp_path / "nas"
+    target.mkdir()
     other = main.Store(target, time.time)
     other.claim("another", 600)
     one = site(target=str(target))

@@ -13,6 +13,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -385,27 +386,40 @@ def test_nothing_is_taken_from_a_primary_of_another_cluster(
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_the_archive_costs_the_primary_next_to_nothing(
-    make_cluster: MakeCluster, program: Callable[[Cluster], Program], mode: str
-) -> None:
+def test_the_archive_costs_the_primary_next_to_nothing(make_cluster: MakeCluster, mode: str) -> None:
     """In turns, so that what else the machine does falls on both."""
     cluster = small(make_cluster, mode)
-    kept = program(cluster)
+    # In a cluster it has a disk of its own, too: what it flushes here would hold up the primary's.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        kept = Program(Path(folder), cluster.primary)
+        try:
+            compare(cluster, kept, mode)
+        finally:
+            kept.stop(signal.SIGKILL)
+
+
+def compare(cluster: Cluster, kept: Program, mode: str) -> None:
     kept.level()
     # What the schedules do first is no part of following.
     until(lambda: "check" in kept.status()["last"])
     alone, followed = [], []
     for _round in range(6):
         kept.stop()
-        alone.append(write(cluster.primary, 150))
+        alone.append(write(cluster.primary, 100))
         kept.start()
-        kept.level()
-        followed.append(write(cluster.primary, 150))
-    ratio = statistics.median(followed) / statistics.median(alone)
-    rates = f"{statistics.median(alone):.0f} writes/s alone, {statistics.median(followed):.0f} followed"
-    print(f"\n{mode}: {rates}: {ratio:.2f}")
-    # On one machine the archive takes the same processors; in a cluster it runs on another node.
-    assert ratio > 0.5
+        assert kept.process
+        # In a cluster it has a node's processors to itself; here it gets what the primary leaves.
+        os.setpriority(os.PRIO_PROCESS, kept.process.pid, 19)
+        kept.level(60)
+        followed.append(write(cluster.primary, 100))
+        kept.level(60)
+    assert kept.process
+    used = sum(float(part) for part in (Path("/proc") / str(kept.process.pid) / "schedstat").read_text().split()[:1])
+    # The best of each, since what else the machine does takes from both.
+    ratio = max(followed) / max(alone)
+    print(f"\n{mode}: {max(alone):.0f} writes/s alone, {max(followed):.0f} followed: {ratio:.2f}")
+    print(f"the archive's process, with its start: {used / 1e6:.0f} ms of a processor for 100 transactions")
+    assert ratio > 0.6
 
 
 def test_memory_is_flat_with_a_large_snapshot_and_a_large_transaction(

@@ -1,3 +1,5 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The program that runs in the archive's pod."""
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ description:
   - Packs the archive's code with the libraries C(h2), C(hpack) and C(hyperframe) of the controller's Python as a zipapp
     that any Python 3.11 or newer runs. The same files make the same bytes.
   - Fails where one of the libraries is missing, or a ConfigMap could not hold the file.
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 """
 
 EXAMPLES = r"""

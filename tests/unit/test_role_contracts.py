@@ -166,7 +166,7 @@ def test_an_option_that_several_entries_have_is_the_same_in_all(role: str) -> No
 # Those whose work stays in the cluster or on a host when they are done, with the variable that says whether it does.
 STATES = {
     **{role: f"{role}_state" for role in ("host", "fuse", "k3s")},
-    **{role: f"{role}_state" for role in ("traefik", "cert_manager", "redis", "storage", "app", "keel")},
+    **{role: f"{role}_state" for role in ("traefik", "cert_manager", "redis", "storage", "app", "archive", "keel")},
     **{role: f"{role}_schedule_state" for role in ("backup", "cluster_backup")},
 }
 ONCE = {"cluster_restore", "operation", "promote", "replica_reset", "restore", "scale", "site", "volumes_save"}

@@ -1,0 +1,202 @@
+"""The archive of every transaction: whole through what happens to a site, and any of it can be had again."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sqlite3
+import statistics
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import operating as op
+import pytest
+from sitebed import ROOT, Bed, until
+from writer import Writer, compare, list_records, read_ledger
+
+APP_IMAGE = "ghcr.io/antialias/soroban-abacus-flashcards:latest"
+ARCHIVE = ("-e", json.dumps({"archive_image": APP_IMAGE}))
+POD = "deploy/abaci-app-archive"
+ASK = (
+    "import sys,urllib.request as u\n"
+    "try: sys.stdout.write(u.urlopen('http://127.0.0.1:9103'+sys.argv[1],timeout=60).read().decode())\n"
+    "except u.HTTPError as e: sys.stdout.write(e.read().decode())"
+)
+# How long after its time each transaction that is kept as a file of its own was on the disk; the bed has one clock.
+DELAYS = (
+    "import glob,os,struct\n"
+    "for f in glob.glob('/buffer/**/*.ltx',recursive=True):\n"
+    "  h=open(f,'rb').read(100)\n"
+    "  a,b,t=struct.unpack('>QQq',h[16:40])\n"
+    "  if a>1: print(round(os.stat(f).st_mtime*1000-t))"
+)
+
+
+def in_archive(bed: Bed, *command: str) -> str:
+    return bed.kubectl("exec", "-n", "abaci", POD, "-c", "archive", "--", *command)
+
+
+def ask(bed: Bed, path: str) -> Any:
+    return json.loads(in_archive(bed, "python3", "-c", ASK, path))
+
+
+def ours(bed: Bed) -> Any:
+    """The state of the application's database."""
+    (found,) = [one for one in ask(bed, "/status")["databases"] if one["database"] == "sqlite.db"]
+    return found
+
+
+def level(bed: Bed, seconds: float = 60) -> str:
+    """Wait until the archive has, and has proven, what the primary has; the TXID."""
+    txid = op.agree(bed, seconds=120)[1]
+    until(lambda: ours(bed)["verified"]["txid"] == txid, seconds, "the archive has proven what the primary has")
+    return txid
+
+
+def kept(bed: Bed) -> list[dict[str, Any]]:
+    """Every transaction of the newest history."""
+    history = ours(bed)["history"]
+    lines = in_archive(bed, "python3", "-c", ASK, "/transactions?database=sqlite.db&since=2020-01-01T00:00:00Z")
+    *found, end = (json.loads(line) for line in lines.splitlines())
+    assert end == {"end": True, "count": len(found)}
+    return [one for one in found if one["history"] == history]
+
+
+def fetch(bed: Bed, path: str, into: Path) -> Path:
+    """A database of the archive, as docs/archive.md gets it."""
+    command = [str(ROOT / ".venv/bin/kubectl"), f"--kubeconfig={bed.kubeconfig}", "-n", "abaci"]
+    with subprocess.Popen([*command, "port-forward", POD, "19103:9103"], stdout=subprocess.PIPE) as forward:
+        try:
+            assert forward.stdout and b"Forwarding" in forward.stdout.readline()
+            subprocess.run(["curl", "-sf", "-o", into, f"http://127.0.0.1:19103{path}"], check=True, timeout=120)
+        finally:
+            forward.terminate()
+    return into
+
+
+def count(path: Path, query: str = "SELECT count(*) FROM records") -> int:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return int(db.execute(query).fetchone()[0])
+
+
+@pytest.fixture(scope="module")
+def archived(bed: Bed) -> None:
+    run = bed.playbook(*ARCHIVE)
+    assert run.rc == 0, run.output[-4000:]
+    again = bed.playbook(*ARCHIVE)
+    assert again.rc == 0 and again.total("changed") == 0, again.output[-4000:]
+    level(bed)
+
+
+@pytest.mark.usefixtures("archived")
+def test_it_runs_apart_from_the_primary_and_may_do_little(bed: Bed) -> None:
+    (pod,) = bed.get("pods", "-n", "abaci", "-l", "app.kubernetes.io/component=archive")["items"]
+    primary = bed.get("pod", f"abaci-app-{op.record(bed)['primaryOrdinal']}", "-n", "abaci")
+    assert pod["spec"]["nodeName"] != primary["spec"]["nodeName"]
+    account = "--as=system:serviceaccount:abaci:abaci-app-archive"
+    for verb, what in (("get", "secrets"), ("list", "pods"), ("create", "pods"), ("patch", "configmaps")):
+        assert bed.kubectl("auth", "can-i", verb, what, "-n", "abaci", account, check=False).strip().startswith("no")
+
+
+@pytest.mark.usefixtures("archived")
+def test_every_acknowledged_write_is_kept_through_a_rollout_and_the_archives_own_end(bed: Bed, tmp_path: Path) -> None:
+    writer = Writer(bed.site(), tmp_path / "ledger", seconds=600, rate=40).start()
+    time.sleep(5)
+    bed.kubectl("rollout", "restart", "statefulset/abaci-app", "-n", "abaci")
+    bed.kubectl("rollout", "status", "statefulset/abaci-app", "-n", "abaci", "--timeout=300s", timeout=320)
+    bed.kubectl("delete", "pod", "-n", "abaci", "-l", "app.kubernetes.io/component=archive", timeout=120)
+    bed.kubectl("rollout", "status", POD, "-n", "abaci", "--timeout=120s", timeout=140)
+    scaled = op.operate(bed, "scale", "-e", "scale_replicas=4", backups=tmp_path / "backups")
+    assert scaled.rc == 0, scaled.output[-3000:]
+    report = writer.stop()
+    down = op.operate(bed, "scale", "-e", "scale_replicas=3", backups=tmp_path / "backups")
+    assert down.rc == 0, down.output[-3000:]
+    txid = level(bed)
+    assert compare(*read_ledger(tmp_path / "ledger"), list_records(bed.site()))["ok"]
+    found = kept(bed)
+    numbers = [int(one["txid"], 16) for one in found]
+    assert numbers == list(range(numbers[0], int(txid, 16) + 1)), "no transaction is missing"
+    assert ours(bed)["gaps"] == [] and ask(bed, "/status")["alarms"] == []
+    rows = int(op.rows(bed, 0).split("|")[0])
+    assert count(fetch(bed, f"/database?database=sqlite.db&txid={txid}", tmp_path / "newest")) == rows
+    delays = sorted(float(line) for line in in_archive(bed, "python3", "-c", DELAYS).splitlines())
+    hundredth = delays[int(len(delays) * 0.99)]
+    print(f"{report.acknowledged} acknowledged, {len(found)} transactions kept, 0 missing")
+    print(f"on the archive's disk after: median {statistics.median(delays):.0f} ms, p99 {hundredth:.0f} ms")
+    # The copying of what was written while the archive was away is in it.
+    assert statistics.median(delays) < 1000
+
+
+@pytest.mark.usefixtures("archived")
+def test_the_moment_before_a_wrong_delete_is_given_back_whole(bed: Bed, tmp_path: Path) -> None:
+    op.post(bed, 20, "before the mistake")
+    before = level(bed)
+    rows = int(op.rows(bed, 0).split("|")[0])
+    primary = f"abaci-app-{op.record(bed)['primaryOrdinal']}"
+    moment = datetime.datetime.now(datetime.UTC)
+    time.sleep(1)
+    bed.rows(primary, "DELETE FROM records")
+    op.post(bed, 2, "after the mistake")
+    after = level(bed)
+    assert int(after, 16) > int(before, 16)
+    began = time.monotonic()
+    at = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    then = fetch(bed, f"/database?database=sqlite.db&time={at}", tmp_path / "then")
+    print(f"{then.stat().st_size} bytes of {at} in {time.monotonic() - began:.1f} s")
+    assert count(then) == rows
+    assert count(fetch(bed, f"/database?database=sqlite.db&txid={after}", tmp_path / "now")) == 2
+    shrunk = [one for one in kept(bed) if int(before, 16) < int(one["txid"], 16)]
+    assert int(shrunk[0]["txid"], 16) == int(before, 16) + 1, "the deletion is the next one"
+    for wrong, words in (
+        ("time=2020-01-01T00:00:00Z", "before"),
+        (f"txid={int(after, 16) + 1000:016x}", "after"),
+        ("time=yesterday", "yesterday"),
+    ):
+        answer = ask(bed, f"/database?database=sqlite.db&{wrong}")
+        assert words in answer["error"] and answer["error"].endswith("."), answer
+
+
+@pytest.mark.usefixtures("archived")
+def test_the_acknowledged_tail_survives_the_primary_and_its_volume(bed: Bed, tmp_path: Path) -> None:
+    """The replicas hear nothing while the primary acknowledges writes; then its volume is gone."""
+    level(bed)
+    primary = f"abaci-app-{op.record(bed)['primaryOrdinal']}"
+    pod = bed.get("pod", primary, "-n", "abaci")
+    node, address = pod["spec"]["nodeName"], pod["status"]["podIP"]
+    peers = [one["status"]["podIP"] for one in bed.pods() if one["metadata"]["name"] != primary]
+    cut = [rule for peer in peers for rule in (("-s", address, "-d", peer), ("-s", peer, "-d", address))]
+    for rule in cut:
+        bed.node_exec(node, "iptables", "-I", "FORWARD", *rule, "-j", "DROP")
+    op.post(bed, 10, "only the archive has this")
+    tail = op.positions(bed, (int(primary.rpartition("-")[2]),))
+    (place,) = tail.values()
+    until(lambda: ours(bed)["received"]["txid"] == place[1], 10, "the archive has the tail")
+    lost = op.lose_volume(bed, int(primary.rpartition("-")[2]))
+    for rule in cut:
+        bed.node_exec(node, "iptables", "-D", "FORWARD", *rule, "-j", "DROP")
+    until(lambda: "refuses to start as primary" in op.guard_says(bed, 0), 180, "the guard holds it")
+    saved = fetch(bed, f"/database?database=sqlite.db&txid={place[1]}", tmp_path / "tail")
+    query = "SELECT count(*) FROM records WHERE body LIKE 'only the archive has this-%'"
+    assert count(saved, query) == 10
+    from test_60_scale_and_reset import give_back
+
+    give_back(bed, lost)
+    assert op.agree(bed, seconds=240)[1] == place[1]
+    level(bed)
+    assert ask(bed, "/status")["alarms"] == [], "what continues is no alarm"
+
+
+def test_it_goes_and_what_it_keeps_stays(bed: Bed) -> None:
+    run = bed.playbook("--tags", "archive", *ARCHIVE, "-e", "archive_state=absent")
+    assert run.rc == 0, run.output[-3000:]
+    assert "abaci-app-archive" not in bed.kubectl("get", "deployments,networkpolicies", "-n", "abaci")
+    assert "abaci-app-archive" in bed.kubectl("get", "pvc", "-n", "abaci")
+    removed = bed.playbook(
+        "--tags", "archive", *ARCHIVE, "-e", "archive_state=absent", "-e", '{"archive_remove_data": true}'
+    )
+    assert removed.rc == 0, removed.output[-3000:]
+    until(lambda: "abaci-app-archive" not in bed.kubectl("get", "pvc", "-n", "abaci"), 60, "the claim is gone")

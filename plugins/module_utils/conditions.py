@@ -38,9 +38,9 @@ def youngest_warning(
         and _is_about(event.get("involvedObject") or {}, about)
         and (not reason or event.get("reason") == reason)
         and word in str(event.get("message") or "")
-        and _when(event) >= since
+        and when(event) >= since
     ]
-    return max(found, key=_when, default=None)
+    return max(found, key=when, default=None)
 
 
 def _is_about(involved: Part, about: Part) -> bool:
@@ -48,6 +48,7 @@ def _is_about(involved: Part, about: Part) -> bool:
     return involved.get("name") == about["name"] and len(uids) < 2
 
 
-def _when(event: Part) -> str:
+def when(event: Part) -> str:
+    """When an event was seen last, "" where it does not say."""
     series = event.get("series") or {}
     return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")

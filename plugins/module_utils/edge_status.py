@@ -11,6 +11,7 @@ from typing import Any
 
 WRITES = ("POST", "PUT", "DELETE", "OPTIONS")
 TXID_COOKIE = "__txid"
+HSTS = "strict-transport-security"
 
 Expected = Mapping[str, Any]
 Request = dict[str, Any]
@@ -35,6 +36,30 @@ def requests(expected: Expected) -> list[Request]:
         listed.append(_tls(expected, domain, "GET", expected["health_path"]))
     listed += [_tls(expected, expected["domains"][0], method, expected["verify_path"]) for method in WRITES]
     return listed
+
+
+def pages(expected: Expected) -> list[Request]:
+    """The reads of the health path alone, one for each domain: what is asked where nothing is to be noticed of TLS."""
+    if expected.get("upstream"):
+        plain = _join(expected["address"], expected["edge_http_port"])
+        return [_plain(domain, "GET", expected["health_path"], plain) for domain in expected["domains"]]
+    return [_tls(expected, domain, "GET", expected["health_path"]) for domain in expected["domains"]]
+
+
+def writes(expected: Expected) -> list[Request]:
+    """The writes alone, to a path that the application rejects."""
+    return requests(expected)[-len(WRITES) :]
+
+
+def page_problems(request: Request, answer: Answer) -> list[str]:
+    """What is wrong with the answer to one of pages(), whatever it says of HSTS."""
+    bare = {**answer, "headers": [pair for pair in answer["headers"] if pair[0].lower() != HSTS]}
+    return _reached(request, answer) or _health(request, bare, {"hsts_seconds": 0})
+
+
+def path_problems(request: Request, answer: Answer) -> list[str]:
+    """What is wrong with the answer to one of writes()."""
+    return _reached(request, answer) or _write(request, answer)
 
 
 def write(expected: Expected, probe: Mapping[str, Any]) -> Request:
@@ -79,7 +104,7 @@ def problems(answers: Sequence[Answer] | None, expected: Expected) -> list[str]:
             found += _reached(request, answer) or _redirect(request, answer, status, domain, expected)
         found += _reached(*health) or _health(*health, expected)
     for request, answer in rest:
-        found += _reached(request, answer) or _write(request, answer)
+        found += path_problems(request, answer)
     return found
 
 
@@ -149,7 +174,7 @@ def _redirect(request: Request, answer: Answer, status: int, domain: str, expect
 def _health(request: Request, answer: Answer, expected: Expected) -> list[str]:
     if answer["status"] != 200:
         return [f"{_name(request)} was answered {answer['status']}, not 200: check app_health_path and the pods' log."]
-    sent, wanted = _values(answer, "strict-transport-security"), int(expected["hsts_seconds"])
+    sent, wanted = _values(answer, HSTS), int(expected["hsts_seconds"])
     if wanted and not any(f"max-age={wanted}" in value.replace(" ", "").split(";") for value in sent):
         return [f"{_name(request)} came with {sent or 'no'} Strict-Transport-Security, not max-age={wanted}."]
     if not wanted and sent:

@@ -12,6 +12,11 @@ def one_line(text: object) -> str:
     return " ".join(str(text or "").split())
 
 
+def printable(text: str) -> str:
+    """The text without control characters, which a terminal obeys and XML cannot hold."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def listed(names: Iterable[str]) -> str:
     """a, b and c."""
     *before, last = [*names] or [""]

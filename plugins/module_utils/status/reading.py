@@ -1,0 +1,528 @@
+"""Makes facts of what was read. Pure functions; observe.py reads."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import clock, conditions, edge_status, guard, litefs, site, state, values, wording
+from ..operations import lock, progress
+from ..operations import situation as sit
+from . import facts as f
+
+Object = Mapping[str, Any]
+
+KEEL_ANNOTATIONS = ("keel.sh/trigger", "keel.sh/match-tag")
+UPDATED = "keel.sh/update-time"
+CHANGE_CAUSE = "kubernetes.io/change-cause"
+PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
+AUDIT_LINES, EVENTS = 5, 5
+MEBI = 1 << 20
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the inventory says of the site. ``parts``: (name, namespace, wanted) of the Deployments beside it."""
+
+    namespace: str
+    name: str
+    database: str
+    kubeconfig: str = ""
+    claim_template: str = "litefs-data"
+    port: int = 20202
+    timeout: float = 5.0
+    tls_secret: str = "abaci-tls"
+    tls: bool = True
+    domains: tuple[str, ...] = ()
+    address: str = ""
+    https_port: int = 443
+    edge_https_port: int = 443
+    edge_http_port: int = 80
+    health_path: str = "/"
+    verify_path: str = "/"
+    parts: tuple[tuple[str, str, bool], ...] = ()
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    inventory: str = ""
+    backup_hours: int = 36
+    cluster_copied: Mapping[str, Any] = field(default_factory=dict)
+    cluster_copied_error: str | None = None
+
+    def expected(self) -> dict[str, Any]:
+        """What edge_status asks with; empty where no name of the site is known."""
+        if not self.domains or not self.domains[0]:
+            return {}
+        return {
+            "domains": list(self.domains),
+            "address": self.address,
+            "https_port": self.https_port,
+            "edge_https_port": self.edge_https_port,
+            "edge_http_port": self.edge_http_port,
+            "verify": False,  # what is wrong with the certificate is a fact of its own
+            "health_path": self.health_path,
+            "verify_path": self.verify_path,
+            "upstream": not self.tls,
+        }
+
+
+@dataclass
+class Seen:
+    """What was read, as it came. ``deployments`` is None where they could not be read."""
+
+    state: dict[str, Any] | None = None
+    error: str | None = None
+    server: str = ""
+    kubeconfig: str = ""
+    kubeconfig_mode: str | None = None
+    statefulset: Object | None = None
+    nodes: Iterable[Object] = ()
+    audit: Object | None = None
+    leases: Iterable[Object] = ()
+    deployments: Iterable[Object] | None = None
+    jobs: Iterable[Object] = ()
+    events: Iterable[Object] = ()
+    secret: Object | None = None
+    kubelets: Mapping[str, Object | str] = field(default_factory=dict)
+    answers: list[Mapping[str, Any]] = field(default_factory=list)
+    certificates: dict[str, bytes | str] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+
+
+def facts(seen: Seen, asked: Asked) -> f.Facts:
+    """What is known of the site."""
+    document = seen.state or state.empty(asked.namespace, asked.name, asked.database, asked.claim_template, seen.error)
+    now = document["gathered_at"]
+    undone, progress_error = _unfinished(document)
+    return f.Facts(
+        schema=f.SCHEMA,
+        gathered_at=now,
+        api=f.Api(
+            seen.server,
+            seen.kubeconfig,
+            seen.kubeconfig_mode,
+            asked.inventory,
+            seen.error,
+            _foreign(seen, asked) if seen.state else None,
+            tuple(seen.unread),
+        ),
+        application=_application(document, seen.statefulset, asked),
+        identity=_identity(document),
+        delivery=_delivery(seen.statefulset),
+        write_path=_write_path(seen, asked),
+        backup=_backup(document, seen.jobs, now),
+        cluster_backup=_cluster_backup(asked, now),
+        lock=_lock(seen.leases, asked, now),
+        nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
+        pods=tuple(_pods(document, seen.kubelets)),
+        claims=tuple(f.Claim(claim["name"], claim["phase"] == "Bound") for claim in document["claims"]),
+        other_databases=tuple(_other_databases(document)),
+        kept_volumes=tuple(volume["name"] for volume in document["volumes"] if volume["kept"]),
+        certificates=tuple(_certificates(seen, asked, now)),
+        parts=tuple(_part(seen.deployments, *part) for part in asked.parts),
+        unfinished=undone,
+        progress_error=progress_error,
+        audit=_audit(seen.audit),
+        events=_events(seen.events, asked.name),
+        inventory_hosts=tuple(sorted(asked.hosts)),
+        tls=asked.tls,
+        backup_hours=asked.backup_hours,
+    )
+
+
+def silences(leases: Iterable[Object], now: str) -> dict[str, float]:
+    """Seconds since each node's Lease was renewed, of the Leases of all namespaces."""
+    return {
+        lease["metadata"]["name"]: round(seconds, 1)
+        for lease in leases
+        if lease["metadata"].get("namespace") == "kube-node-lease"
+        and (seconds := clock.between((lease.get("spec") or {}).get("renewTime"), now)) > float("-inf")
+    }
+
+
+def _foreign(seen: Seen, asked: Asked) -> str | None:
+    if not asked.hosts:
+        return None
+    living = seen.statefulset
+    cluster = site.Seen(nodes=seen.nodes, statefulsets=[living] if living else [])
+    desired = site.Desired(
+        asked.namespace, asked.name, seen.kubeconfig or asked.kubeconfig, hosts=asked.hosts, aliases=asked.aliases
+    )
+    return site.foreign_cluster(cluster, desired, living) or None
+
+
+def _paired(described: Iterable[Object], items: Iterable[Object]) -> list[tuple[Object, Object]]:
+    by_name = {item["metadata"]["name"]: item for item in items}
+    return [(node, by_name.get(node["name"], {})) for node in described]
+
+
+def _node(node: Object, item: Object, kubelets: Mapping[str, Object | str]) -> f.Node:
+    said = kubelets.get(node["name"], "it was not asked")
+    disk = {} if isinstance(said, str) else (said.get("node") or {}).get("fs") or {}
+    free = disk.get("availableBytes")
+    return f.Node(
+        name=node["name"],
+        ready=node["ready"],
+        schedulable=node["schedulable"],
+        silent_seconds=node["silent_seconds"],
+        version=node["kubelet"],
+        kernel=node["kernel"],
+        fuse_devices=node["fuse_devices"],
+        pressures=tuple(name for name in PRESSURES if conditions.holds(item, name)),
+        disk_percent=_percent(disk),
+        disk_free_mb=None if free is None else int(free) // MEBI,
+        error=said if isinstance(said, str) else None,
+    )
+
+
+def _percent(disk: Mapping[str, Any]) -> int | None:
+    """How full a file system is, as df says it: of what users may fill."""
+    capacity, free = disk.get("capacityBytes"), disk.get("availableBytes")
+    if not capacity or free is None:
+        return None
+    used = disk.get("usedBytes")
+    used = int(capacity) - int(free) if used is None else int(used)
+    return round(100 * used / max(used + int(free), 1))
+
+
+def _application(document: Object, living: Object | None, asked: Asked) -> f.Application:
+    described = document["statefulset"]
+    spec = ((living or {}).get("spec") or {}).get("template", {}).get("spec", {})
+    containers = spec.get("containers") or [{}]
+    app = next((one for one in containers if one.get("name") == "app"), containers[0])
+    limits = (app.get("resources") or {}).get("limits") or {}
+    current = [pod for pod in document["pods"] if pod["revision"] == described["update_revision"]]
+    digests = sorted({digest for pod in document["pods"] if (digest := _digest(pod["image_id"]))})
+    return f.Application(
+        namespace=asked.namespace,
+        name=asked.name,
+        database=asked.database,
+        exists=described["exists"],
+        image=described["image"],
+        digest=digests[0] if len(digests) == 1 else None,
+        since=min((pod["created_at"] for pod in current if pod["created_at"]), default=None),
+        revision=described["update_revision"],
+        rolling=described["exists"] and sit.rolling(document),
+        replicas=described["replicas"] or 0,
+        ready=described["ready_replicas"] or 0,
+        privileged=bool((app.get("securityContext") or {}).get("privileged")),
+        wants_fuse_device=state.FUSE_RESOURCE in limits,
+    )
+
+
+def _digest(image_id: object) -> str | None:
+    return str(image_id).rpartition("@")[2] if "@sha256:" in str(image_id) else None
+
+
+def _identity(document: Object) -> f.Identity:
+    record = document["record"]
+    found = sit.look(document)
+    problem = found if isinstance(found, sit.Problem) else None
+    return f.Identity(
+        state=(record or {}).get("state") or None,
+        cluster_id=(record or {}).get("cluster_id") or None,
+        ordinal=values.whole((record or {}).get("primary_ordinal")),
+        primary=None if isinstance(found, sit.Problem) else found.leader["name"],
+        fenced=tuple(litefs.fenced(document)),
+        problem=problem.sentence if problem else None,
+        cause=problem.cause if problem else None,
+    )
+
+
+def _pods(document: Object, kubelets: Mapping[str, Object | str]) -> list[f.Pod]:
+    found = sit.look(document)
+    situation = None if isinstance(found, sit.Problem) else found
+    away, fenced = litefs.absent(document), litefs.fenced(document)
+    return [_pod(document, pod, situation, away, fenced, kubelets) for pod in document["pods"]]
+
+
+def _pod(
+    document: Object,
+    pod: Object,
+    situation: sit.Situation | None,
+    away: Mapping[int, str],
+    fenced: Iterable[int],
+    kubelets: Mapping[str, Object | str],
+) -> f.Pod:
+    node, where = pod["litefs"], litefs.position(pod, document["database"])
+    known = where if where is not None and where.known else None
+    recorded = (document["record"] or {}).get("cluster_id") or (situation.cluster_id if situation else None)
+    order = litefs.compare(known, situation.position, node["cluster_id"], recorded) if situation and known else None
+    claim = sit.claim_of(document, pod["ordinal"])
+    volume = sit.volume_of(document, claim)
+    disk = _volume(pod, claim, document["namespace"], kubelets)
+    used = disk.get("usedBytes")
+    return f.Pod(
+        name=pod["name"],
+        ordinal=pod["ordinal"],
+        node=pod["node"],
+        role="none" if not node["reachable"] else "primary" if node["is_primary"] else "replica",
+        ready=pod["ready"],
+        deleting=pod["deleting"],
+        running=pod["started_at"] is not None,
+        reason=pod["waiting"]["reason"],
+        stopped=pod["init"]["message"] or pod["waiting"]["message"] or pod["unschedulable"] or pod["waiting"]["reason"],
+        guarded=pod["init"]["state"] == "failed" and guard.reason(pod) is not None,
+        excused=_excuse(pod["ordinal"], away, fenced),
+        error=node["error"],
+        restarts=pod["restarts"],
+        started_at=pod["started_at"],
+        digest=_digest(pod["image_id"]),
+        identity="none" if not node["cluster_id"] else "ok" if node["cluster_id"] == recorded else "other",
+        txid=f"{known.txid:016x}" if known else None,
+        order=order,
+        behind=max(situation.position.txid - known.txid, 0) if situation and known and order == "behind" else None,
+        lag_ms=node["lag_ms"],
+        never_synced=node["never_synced"],
+        sees_primary=node["primary_hostname"],
+        volume=volume["name"] if volume else None,
+        volume_policy=volume["reclaim_policy"] if volume else None,
+        volume_percent=_percent(disk),
+        volume_used_mb=None if used is None else int(used) // MEBI,
+    )
+
+
+def _excuse(ordinal: int, away: Mapping[int, str], fenced: Iterable[int]) -> str | None:
+    if ordinal in away:
+        return f"its node {away[ordinal]} is away"
+    return "it is fenced" if ordinal in fenced else None
+
+
+def _volume(
+    pod: Object, claim: Object | None, namespace: str, kubelets: Mapping[str, Object | str]
+) -> Mapping[str, Any]:
+    """How full the volume is, as the kubelet of its pod says; nothing for a kind of volume that has no figures."""
+    said = kubelets.get(pod["node"] or "", "")
+    if isinstance(said, str) or claim is None:
+        return {}
+    wanted = {"name": claim["name"], "namespace": namespace}
+    for item in said.get("pods") or []:
+        for volume in item.get("volume") or []:
+            if volume.get("pvcRef") == wanted:
+                return dict(volume)
+    return {}
+
+
+def _other_databases(document: Object) -> list[str]:
+    """Databases in the mount beside the application's, as far as something was written to them."""
+    asked = litefs.primaries(document) or litefs.reachable(document)
+    names = sorted({name for pod in asked for name in pod["litefs"]["databases"]} - {document["database"]})
+    positions = {name: [litefs.position(pod, name) for pod in asked] for name in names}
+    return [name for name in names if any(where is not None and where.known for where in positions[name])]
+
+
+def _delivery(living: Object | None) -> f.Delivery:
+    notes = ((living or {}).get("metadata") or {}).get("annotations") or {}
+    template = ((living or {}).get("spec") or {}).get("template", {}).get("metadata", {}).get("annotations") or {}
+    policy = notes.get(state.KEEL_POLICY)
+    return f.Delivery(
+        policy=policy,
+        updated_at=template.get(UPDATED),
+        cause=notes.get(CHANGE_CAUSE),
+        missing=tuple(name for name in (state.KEEL_POLICY, *KEEL_ANNOTATIONS) if name not in notes),
+    )
+
+
+def _write_path(seen: Seen, asked: Asked) -> f.WritePath:
+    expected = asked.expected()
+    if not expected:
+        return f.WritePath("", "app_domain is not set", (), ())
+    pages, writes = edge_status.pages(expected), edge_status.writes(expected)
+    where = str(writes[0]["connect"])
+    if len(seen.answers) != len(pages) + len(writes):
+        return f.WritePath(where, "the edge was not asked", (), ())
+    rest = seen.answers[len(pages) :]
+    reads = [
+        text
+        for request, answer in zip(pages, seen.answers, strict=False)
+        for text in edge_status.page_problems(request, answer)
+    ]
+    problems = [
+        text
+        for request, answer in zip(writes, rest, strict=True)
+        for text in edge_status.path_problems(request, answer)
+    ]
+    return f.WritePath(where, None, tuple(reads), tuple(problems))
+
+
+def _backup(document: Object, jobs: Iterable[Object], now: str) -> f.Backup:
+    job = document["backup_job"]
+    if job is None:
+        return f.Backup(False, False, None, None, None, None, None, None)
+    name = f"{document['statefulset']['name']}-backup"
+    owned = [
+        item
+        for item in jobs
+        if any(
+            owner.get("kind") == "CronJob" and owner.get("name") == name
+            for owner in item["metadata"].get("ownerReferences") or []
+        )
+    ]
+    last = max(owned, key=lambda item: str(item["metadata"].get("creationTimestamp")), default=None)
+    seconds = clock.between(job["last_successful"], now)
+    return f.Backup(
+        scheduled=True,
+        suspended=job["suspended"],
+        schedule=job["schedule"],
+        last_successful=job["last_successful"],
+        age_hours=round(seconds / 3600, 1) if seconds > float("-inf") else None,
+        last_job=last["metadata"]["name"] if last else None,
+        last_result=_result(last),
+        last_message=wording.one_line(conditions.condition(last, "Failed").get("message")) or None,
+    )
+
+
+def _result(job: Object | None) -> str | None:
+    if job is None:
+        return None
+    if conditions.holds(job, "Failed"):
+        return "failed"
+    return "succeeded" if conditions.holds(job, "Complete") else "running"
+
+
+def _cluster_backup(asked: Asked, now: str) -> f.ClusterBackup:
+    copied = asked.cluster_copied
+    try:
+        made = datetime.datetime.fromtimestamp(float(copied["time"]), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (KeyError, TypeError, ValueError):
+        return f.ClusterBackup(None, None, None, asked.cluster_copied_error)
+    return f.ClusterBackup(
+        made, round(clock.between(made, now) / 3600, 1), str(copied.get("place") or "") or None, None
+    )
+
+
+def _lock(leases: Iterable[Object], asked: Asked, now: str) -> f.Lock | None:
+    key = (asked.namespace, lock.name_of(asked.name))
+    lease = next((one for one in leases if (one["metadata"].get("namespace"), one["metadata"]["name"]) == key), None)
+    if lease is None or not lock.holder_of(lease):
+        return None
+    busy = lock.at_work(lease, "", now, alive=True)
+    return f.Lock(
+        holder=lock.holder_of(lease),
+        operation=str((lease["metadata"].get("annotations") or {}).get(lock.OPERATION) or "something"),
+        since=(lease.get("spec") or {}).get("acquireTime"),
+        seconds_left=busy[1] if busy else 0,
+    )
+
+
+def _unfinished(document: Object) -> tuple[tuple[f.Unfinished, ...], str | None]:
+    try:
+        known = progress.read(document)
+    except ValueError as exc:
+        return (), str(exc)
+    return (
+        tuple(
+            f.Unfinished(name, one.get("begun"), one.get("holder"))
+            for name, one in sorted(known.items())
+            if isinstance(one, dict)
+        ),
+        None,
+    )
+
+
+def _audit(item: Object | None) -> tuple[f.AuditLine, ...]:
+    found = []
+    for line in str(((item or {}).get("data") or {}).get("log") or "").splitlines():
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict):
+            words = (str(said.get(key) or "") for key in ("time", "holder", "operation", "event", "result"))
+            found.append(f.AuditLine(*words))
+    return tuple(found[-AUDIT_LINES:])
+
+
+def _events(events: Iterable[Object], name: str) -> tuple[f.Event, ...]:
+    """The youngest warnings about the application's own objects."""
+    pattern = re.compile(rf"(?:.*-)?{re.escape(name)}(?:-\d+)?")
+    found = [
+        f.Event(
+            time=conditions.when(event),
+            about=str((event.get("involvedObject") or {}).get("name") or ""),
+            reason=str(event.get("reason") or ""),
+            message=wording.reason(event.get("message")),
+            count=int(event.get("count") or 1),
+        )
+        for event in events
+        if event.get("type") == "Warning" and pattern.fullmatch(str((event.get("involvedObject") or {}).get("name")))
+    ]
+    return tuple(sorted(found, key=lambda event: event.time)[-EVENTS:])
+
+
+def _part(deployments: Iterable[Object] | None, name: str, namespace: str, wanted: bool) -> f.Part:
+    found = next(
+        (
+            item
+            for item in deployments or ()
+            if (item["metadata"].get("namespace"), item["metadata"]["name"]) == (namespace, name)
+        ),
+        None,
+    )
+    status = (found or {}).get("status") or {}
+    said = conditions.condition(found, "Available")
+    return f.Part(
+        name=name,
+        namespace=namespace,
+        wanted=wanted,
+        exists=found is not None,
+        replicas=int(((found or {}).get("spec") or {}).get("replicas", 1)) if found else 0,
+        ready=int(status.get("readyReplicas") or 0),
+        message=wording.one_line(said.get("message")) or None if said.get("status") == "False" else None,
+    )
+
+
+def _certificates(seen: Seen, asked: Asked, now: str) -> list[f.Certificate]:
+    shown: dict[str, bytes | str] = dict(seen.certificates)
+    if asked.tls and seen.state is not None:
+        data = ((seen.secret or {}).get("data") or {}).get("tls.crt")
+        missing = f"there is no Secret {asked.namespace}/{asked.tls_secret} with a certificate"
+        shown["secret"] = _decoded(data) if data else missing
+    order = [where for where in ("secret", "edge", "api", "kubeconfig") if where in shown]
+    domains = asked.domains if asked.tls else ()
+    return [certificate(where, shown[where], now, domains if where in ("secret", "edge") else ()) for where in order]
+
+
+def _decoded(data: object) -> bytes | str:
+    import base64
+    import binascii
+
+    try:
+        return base64.b64decode(str(data), validate=True)
+    except binascii.Error:
+        return "it is not in base64"
+
+
+def certificate(where: str, content: bytes | str, now: str, domains: Iterable[str] = ()) -> f.Certificate:
+    """What a certificate (PEM or DER; a chain's first) says of itself, or why there is none."""
+    from cryptography import x509
+
+    if isinstance(content, str):
+        return f.Certificate(where, None, None, None, (), (), content)
+    try:
+        load = x509.load_pem_x509_certificate if b"-----BEGIN" in content else x509.load_der_x509_certificate
+        found = load(content)
+    except ValueError as exc:
+        return f.Certificate(where, None, None, None, (), (), f"it is no certificate ({wording.reason(exc)})")
+    ends = found.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = tuple(extension.get_values_for_type(x509.DNSName))
+    except x509.ExtensionNotFound:
+        names = ()
+    # A wildcard covers one label.
+    missing = tuple(name for name in domains if not {name, f"*.{name.partition('.')[2]}"} & set(names))
+    der = _der(found)
+    days = round(clock.between(now, ends) / 86400, 1)
+    return f.Certificate(where, ends, days, hashlib.sha256(der).hexdigest(), names, missing, None)
+
+
+def _der(found: Any) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    content: bytes = found.public_bytes(serialization.Encoding.DER)
+    return content

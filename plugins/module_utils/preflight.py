@@ -21,23 +21,26 @@ OWN_UNITS = ("k3s.service", "k3s-agent.service", "kubepods")
 def host_errors(reports: Iterable[Report]) -> list[str]:
     """Return one sentence for each thing that is wrong on a host or between hosts; an empty list means go."""
     reports = list(reports)
-    asked = [report for report in reports if "host" in report["desired"]]
-    found = by_text({report["name"]: _one_host(report) for report in reports})
-    return found + _same_twice(asked) + clock_errors(asked)
+    found = by_text(
+        {report["name"]: [text for texts in by_topic(report).values() for text in texts] for report in reports}
+    )
+    return found + [text for texts in between(reports).values() for text in texts]
 
 
 def host_notes(reports: Iterable[Report]) -> list[str]:
     """Return what may be right and often is not: a firewall on a host lets pass only what somebody opened."""
-    found = {
-        report["name"]: [
-            f"{name} filters here, and closed ports between hosts show late, as pods that do not get ready; "
-            'docs/operations.md, "Ports between the hosts", lists what has to be open.'
-            for name in report["probe"]["firewalls"]
-        ]
-        for report in reports
-        if not report["reason"] and "host" in report["desired"]
-    }
-    return by_text(found)
+    return by_text({report["name"]: firewall_notes(report) for report in reports})
+
+
+def firewall_notes(report: Report) -> list[str]:
+    """Return one sentence for each firewall that filters on a host."""
+    if report["reason"] or "host" not in report["desired"]:
+        return []
+    return [
+        f"{name} filters here, and closed ports between hosts show late, as pods that do not get ready; "
+        'docs/operations.md, "Ports between the hosts", lists what has to be open.'
+        for name in report["probe"]["firewalls"]
+    ]
 
 
 def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
@@ -49,25 +52,34 @@ def by_text(found: Mapping[str, Iterable[str]]) -> list[str]:
     return [f"{', '.join(hosts)}: {text}" for text, hosts in names.items()]
 
 
-def _one_host(report: Report) -> list[str]:
+def by_topic(report: Report) -> dict[str, list[str]]:
+    """Return what is wrong on a host, by what it is about; no topic is there for nothing."""
     if report["reason"]:
-        return [_unreachable(report)]
+        return {"reached": [_unreachable(report)]}
     probe = report["probe"]
     fuse = fuse_error(probe["fuse"], probe["kernel"])
     if "host" not in report["desired"]:
-        return [fuse] if fuse and "fuse" in report["desired"] else []
+        return {"fuse": [fuse]} if fuse and "fuse" in report["desired"] else {}
     desired = report["desired"]["host"]
-    found = (
-        *_system(probe, desired),
-        _name(report),
-        _cgroup(probe, desired),
-        *_ports(probe, desired),
-        *_size(probe, desired),
-        _route(probe),
-        _time(probe, desired),
-        fuse if desired["fuse_required"] else "",
-    )
-    return [text for text in found if text]
+    found = {
+        "system": _system(probe, desired),
+        "name": [_name(report)],
+        "cgroup": [_cgroup(probe, desired)],
+        "ports": _ports(probe, desired),
+        "size": _size(probe, desired),
+        "route": [_route(probe)],
+        "time": [_time(probe, desired)],
+        "fuse": [fuse if desired["fuse_required"] else ""],
+    }
+    told = {topic: [text for text in texts if text] for topic, texts in found.items()}
+    return {topic: texts for topic, texts in told.items() if texts}
+
+
+def between(reports: Iterable[Report]) -> dict[str, list[str]]:
+    """Return what is wrong between hosts, by what it is about."""
+    asked = [report for report in reports if "host" in report["desired"]]
+    addresses, hostnames = _same_twice(asked)
+    return {"address": addresses, "name": hostnames, "clock": clock_errors(asked)}
 
 
 def _unreachable(report: Report) -> str:
@@ -213,8 +225,10 @@ def fuse_error(fuse: FuseProbe, kernel: str) -> str:
     return ""
 
 
-def _same_twice(reports: list[Report]) -> list[str]:
-    found = []
+def _same_twice(reports: list[Report]) -> tuple[list[str], list[str]]:
+    """(hosts of one address, other hosts of one name)."""
+    found: list[str] = []
+    alike: list[str] = []
     hostnames: dict[str, list[str]] = {}
     addresses: dict[str, list[str]] = {}
     for report in reports:
@@ -232,11 +246,11 @@ def _same_twice(reports: list[Report]) -> list[str]:
     twice = {name for names in addresses.values() if len(names) > 1 for name in names}
     for hostname, names in hostnames.items():
         if len(names) > 1 and not set(names) <= twice:
-            found.append(
+            alike.append(
                 f"{listed(names)} all have the host name {hostname}, and the cluster can hold only one node of a name; "
                 "set host_hostname for them, or rename one with hostnamectl set-hostname."
             )
-    return found
+    return found, alike
 
 
 def clock_errors(reports: Iterable[Report]) -> list[str]:

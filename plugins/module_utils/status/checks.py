@@ -171,6 +171,8 @@ def api_answers(facts: Facts) -> Said | None:
 
 
 def its_cluster(facts: Facts) -> Said | None:
+    if facts.api.error:
+        return Said("unknown", "the API does not answer")
     return Said("fail", facts.api.foreign, site(facts, "preflight")) if facts.api.foreign else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -10,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import clock, conditions, edge_status, guard, litefs, site, state, values, wording
+from .. import clock, conditions, edge_status, guard, litefs, preflight, site, state, values, wording
+from ..node_types import Report
 from ..operations import lock, progress
 from ..operations import situation as sit
 from . import facts as f
@@ -131,6 +133,24 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         inventory_hosts=tuple(sorted(asked.hosts)),
         tls=asked.tls,
         backup_hours=asked.backup_hours,
+    )
+
+
+def with_hosts(found: f.Facts, reports: Iterable[Report], connections: Iterable[Mapping[str, Any]]) -> f.Facts:
+    """The facts with what was seen of the hosts; ``reports`` are host_probe's."""
+    reports = list(reports)
+    hosts = []
+    for report in reports:
+        firewall = preflight.firewall_notes(report)
+        errors = preflight.by_topic(report) | ({"firewall": firewall} if firewall else {})
+        told = {topic: tuple(texts) for topic, texts in errors.items()}
+        hosts.append(f.Host(report["name"], not report["reason"], told))
+    return dataclasses.replace(
+        found,
+        hosts_asked=True,
+        hosts=tuple(hosts),
+        between_hosts={topic: tuple(texts) for topic, texts in preflight.between(reports).items() if texts},
+        connections=tuple(f.Connection(**one) for one in connections),
     )
 
 

@@ -50,7 +50,15 @@ def duration(seconds: float) -> str:
 
 def sections(facts: Facts, results: Sequence[Result]) -> list[Section]:
     """The tables, in their order."""
-    parts = [_cluster(facts), _nodes(facts), _application(facts), _pods(facts), _around(facts), _audit(facts)]
+    parts = [
+        _cluster(facts),
+        _nodes(facts),
+        _application(facts),
+        _pods(facts),
+        _around(facts),
+        _audit(facts),
+        _wrong(results),
+    ]
     return [_clean(part) for part in (*parts, _todo(results)) if part.rows]
 
 
@@ -61,7 +69,8 @@ def _clean(table: Section) -> Section:
 
 def _cluster(facts: Facts) -> Section:
     ready = sum(node.ready for node in facts.nodes)
-    rows: list[Row] = [("site", f"{facts.application.namespace}/{facts.application.name} on {facts.api.server}")]
+    where = f" on {facts.api.server}" if facts.api.server else ""
+    rows: list[Row] = [("site", f"{facts.application.namespace}/{facts.application.name}{where}")]
     if facts.nodes:
         rows.append(("nodes", f"{ready} of {len(facts.nodes)} ready"))
     days = [f"{one.where} {one.days:.0f} days" for one in facts.certificates if one.days is not None]
@@ -155,7 +164,7 @@ def _around(facts: Facts) -> Section:
         rows += [("writes", _writes(facts)), ("backups", _backups(facts))]
     if facts.other_databases:
         rows.append(("no backup", f"{', '.join(facts.other_databases)} in /litefs"))
-    wanted = [part for part in facts.parts if part.wanted or part.exists]
+    wanted = [part for part in facts.parts if part.exists or (part.wanted and facts.nodes)]
     if wanted:
         rows.append(("parts", ", ".join(f"{part.name} {part.ready}/{part.replicas}" for part in wanted)))
     if facts.lock is not None:
@@ -190,6 +199,12 @@ def _backups(facts: Facts) -> str:
 def _audit(facts: Facts) -> Section:
     rows = tuple((line.time, line.holder, line.operation, line.event, line.result or NONE) for line in facts.audit)
     return Section("Last operations", ("time", "who", "operation", "event", "result"), rows)
+
+
+def _wrong(results: Sequence[Result]) -> Section:
+    """What is wrong, where the verdict alone does not say it all."""
+    bad = [one for one in results if one.mark in ("warn", "fail")]
+    return Section("What is wrong", (), tuple((one.slug, one.cause) for one in bad if len(bad) > 1))
 
 
 def _todo(results: Iterable[Result]) -> Section:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import factory_objects as make
 import pytest
 import well

@@ -1,0 +1,97 @@
+"""The module: a verdict or one sentence, whatever it is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import factory_objects as make
+import pytest
+import well
+from ansible_collections.abaci.infra.plugins.module_utils.status import observe
+from ansible_collections.abaci.infra.plugins.modules import site_status
+from fake_api import run
+
+PAGE = str(Path(__file__).parents[3] / "roles/status/templates/status.html.j2")
+HOSTS = {f"node-{n}": f"192.0.2.{10 + n}" for n in range(3)}
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "_certificates", lambda _api, _asked: {})
+
+
+def status(api: well.Site, **given: Any) -> dict[str, Any]:
+    where = {"namespace": make.NAMESPACE, "name": make.NAME, "database": make.DATABASE, "tls": False}
+    answer = run(site_status, api, **where, **{"inventory_hosts": HOSTS, **given})
+    return answer
+
+
+def test_what_is_known_comes_as_json_and_the_module_changes_nothing() -> None:
+    api = well.Site()
+    answer = status(api, output="json")
+    document = json.loads(answer["shown"])
+    assert document["verdict"]["code"] == answer["code"]
+    assert [pod["role"] for pod in document["facts"]["pods"]] == ["primary", "replica", "replica"]
+    assert document["checks"] == answer["checks"]
+    assert answer["changed"] is False and api.changes() == []
+
+
+def test_the_page_is_made_from_the_roles_template() -> None:
+    assert status(well.Site(), output="html", template=PAGE)["shown"].startswith("<!doctype html>")
+
+
+def test_a_kubeconfig_of_another_cluster_is_a_verdict() -> None:
+    answer = status(well.Site(), inventory_hosts={"other-1": "198.51.100.7"})
+    assert answer["code"] == 2
+    assert "has none of this inventory's hosts" in answer["sentence"]
+    marks = {one["slug"]: one["mark"] for one in answer["checks"]}
+    assert marks["one-primary"] == "unknown", "nothing is said of somebody else's site"
+
+
+def test_a_kubeconfig_that_is_not_there_is_a_verdict(tmp_path: Path) -> None:
+    answer = run(site_status, None, kubeconfig=str(tmp_path / "none"))
+    assert answer["code"] == 2 and "There is no kubeconfig at" in answer["sentence"]
+
+
+@pytest.mark.parametrize("how", ["timeout", "half", 500, 403])
+def test_an_api_that_fails_is_a_verdict(how: str | int) -> None:
+    api = well.Site()
+    api.fail("GET", how=how, times=99)
+    answer = status(api)
+    assert answer["code"] == 2
+    assert answer["sentence"].count("\n") == 0 and "Traceback" not in answer["sentence"]
+
+
+def test_a_pod_that_does_not_answer_holds_nobody_up() -> None:
+    api = well.Site()
+    api.fail("GET", "LiteFS", f"{make.NAME}-1", times=9)
+    answer = status(api)
+    assert answer["code"] == 1
+    (bad,) = [one for one in answer["checks"] if one["mark"] == "fail"]
+    assert bad["slug"] == "pods-answer"
+
+
+def test_an_empty_cluster_is_no_site() -> None:
+    api = well.Site()
+    api.objects = {key: item for key, item in api.objects.items() if item["kind"] == "Node"}
+    answer = status(api)
+    assert answer["code"] == 2
+    assert "There is no StatefulSet abaci-app in namespace abaci." in answer["sentence"]
+
+
+@pytest.mark.parametrize("copied", ["", "{", "[]", '{"time": "yesterday"}'])
+def test_a_note_of_the_cluster_backup_that_cannot_be_read_is_none(copied: str) -> None:
+    answer = status(well.Site(), cluster_copied=copied)
+    assert {one["slug"]: one["mark"] for one in answer["checks"]}["cluster-backup"] == "warn"
+
+
+def test_a_group_that_nobody_knows_is_refused() -> None:
+    answer = status(well.Site(), groups=["edge", "egde"])
+    assert answer["failed"]
+    assert answer["msg"].startswith("There is no group of checks egde: choose among k3s, inventory, hosts,")
+
+
+def test_only_the_groups_that_are_asked_for() -> None:
+    assert {one["group"] for one in status(well.Site(), groups=["redis"])["checks"]} == {"redis"}

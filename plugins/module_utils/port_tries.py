@@ -50,18 +50,23 @@ def _bound(port: int, protocol: str) -> socket.socket:
     return made
 
 
-def serve(sockets: list[socket.socket], seconds: float) -> None:
+def ending() -> socket.socket:
+    """What serve() is told to end by."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    end.bind(NAME)
+    return end
+
+
+def serve(sockets: list[socket.socket], end: socket.socket, seconds: float) -> None:
     """Answer whoever connects, until the time is over or close() is called on this machine."""
     deadline = time.monotonic() + seconds
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.bind(NAME)
-        while (left := deadline - time.monotonic()) > 0:
-            ready, _, _ = select.select([*sockets, end], [], [], left)
-            if end in ready:
-                break
-            for one in ready:
-                _answer(one)
-    for one in sockets:
+    while (left := deadline - time.monotonic()) > 0:
+        ready, _, _ = select.select([*sockets, end], [], [], left)
+        if end in ready:
+            break
+        for one in ready:
+            _answer(one)
+    for one in [*sockets, end]:  # its name last: who waits for that finds the ports free
         one.close()
 
 
@@ -98,8 +103,9 @@ def close(wait: float = 2.0) -> bool:
 
 def detach(sockets: list[socket.socket], seconds: float) -> None:
     """Serve in a process of its own, which holds neither this one's output nor its terminal."""
+    end = ending()
     if os.fork():
-        for one in sockets:
+        for one in [*sockets, end]:
             one.close()
         return
     try:
@@ -107,7 +113,7 @@ def detach(sockets: list[socket.socket], seconds: float) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
-        serve(sockets, seconds)
+        serve(sockets, end, seconds)
     finally:
         os._exit(0)
 

@@ -16,7 +16,7 @@ from ..wording import listed, printable
 from .facts import Certificate, Facts, Host, Node, Part, Pod
 
 Mark = Literal["ok", "warn", "fail", "unknown"]
-Needs = Literal["any", "cluster", "site", "hosts"]
+Needs = Literal["api", "cluster", "site", "hosts"]
 
 UNHEARD_SECONDS = 15  # a kubelet renews its Lease every 10 s
 DISK_WARN, DISK_FAIL = 80, 92
@@ -69,7 +69,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``code``: 0 well, 1 degraded, 2 down or unsafe."""
+    """``code``: 0 well, 1 degraded, 2 down or unsafe; before anything is installed 2 is not ready."""
 
     code: int
     word: str
@@ -80,7 +80,7 @@ def run(facts: Facts, groups: Sequence[str] = ()) -> list[Result]:
     """The results of all checks that these facts can answer, of some groups or of all."""
     results = []
     for check in TABLE:
-        asked = facts.hosts_asked if check.needs == "hosts" else facts.cluster_asked or check.needs == "any"
+        asked = facts.hosts_asked if check.needs == "hosts" else facts.cluster_asked
         if not asked or (groups and check.group not in groups):
             continue
         said = _unknown(check, facts) or check.look(facts) or Said("ok", "")
@@ -108,6 +108,8 @@ def verdict(facts: Facts, results: Iterable[Result]) -> Verdict:
         return Verdict(0, "well", _well(facts))
     first, more = bad[0], len(bad) - 1
     code, word = (2, "down or unsafe") if first.grave and first.mark == "fail" else (1, "degraded")
+    if not facts.cluster_asked:
+        code, word = (2, "not ready for site.yml") if first.mark == "fail" else (1, "ready, with a warning")
     tail = f" ({more} more, see below)" if more else ""
     return Verdict(code, word, f"{word.capitalize()}: {first.cause}{tail}")
 
@@ -147,6 +149,12 @@ def kubectl(facts: Facts, words: str, namespace: str = "") -> str:
     """A kubectl command for this cluster."""
     where = f" -n {namespace}" if namespace else ""
     return f"kubectl --kubeconfig={facts.api.kubeconfig or '~/.kube/k3s-config'}{where} {words}"
+
+
+def on(facts: Facts, hosts: str, words: str) -> str:
+    """The command that runs another one on hosts of the inventory."""
+    where = facts.api.inventory or "inventories/mine"
+    return f"ansible -i {where} {hosts} -b -m ansible.builtin.command -a '{words}'"
 
 
 def site(facts: Facts, tags: str = "") -> str:
@@ -214,12 +222,13 @@ def ports(facts: Facts) -> Said | None:
     if not closed:
         return None
     first = closed[0]
+    source = next((host.address for host in facts.hosts if host.name == first.source), first.source)
     more = f" ({len(closed) - 1} more)" if len(closed) > 1 else ""
     return Said(
         "fail",
         f"{first.source} does not reach {first.target} on {first.protocol.upper()} port {first.port}: "
         f"{first.error}{more}; a firewall on {first.target} or of the provider is closed there.",
-        f"ufw allow from {first.source} to any port {first.port} proto {first.protocol}",
+        on(facts, first.target, f"ufw allow from {source} to any port {first.port} proto {first.protocol}"),
     )
 
 
@@ -301,7 +310,7 @@ def _ends(found: Certificate | None, what: str, least: float, command: str) -> S
 
 
 def api_certificate(facts: Facts) -> Said | None:
-    command = "systemctl restart k3s"
+    command = on(facts, "k3s_server", "systemctl restart k3s")
     return _ends(_certificate(facts, "api"), "The certificate of the Kubernetes API", K3S_DAYS, command)
 
 
@@ -614,7 +623,7 @@ def nodes_room(facts: Facts) -> Said | None:
     worst = max(full, key=lambda node: node.disk_percent or 0)
     mark: Mark = "fail" if (worst.disk_percent or 0) >= DISK_FAIL else "warn"
     said = f"The disk of {worst.name} is {worst.disk_percent} % full ({worst.disk_free_mb} MB free)."
-    return Said(mark, said, f"ssh {worst.name} k3s crictl rmi --prune", f"{CAUSES}#disk-full")
+    return Said(mark, said, on(facts, worst.name, "k3s crictl rmi --prune"), f"{CAUSES}#disk-full")
 
 
 def volumes_room(facts: Facts) -> Said | None:
@@ -775,8 +784,8 @@ RESET, K3S_CERTIFICATES = f"{OPERATIONS}#replica_resetyml", f"{OPERATIONS}#the-c
 DOWN, AWAY = f"{OPERATIONS}#what-goes-down-when", f"{OPERATIONS}#a-node-that-is-away"
 
 TABLE: tuple[Check, ...] = (
-    Check("api-answers", "k3s", "the Kubernetes API answers", api_answers, DOWN, grave=True, needs="any"),
-    Check("its-cluster", "inventory", "it is the inventory's cluster", its_cluster, grave=True, needs="any"),
+    Check("api-answers", "k3s", "the Kubernetes API answers", api_answers, DOWN, grave=True, needs="api"),
+    Check("its-cluster", "inventory", "it is the inventory's cluster", its_cluster, grave=True, needs="api"),
     Check("inventory-nodes", "inventory", "each host is a node", inventory_nodes, "README.md", needs="cluster"),
     Check("inventory-addresses", "inventory", "each host has its own address", _hosts("address"), needs="hosts"),
     Check("inventory-names", "inventory", "host names are good and unlike", _hosts("name"), needs="hosts"),

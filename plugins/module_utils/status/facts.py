@@ -237,6 +237,7 @@ class Host:
     """A host of the inventory as check.yml saw it; ``errors`` by topic, in the words of site.yml's preflight."""
 
     name: str
+    address: str
     reached: bool
     errors: dict[str, tuple[str, ...]]
 

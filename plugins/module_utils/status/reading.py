@@ -144,7 +144,8 @@ def with_hosts(found: f.Facts, reports: Iterable[Report], connections: Iterable[
         firewall = preflight.firewall_notes(report)
         errors = preflight.by_topic(report) | ({"firewall": firewall} if firewall else {})
         told = {topic: tuple(texts) for topic, texts in errors.items()}
-        hosts.append(f.Host(report["name"], not report["reason"], told))
+        address = str(report["desired"].get("host", {}).get("address") or report["name"])
+        hosts.append(f.Host(report["name"], re.sub(r":\d+$", "", address), not report["reason"], told))
     return dataclasses.replace(
         found,
         hosts_asked=True,

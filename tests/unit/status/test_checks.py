@@ -305,7 +305,7 @@ def of_hosts(topic: str, between: bool = False) -> Callable[[facts.Facts], facts
     def plant(found: facts.Facts) -> facts.Facts:
         errors = {} if between else {topic: ("it is wrong.",)}
         apart = {topic: ("a and b are alike.",)} if between else {}
-        hosts = (facts.Host("node-1", True, errors),)
+        hosts = (facts.Host("node-1", "192.0.2.1", True, errors),)
         return small(found, hosts_asked=True, hosts=hosts, between_hosts=apart)
 
     return plant

@@ -35,7 +35,7 @@ def probe(**given: Any) -> dict[str, Any]:
 def listening(*ports: str) -> dict[str, Any]:
     """What a host says that listens, in a thread in the place of a process."""
     sockets, taken = port_tries.bind(port_probe.ports(list(ports)))
-    threading.Thread(target=port_tries.serve, args=(sockets, 20), daemon=True).start()
+    threading.Thread(target=port_tries.serve, args=(sockets, port_tries.ending(), 20), daemon=True).start()
     told = [one for one in ports if tuple(port_probe.ports([one])[0]) not in taken]
     return {"name": "node-1", "address": "127.0.0.1", "ports": told}
 

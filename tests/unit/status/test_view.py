@@ -128,3 +128,14 @@ def test_the_verdict_has_a_code(fault: str, code: int) -> None:
     verdict = checks.verdict(found, checks.run(found))
     assert verdict.code == code
     assert "\n" not in verdict.sentence
+
+
+def test_before_anything_is_installed_the_verdict_is_about_the_hosts_alone() -> None:
+    hosts = (facts.Host("node-1", "192.0.2.1", True, {}),)
+    found = dataclasses.replace(well.look(), cluster_asked=False, hosts_asked=True, hosts=hosts)
+    results = checks.run(found)
+    assert {one.group for one in results} == {"inventory", "hosts", "fuse", "network"}
+    assert checks.verdict(found, results).sentence == "Well: nothing stands in the way of site.yml."
+    small = dataclasses.replace(found, hosts=(facts.Host("node-1", "192.0.2.1", True, {"size": ("it is small.",)}),))
+    verdict = checks.verdict(small, checks.run(small))
+    assert (verdict.code, verdict.sentence) == (2, "Not ready for site.yml: node-1: it is small.")

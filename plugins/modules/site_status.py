@@ -8,7 +8,7 @@ module: site_status
 short_description: Say how a site is, what is wrong with it, and what mends it
 description:
   - Looks at the cluster, the application's pods and volumes, its edge and what stands beside it, and judges that by one
-    table of checks. Twelve requests to the API, one to each pod and one to each kubelet.
+    table of checks. Eleven requests to the API, one to each pod and one to each kubelet.
   - Fails only where it is used wrongly. An API that is away, a cluster of another inventory and a site that is down are
     verdicts. What is not known is said to be unknown.
   - C(docs/status.md) describes the facts.
@@ -58,7 +58,7 @@ options:
     type: str
     default: /
   parts:
-    description: The Deployments beside the application.
+    description: The Deployments and DaemonSets beside the application.
     type: list
     elements: dict
     default: []

@@ -323,19 +323,19 @@ def kubeconfig_certificate(facts: Facts) -> Said | None:
 
 
 def _part(*wanted: str, tags: str) -> Callable[[Facts], Said | None]:
-    """A check that Deployments are there and have all their pods ready."""
+    """A check that parts are there and have all their pods ready."""
 
     def look(facts: Facts) -> Said | None:
         lacking = [part for part in facts.parts if part.name in wanted and part.wanted and not _stands(part)]
         if not lacking:
             return None
         part = lacking[0]
-        where = f"Deployment {part.namespace}/{part.name}"
         if not part.exists:
-            return Said("fail", f"There is no {where}, though the inventory asks for it.", site(facts, tags))
+            said = f"No pod of {part.name} in namespace {part.namespace} runs, though the inventory asks for it."
+            return Said("fail", said, site(facts, tags))
         why = f": {part.message.rstrip('.')}" if part.message else ""
-        said = f"{where} has {part.ready} of {part.replicas} pods ready{why}."
-        return Said("fail", said, kubectl(facts, f"describe deployment {part.name}", part.namespace))
+        said = f"{part.name} in namespace {part.namespace} has {part.ready} of {part.replicas} pods ready{why}."
+        return Said("fail", said, kubectl(facts, "describe pods", part.namespace))
 
     return look
 
@@ -409,7 +409,7 @@ def certificate_served(facts: Facts) -> Said | None:
     said = (
         "Visitors are shown another certificate than the Secret's, so Traefik does not use it or has not read it yet."
     )
-    return Said("fail", said, kubectl(facts, "rollout restart deployment traefik", "kube-system"))
+    return Said("fail", said, kubectl(facts, "delete pod -l app.kubernetes.io/name=traefik", "kube-system"))
 
 
 # --- LiteFS ----------------------------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Part:
-    """A Deployment beside the application. ``wanted``: the inventory asks for it."""
+    """A Deployment or DaemonSet beside the application, by its pods. ``wanted``: the inventory asks for it."""
 
     name: str
     namespace: str

@@ -1,6 +1,6 @@
 """Asks the cluster and the edge how the site is: the I/O around reading.py. No decision is made here.
 
-Twelve requests to the API, whatever the site's size, one to each pod's LiteFS and one to each kubelet; all at once. The
+Eleven requests to the API, whatever the site's size, one to each pod's LiteFS and one to each kubelet; all at once. The
 edge is asked as a visitor asks, and the certificates are those that are shown when a connection is made. ``api`` is
 kube.Client, or anything with its get, list, raw and portforward.
 """
@@ -63,14 +63,13 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
     listed: dict[str, Future[Any]] = {
         "statefulset": pool.submit(get, "apps/v1", "StatefulSet", name, namespace),
         "maps": pool.submit(of_all, "v1", "ConfigMap", namespace),
-        "pods": pool.submit(of_all, "v1", "Pod", namespace),
+        "pods": pool.submit(of_all, "v1", "Pod"),  # of all namespaces: what stands beside the application, too
         "claims": pool.submit(of_all, "v1", "PersistentVolumeClaim", namespace),
         "volumes": pool.submit(of_all, "v1", "PersistentVolume"),
         "nodes": pool.submit(of_all, "v1", "Node"),
     }
     extra: dict[str, Future[Any]] = {
         "Leases": pool.submit(of_all, "coordination.k8s.io/v1", "Lease"),
-        "Deployments": pool.submit(of_all, "apps/v1", "Deployment"),
         "the CronJob of the backup": pool.submit(get, "batch/v1", "CronJob", f"{name}-backup", namespace),
         "Jobs": pool.submit(of_all, "batch/v1", "Job", namespace),
         "Events": pool.submit(of_all, "v1", "Event", namespace),
@@ -80,6 +79,8 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
     optional = _Optional()
     found = {what: optional.take(what, future, None) for what, future in extra.items()}
     now = api.server_time()
+    everybody = core["pods"]
+    core["pods"] = [pod for pod in everybody if pod["metadata"].get("namespace") == namespace]
     maps = {item["metadata"]["name"]: item for item in core.pop("maps")}
     answers, kubelets = _ask(api, asked, core, pool)
     document = state.document(
@@ -103,7 +104,7 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
         nodes=core["nodes"],
         audit=maps.get(f"{name}-audit"),
         leases=found["Leases"] or (),
-        deployments=found["Deployments"],
+        pods=everybody,
         jobs=found["Jobs"] or (),
         events=found["Events"] or (),
         secret=found["the Secret of TLS"],

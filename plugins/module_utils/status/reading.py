@@ -29,7 +29,7 @@ MEBI = 1 << 20
 
 @dataclass(frozen=True)
 class Asked:
-    """What the inventory says of the site. ``parts``: (name, namespace, wanted) of the Deployments beside it."""
+    """What the inventory says of the site. ``parts``: (name, namespace, wanted) of what stands beside it."""
 
     namespace: str
     name: str
@@ -74,7 +74,7 @@ class Asked:
 
 @dataclass
 class Seen:
-    """What was read, as it came. ``deployments`` is None where they could not be read."""
+    """What was read, as it came; ``pods`` are those of all namespaces."""
 
     state: dict[str, Any] | None = None
     error: str | None = None
@@ -85,7 +85,7 @@ class Seen:
     nodes: Iterable[Object] = ()
     audit: Object | None = None
     leases: Iterable[Object] = ()
-    deployments: Iterable[Object] | None = None
+    pods: Iterable[Object] = ()
     jobs: Iterable[Object] = ()
     events: Iterable[Object] = ()
     secret: Object | None = None
@@ -125,7 +125,7 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         other_databases=tuple(_other_databases(document)),
         kept_volumes=tuple(volume["name"] for volume in document["volumes"] if volume["kept"]),
         certificates=tuple(_certificates(seen, asked, now)),
-        parts=tuple(_part(seen.deployments, *part) for part in asked.parts),
+        parts=tuple(_part(document, seen.pods, *part) for part in asked.parts),
         unfinished=undone,
         progress_error=progress_error,
         audit=_audit(seen.audit),
@@ -475,26 +475,47 @@ def _events(events: Iterable[Object], name: str) -> tuple[f.Event, ...]:
     return tuple(sorted(found, key=lambda event: event.time)[-EVENTS:])
 
 
-def _part(deployments: Iterable[Object] | None, name: str, namespace: str, wanted: bool) -> f.Part:
-    found = next(
-        (
-            item
-            for item in deployments or ()
-            if (item["metadata"].get("namespace"), item["metadata"]["name"]) == (namespace, name)
-        ),
-        None,
-    )
-    status = (found or {}).get("status") or {}
-    said = conditions.condition(found, "Available")
+def _part(document: Object, pods: Iterable[Object], name: str, namespace: str, wanted: bool) -> f.Part:
+    """A Deployment or DaemonSet by its pods, which say best why it does not run; not those of nodes that are away."""
+    away = {node["name"] for node in document["nodes"] if not node["ready"]}
+    mine = [
+        pod
+        for pod in pods
+        if pod["metadata"].get("namespace") == namespace
+        and name in _owners(pod)
+        and not pod["metadata"].get("deletionTimestamp")
+        and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        and (pod.get("spec") or {}).get("nodeName") not in away
+    ]
+    lame = [pod for pod in mine if not conditions.is_ready(pod)]
     return f.Part(
         name=name,
         namespace=namespace,
         wanted=wanted,
-        exists=found is not None,
-        replicas=int(((found or {}).get("spec") or {}).get("replicas", 1)) if found else 0,
-        ready=int(status.get("readyReplicas") or 0),
-        message=wording.one_line(said.get("message")) or None if said.get("status") == "False" else None,
+        exists=bool(mine),
+        replicas=len(mine),
+        ready=len(mine) - len(lame),
+        message=_lame(lame[0]) if lame else None,
     )
+
+
+def _owners(pod: Object) -> set[str]:
+    """The DaemonSets and Deployments that a pod is of; a Deployment's name is that of its ReplicaSet without a hash."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return {
+        one["name"].rpartition("-")[0] if one.get("kind") == "ReplicaSet" else one["name"]
+        for one in owners
+        if one.get("kind") in ("ReplicaSet", "DaemonSet")
+    }
+
+
+def _lame(pod: Object) -> str:
+    """Why a pod is not ready."""
+    said = [conditions.condition(pod, "PodScheduled")]
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        said.append((container.get("state") or {}).get("waiting") or {})
+    words = [text for one in said if one.get("status") != "True" and (text := one.get("message") or one.get("reason"))]
+    return f"{pod['metadata']['name']} {wording.reason(words[0]) if words else 'is not ready'}"
 
 
 def _certificates(seen: Seen, asked: Asked, now: str) -> list[f.Certificate]:

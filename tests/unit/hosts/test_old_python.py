@@ -17,7 +17,7 @@ PLUGINS = ROOT / "plugins"
 OLDEST = (3, 9)
 HERE = "ansible_collections.abaci.infra.plugins."
 # Roles whose tasks run on hosts; those that are delegated run on the controller.
-ROLES = ("host", "fuse", "k3s", "site", "cluster_backup", "cluster_restore", "volumes_save")
+ROLES = ("host", "fuse", "k3s", "check", "site", "cluster_backup", "cluster_restore", "volumes_save")
 CONTROLLER = {"check_settings", "site_check", "server_side_apply", "rollout_wait", "objects_info"}
 # What came with 3.10 and 3.11, by its last name; as a function with a keyword, and as a module.
 NAMES = {

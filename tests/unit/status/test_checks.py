@@ -171,8 +171,8 @@ def silent(api: Site) -> None:
     patched("Lease", "node-1", "kube-node-lease")(api)["spec"]["renewTime"] = api.ago(33)
 
 
-def deployment(name: str, namespace: str) -> Plant:
-    return lambda api: (api.put(well.deployment(name, namespace, 0)), None)[1]
+def down(name: str, namespace: str) -> Plant:
+    return lambda api: (api.put(well.part(name, namespace, False)), None)[1]
 
 
 def annotation(name: str, value: str | None) -> Plant:
@@ -210,8 +210,8 @@ ON_THE_API: dict[str, tuple[str, Plant]] = {
     "a guard that holds the primary": ("one-primary", refused),
     "frozen Keel": ("keel-frozen", annotation("keel.sh/policy", "never")),
     "missing annotation": ("keel-annotations", annotation("keel.sh/match-tag", None)),
-    "Keel down": ("keel", deployment("keel", "keel")),
-    "no Keel": ("keel", drop("Deployment", "keel", "keel")),
+    "Keel down": ("keel", down("keel", "keel")),
+    "no Keel": ("keel", drop("Pod", "keel-7f9c-x", "keel")),
     "expired certificate": ("certificate-lasts", tls(-1)),
     "certificate that ends soon": ("certificate-lasts", tls(5)),
     "certificate of another name": ("certificate-names", tls(365, "other.example.org")),
@@ -239,9 +239,9 @@ ON_THE_API: dict[str, tuple[str, Plant]] = {
         lambda _api: None,
     ),
     "no FUSE device": ("fuse-devices", no_fuse),
-    "CoreDNS down": ("dns", deployment("coredns", "kube-system")),
-    "Traefik down": ("traefik", deployment("traefik", "kube-system")),
-    "Redis down": ("redis", deployment("redis", make.NAMESPACE)),
+    "CoreDNS down": ("dns", down("coredns", "kube-system")),
+    "Traefik down": ("traefik", down("traefik", "kube-system")),
+    "Redis down": ("redis", down("redis", make.NAMESPACE)),
     "registry away": ("images-pulled", lambda api: replaced(api, 1, waiting(1, "ImagePullBackOff"))),
     "pod that crashes": ("pods-run", lambda api: replaced(api, 1, waiting(1, "CrashLoopBackOff"))),
     "pod that is gone": ("pods-exist", drop("Pod", f"{make.NAME}-2")),

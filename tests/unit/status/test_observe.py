@@ -20,12 +20,12 @@ def test_a_site_that_is_well_has_no_complaint() -> None:
 
 
 @pytest.mark.parametrize("replicas", [1, 3, 7])
-def test_at_most_twelve_requests_and_one_each_to_pods_and_kubelets(replicas: int) -> None:
+def test_eleven_requests_and_one_each_to_pods_and_kubelets(replicas: int) -> None:
     api = well.Site(replicas)
     well.look(api)
     asked = [one for one in api.requests if one.kind != "LiteFS"]
     kubelets = [one for one in asked if one.subresource == "proxy"]
-    assert len(asked) - len(kubelets) == 12, [one.path for one in asked]
+    assert len(asked) - len(kubelets) == 11, [one.path for one in asked]
     assert len(kubelets) == replicas
     assert {one.name for one in api.requests if one.kind == "LiteFS"} == {f"{make.NAME}-{n}" for n in range(replicas)}
     assert api.changes() == []

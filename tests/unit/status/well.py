@@ -67,7 +67,7 @@ class Site(Cluster):  # type: ignore[misc]
         self.mute: set[str] = set()
         self.put({"kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}, "data": {}})
         for name, namespace in PARTS:
-            self.put(deployment(name, namespace))
+            self.put(part(name, namespace))
         for n in range(replicas):
             self.put(
                 {
@@ -122,13 +122,19 @@ def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def deployment(name: str, namespace: str, ready: int = 1) -> dict[str, Any]:
-    available = {"type": "Available", "status": "True" if ready else "False", "message": "Deployment lacks pods."}
+def part(name: str, namespace: str, ready: bool = True) -> dict[str, Any]:
+    """A pod of what stands beside the application; Traefik's is of a DaemonSet."""
+    owner = {"kind": "DaemonSet", "name": name} if name == "traefik" else {"kind": "ReplicaSet", "name": f"{name}-7f9c"}
+    waiting = {} if ready else {"waiting": {"reason": "CrashLoopBackOff"}}
     return {
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"replicas": 1},
-        "status": {"readyReplicas": ready, "conditions": [available]},
+        "kind": "Pod",
+        "metadata": {"name": f"{name}-7f9c-x", "namespace": namespace, "ownerReferences": [owner]},
+        "spec": {"nodeName": "node-0"},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "containerStatuses": [{"name": name, "state": waiting}],
+        },
     }
 
 

@@ -92,6 +92,10 @@ options:
     description: How old the last scheduled backup may be.
     type: int
     default: 36
+  backup_directory:
+    description: Where backups of the database are kept on this machine; empty for nowhere.
+    type: path
+    default: ""
   cluster_copied:
     description: What the server has written down of the last copy of its datastore, as JSON; empty for nothing.
     type: str
@@ -198,6 +202,7 @@ SPEC: dict[str, dict[str, Any]] = {
     "aliases": {"type": "list", "elements": "str", "default": []},
     "inventory": {"type": "str", "default": "inventories/mine"},
     "backup_hours": {"type": "int", "default": 36},
+    "backup_directory": {"type": "path", "default": ""},
     "cluster_copied": {"type": "str", "default": ""},
     "cluster_copied_error": {"type": "str", "default": ""},
     "hosts": {"type": "list", "elements": "dict", "default": []},
@@ -214,6 +219,7 @@ def asked(options: dict[str, Any]) -> reading.Asked:
     same = (
         *("namespace", "name", "database", "kubeconfig", "claim_template", "port", "tls_secret", "tls", "address"),
         *("https_port", "edge_https_port", "edge_http_port", "health_path", "verify_path", "inventory", "backup_hours"),
+        "backup_directory",
     )
     try:
         copied = json.loads(options["cluster_copied"] or "{}")

@@ -718,7 +718,12 @@ def lock_returned(facts: Facts) -> Said | None:
 
 def backup_scheduled(facts: Facts) -> Said | None:
     if not facts.backup.scheduled:
-        said = "No backup of the database is scheduled (backup_schedule is empty)."
+        if facts.backup.kept_hours is not None and facts.backup.kept_hours <= facts.backup_hours:
+            return None  # somebody takes them from here
+        newest = (
+            f"the newest on this machine is of {facts.backup.kept_at}" if facts.backup.kept else "none is kept here"
+        )
+        said = f"No backup of the database is scheduled (backup_schedule is empty), and {newest}."
         return Said("warn", said, play(facts, "playbooks/backup.yml"))
     if facts.backup.suspended:
         said = f"The scheduled backup {facts.application.name}-backup is suspended."
@@ -739,11 +744,12 @@ def backup_fresh(facts: Facts) -> Said | None:
     backup = facts.backup
     if not backup.scheduled or backup.suspended or backup.last_result == "failed":
         return None
-    if backup.age_hours is None:
+    ages = [hours for hours in (backup.age_hours, backup.kept_hours) if hours is not None]
+    if not ages:
         return Said("unknown", "the scheduled backup has not run yet")
-    if backup.age_hours <= facts.backup_hours:
+    if min(ages) <= facts.backup_hours:
         return None
-    said = f"The last backup that succeeded is {backup.age_hours:.0f} hours old, more than {facts.backup_hours}."
+    said = f"The last backup that succeeded is {min(ages):.0f} hours old, more than {facts.backup_hours}."
     return Said("warn", said, play(facts, "playbooks/backup.yml"))
 
 

@@ -161,7 +161,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Backup:
-    """The scheduled job, and how its last Job ended: succeeded, failed, running or None."""
+    """The scheduled job, and how its last Job ended: succeeded, failed, running or None; and what this machine keeps.
+
+    ``kept`` is the newest backup of this site's database in backup_directory on the controller.
+    """
 
     scheduled: bool
     suspended: bool
@@ -171,6 +174,9 @@ class Backup:
     last_job: str | None
     last_result: str | None
     last_message: str | None
+    kept: str | None = None
+    kept_at: str | None = None
+    kept_hours: float | None = None
 
 
 @dataclass(frozen=True)

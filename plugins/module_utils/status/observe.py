@@ -20,6 +20,7 @@ from typing import Any
 
 from .. import conditions, edge, edge_status, gather, state, wording
 from ..kube import KubeError
+from ..operations import retention
 from . import reading
 from .reading import Asked, Object, Seen
 
@@ -52,6 +53,7 @@ def observe(api: Any, asked: Asked) -> Seen:
             seen = Seen(error=str(exc))
         seen.answers = [page.result() for page in pages]
         seen.certificates |= shown.result()
+    seen.manifests = _manifests(asked.backup_directory)
     seen.server, seen.kubeconfig = str(api.server), str(api.kubeconfig)
     seen.kubeconfig_mode = _mode(str(api.kubeconfig))
     return seen
@@ -188,6 +190,14 @@ def _shown(host: str, port: int, name: str, timeout: float) -> bytes:
         context.wrap_socket(plain, server_hostname=name or None) as secure,
     ):
         return secure.getpeercert(binary_form=True) or b""
+
+
+def _manifests(directory: str) -> list[dict[str, Any]]:
+    """The manifests of the backups that this machine keeps."""
+    try:
+        return retention.read(Path(directory).expanduser()) if directory else []
+    except OSError:
+        return []
 
 
 def _mode(path: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import clock, conditions, edge_status, guard, litefs, preflight, site, state, values, wording
 from ..node_types import Report
-from ..operations import lock, progress
+from ..operations import backup, lock, progress
 from ..operations import situation as sit
 from . import facts as f
 
@@ -52,6 +52,7 @@ class Asked:
     aliases: tuple[str, ...] = ()
     inventory: str = ""
     backup_hours: int = 36
+    backup_directory: str = ""
     cluster_copied: Mapping[str, Any] = field(default_factory=dict)
     cluster_copied_error: str | None = None
 
@@ -93,6 +94,7 @@ class Seen:
     answers: list[Mapping[str, Any]] = field(default_factory=list)
     certificates: dict[str, bytes | str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    manifests: list[dict[str, Any]] = field(default_factory=list)
 
 
 def facts(seen: Seen, asked: Asked) -> f.Facts:
@@ -116,7 +118,7 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         identity=_identity(document),
         delivery=_delivery(seen.statefulset),
         write_path=_write_path(seen, asked),
-        backup=_backup(document, seen.jobs, now),
+        backup=_with_kept(_backup(document, seen.jobs, now), document, seen.manifests, now),
         cluster_backup=_cluster_backup(asked, now),
         lock=_lock(seen.leases, asked, now),
         nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
@@ -395,6 +397,21 @@ def _backup(document: Object, jobs: Iterable[Object], now: str) -> f.Backup:
         last_result=_result(last),
         last_message=wording.one_line(conditions.condition(last, "Failed").get("message")) or None,
     )
+
+
+def _with_kept(job: f.Backup, document: Object, manifests: Iterable[Mapping[str, Any]], now: str) -> f.Backup:
+    """The job with the newest backup of this very site that the controller keeps."""
+    owner = {
+        "namespace": document["namespace"],
+        "statefulset": document["statefulset"]["name"],
+        "database": document["database"],
+    }
+    recorded = (document["record"] or {}).get("cluster_id") or None
+    found, _passed = backup.newest(manifests, owner, recorded, now)
+    if found is None:
+        return job
+    hours = round(clock.between(found["time"], now) / 3600, 1)
+    return dataclasses.replace(job, kept=str(found["path"]), kept_at=str(found["time"]), kept_hours=hours)
 
 
 def _result(job: Object | None) -> str | None:

@@ -192,6 +192,8 @@ def _backups(facts: Facts) -> str:
     else:
         when = "never" if job.age_hours is None else f"{duration(job.age_hours * 3600)} ago"
         said = f"database {when}, last job {job.last_result or 'not run'}{', SUSPENDED' if job.suspended else ''}"
+    if job.kept_hours is not None:
+        said += f", kept here {duration(job.kept_hours * 3600)} ago"
     cluster = "not known" if copy.age_hours is None else f"{duration(copy.age_hours * 3600)} ago"
     return f"{said}; cluster {cluster}"
 

@@ -81,6 +81,24 @@ def test_an_empty_cluster_is_no_site() -> None:
     assert "There is no StatefulSet abaci-app in namespace abaci." in answer["sentence"]
 
 
+def test_backups_that_this_machine_keeps_count_in_the_place_of_a_schedule(tmp_path: Path) -> None:
+    def backups(hours: float) -> tuple[str, dict[str, Any]]:
+        api = well.Site()
+        api.drop("CronJob", f"{make.NAME}-backup")
+        owner = {"namespace": make.NAMESPACE, "statefulset": make.NAME, "database": make.DATABASE, "cluster_id": make.A}
+        facts = {"schema": 1, "reason": "backup", "verified": True, "file": "a.db", "size": 4, "txid": "0" * 15 + "5"}
+        (tmp_path / "a.db").write_text("1234")
+        manifest = {**owner, **facts, "time": api.ago(hours * 3600)}
+        (tmp_path / "a.manifest.json").write_text(json.dumps(manifest))
+        answer = status(api, backup_directory=str(tmp_path), output="json")
+        (said,) = [one for one in answer["checks"] if one["slug"] == "backup-scheduled"]
+        return said["mark"], json.loads(answer["shown"])["facts"]["backup"]
+
+    mark, kept = backups(3)
+    assert (mark, kept["kept_hours"], kept["kept"]) == ("ok", 3.0, str(tmp_path / "a.db"))
+    assert backups(99)[0] == "warn"
+
+
 @pytest.mark.parametrize("copied", ["", "{", "[]", '{"time": "yesterday"}'])
 def test_a_note_of_the_cluster_backup_that_cannot_be_read_is_none(copied: str) -> None:
     answer = status(well.Site(), cluster_copied=copied)

@@ -23,6 +23,19 @@ def test_what_it_does_not_know_is_refused_by_name(given: list[str], sentence: st
     assert sentence in " ".join(said.split()), said
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["logs_form=app"], "The variable logs_form is not known here: playbooks/logs.yml knows logs_filter"),
+        (["{logs_of: [k4s]}"], "value of logs_of must be one or more of"),
+    ],
+)
+def test_logs_refuse_what_they_do_not_know_by_name(given: list[str], sentence: str, tmp_path: Path) -> None:
+    code, said = play(tmp_path, *given, "ansible_become=false", playbook="logs")
+    assert code == 2
+    assert sentence in " ".join(said.split()), said
+
+
 def test_before_anything_is_installed_only_the_hosts_are_looked_at(tmp_path: Path) -> None:
     given = ["check_pre=true", "check_output=junit", f"check_file={tmp_path}/check.xml", "ansible_become=false"]
     code, said = play(tmp_path, *given, playbook="check")

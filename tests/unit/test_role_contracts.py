@@ -141,7 +141,7 @@ def test_defaults_have_the_type_of_the_spec(role: str) -> None:
         assert isinstance(value, TYPES[option["type"]]), name
         assert not (isinstance(value, bool) and option["type"] in ("int", "float")), name
         if "choices" in option:
-            assert value in option["choices"], name
+            assert set(value if isinstance(value, list) else [value]) <= set(option["choices"]), name
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -499,7 +499,7 @@ def _part(document: Object, pods: Iterable[Object], name: str, namespace: str, w
         pod
         for pod in pods
         if pod["metadata"].get("namespace") == namespace
-        and name in _owners(pod)
+        and name in owners(pod)
         and not pod["metadata"].get("deletionTimestamp")
         and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
         and (pod.get("spec") or {}).get("nodeName") not in away
@@ -516,7 +516,7 @@ def _part(document: Object, pods: Iterable[Object], name: str, namespace: str, w
     )
 
 
-def _owners(pod: Object) -> set[str]:
+def owners(pod: Object) -> set[str]:
     """The DaemonSets and Deployments that a pod is of; a Deployment's name is that of its ReplicaSet without a hash."""
     owners = pod["metadata"].get("ownerReferences") or []
     return {

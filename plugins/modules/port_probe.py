@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Try the ports between hosts by a real connection, also before anything listens there."""
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ description:
   - A TCP port that somebody has already is tried as it is. A UDP port of which that is so is left out, since nobody
     says whether its owner would answer.
 version_added: 0.1.0
-author: The abaci.infra authors
+author: The abaci.infra authors (@abaci-infra)
 options:
   state:
     description: What is to be done.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Read the logs of the site's parts in one order."""
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ description:
     their times. One request for the pods, and one for each container.
   - A container that has no log is told in RV(unread), and holds nobody up.
 version_added: 0.1.0
-author: The abaci.infra authors
-extends_documentation_fragment: [abaci.infra.arguments.application]
+author: The abaci.infra authors (@abaci-infra)
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig, abaci.infra.arguments.application]
 options:
   of:
     description:

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Say how a site is: what is known of it, what is wrong, and what mends it."""
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ description:
     verdicts. What is not known is said to be unknown.
   - C(docs/status.md) describes the facts.
 version_added: 0.1.0
-author: The abaci.infra authors
-extends_documentation_fragment: [abaci.infra.arguments.database]
+author: The abaci.infra authors (@abaci-infra)
+extends_documentation_fragment:
+  - abaci.infra.arguments.kubeconfig
+  - abaci.infra.arguments.application
+  - abaci.infra.arguments.database
 options:
   cluster:
     description: Whether the cluster is looked at; else only O(hosts) are.

@@ -20,7 +20,7 @@ Needs = Literal["api", "cluster", "site", "hosts"]
 
 UNHEARD_SECONDS = 15  # a kubelet renews its Lease every 10 s
 DISK_WARN, DISK_FAIL = 80, 92
-EDGE_DAYS, K3S_DAYS = 20, 30
+EDGE_DAYS, K3S_DAYS = 20, 30  # site.yml renews those of k3s within the second
 CLUSTER_BACKUP_DAYS = 8  # as site.yml
 RESTARTS, RESTARTED_HOURS = 3, 1
 PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable", "ErrImageNeverPull")
@@ -310,8 +310,11 @@ def _ends(found: Certificate | None, what: str, least: float, command: str) -> S
 
 
 def api_certificate(facts: Facts) -> Said | None:
-    command = on(facts, "k3s_server", "systemctl restart k3s")
-    return _ends(_certificate(facts, "api"), "The certificate of the Kubernetes API", K3S_DAYS, command)
+    found = _certificate(facts, "api")
+    ended = found is not None and (found.days or 0) <= 0
+    # Once it has ended nobody is let in, site.yml neither.
+    command = on(facts, "k3s_server", "systemctl restart k3s") if ended else site(facts, "k3s")
+    return _ends(found, "The certificate of the Kubernetes API", K3S_DAYS, command)
 
 
 def kubeconfig_certificate(facts: Facts) -> Said | None:

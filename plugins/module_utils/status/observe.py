@@ -20,9 +20,11 @@ from typing import Any
 
 from .. import conditions, edge, edge_status, gather, state, wording
 from ..kube import KubeError
+from ..objects import Part
 from ..operations import retention
+from ..state_types import LiteFS
 from . import reading
-from .reading import Asked, Object, Seen
+from .reading import Asked, Seen
 
 
 @dataclass
@@ -117,24 +119,15 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
 
 def _ask(
     api: Any, asked: Asked, core: Mapping[str, Any], pool: ThreadPoolExecutor
-) -> tuple[dict[str, dict[str, Any]], dict[str, Object | str]]:
+) -> tuple[dict[str, LiteFS], dict[str, Part | str]]:
     """What each pod's LiteFS and each node's kubelet say; a node that is away is not asked: that only takes time."""
-    pods = {pod["metadata"]["name"]: pod for pod, _ordinal in state.our_pods(core["pods"], asked.name)}
-
-    def pod_said(pod: Object) -> dict[str, Any]:
-        return gather.ask_pod(api, asked.namespace, pod, asked.port, asked.timeout)
-
-    said = {name: pool.submit(pod_said, pod) for name, pod in pods.items()}
     stats = {node["metadata"]["name"]: pool.submit(_stats, api, node) for node in core["nodes"]}
-    answers = {name: future.result() for name, future in said.items()}
-    for name, pod in pods.items():
-        # Its replicas may have been asked a moment later than the primary, in which somebody wrote.
-        if gather.outrun(answers, name, asked.database):
-            answers[name] = pod_said(pod)
+    pods = [pod for pod, _ordinal in state.our_pods(core["pods"], asked.name)]
+    answers = gather.ask_pods(api, asked.namespace, pods, asked.database, asked.port, asked.timeout)
     return answers, {name: future.result() for name, future in stats.items()}
 
 
-def _stats(api: Any, node: Object) -> Object | str:
+def _stats(api: Any, node: Part) -> Part | str:
     """What the kubelet says of disks, or why it says nothing."""
     if not conditions.is_ready(node):
         return "the node is not ready"
@@ -192,7 +185,7 @@ def _shown(host: str, port: int, name: str, timeout: float) -> bytes:
         return secure.getpeercert(binary_form=True) or b""
 
 
-def _manifests(directory: str) -> list[dict[str, Any]]:
+def _manifests(directory: str) -> list[retention.Manifest]:
     """The manifests of the backups that this machine keeps."""
     try:
         return retention.read(Path(directory).expanduser()) if directory else []

@@ -13,11 +13,13 @@ from typing import Any
 
 from .. import clock, conditions, edge_status, guard, litefs, preflight, site, state, values, wording
 from ..node_types import Report
+from ..objects import Part
 from ..operations import backup, lock, progress
 from ..operations import situation as sit
+from ..operations.retention import Manifest
+from ..state_types import Claim, Pod, State
+from ..state_types import Node as NodeState
 from . import facts as f
-
-Object = Mapping[str, Any]
 
 KEEL_ANNOTATIONS = ("keel.sh/trigger", "keel.sh/match-tag")
 UPDATED = "keel.sh/update-time"
@@ -77,24 +79,24 @@ class Asked:
 class Seen:
     """What was read, as it came; ``pods`` are those of all namespaces."""
 
-    state: dict[str, Any] | None = None
+    state: State | None = None
     error: str | None = None
     server: str = ""
     kubeconfig: str = ""
     kubeconfig_mode: str | None = None
-    statefulset: Object | None = None
-    nodes: Iterable[Object] = ()
-    audit: Object | None = None
-    leases: Iterable[Object] = ()
-    pods: Iterable[Object] = ()
-    jobs: Iterable[Object] = ()
-    events: Iterable[Object] = ()
-    secret: Object | None = None
-    kubelets: Mapping[str, Object | str] = field(default_factory=dict)
+    statefulset: Part | None = None
+    nodes: Iterable[Part] = ()
+    audit: Part | None = None
+    leases: Iterable[Part] = ()
+    pods: Iterable[Part] = ()
+    jobs: Iterable[Part] = ()
+    events: Iterable[Part] = ()
+    secret: Part | None = None
+    kubelets: Mapping[str, Part | str] = field(default_factory=dict)
     answers: list[Mapping[str, Any]] = field(default_factory=list)
     certificates: dict[str, bytes | str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
-    manifests: list[dict[str, Any]] = field(default_factory=list)
+    manifests: list[Manifest] = field(default_factory=list)
 
 
 def facts(seen: Seen, asked: Asked) -> f.Facts:
@@ -157,7 +159,7 @@ def with_hosts(found: f.Facts, reports: Iterable[Report], connections: Iterable[
     )
 
 
-def silences(leases: Iterable[Object], now: str) -> dict[str, float]:
+def silences(leases: Iterable[Part], now: str) -> dict[str, float]:
     """Seconds since each node's Lease was renewed, of the Leases of all namespaces."""
     return {
         lease["metadata"]["name"]: round(seconds, 1)
@@ -178,12 +180,12 @@ def _foreign(seen: Seen, asked: Asked) -> str | None:
     return site.foreign_cluster(cluster, desired, living) or None
 
 
-def _paired(described: Iterable[Object], items: Iterable[Object]) -> list[tuple[Object, Object]]:
+def _paired(described: Iterable[NodeState], items: Iterable[Part]) -> list[tuple[NodeState, Part]]:
     by_name = {item["metadata"]["name"]: item for item in items}
     return [(node, by_name.get(node["name"], {})) for node in described]
 
 
-def _node(node: Object, item: Object, kubelets: Mapping[str, Object | str]) -> f.Node:
+def _node(node: NodeState, item: Part, kubelets: Mapping[str, Part | str]) -> f.Node:
     said = kubelets.get(node["name"], "it was not asked")
     disk = {} if isinstance(said, str) else (said.get("node") or {}).get("fs") or {}
     free = disk.get("availableBytes")
@@ -212,7 +214,7 @@ def _percent(disk: Mapping[str, Any]) -> int | None:
     return round(100 * used / max(used + int(free), 1))
 
 
-def _application(document: Object, living: Object | None, asked: Asked) -> f.Application:
+def _application(document: State, living: Part | None, asked: Asked) -> f.Application:
     described = document["statefulset"]
     spec = ((living or {}).get("spec") or {}).get("template", {}).get("spec", {})
     containers = spec.get("containers") or [{}]
@@ -241,14 +243,14 @@ def _digest(image_id: object) -> str | None:
     return str(image_id).rpartition("@")[2] if "@sha256:" in str(image_id) else None
 
 
-def _identity(document: Object) -> f.Identity:
+def _identity(document: State) -> f.Identity:
     record = document["record"]
     found = sit.look(document)
     problem = found if isinstance(found, sit.Problem) else None
     return f.Identity(
-        state=(record or {}).get("state") or None,
-        cluster_id=(record or {}).get("cluster_id") or None,
-        ordinal=values.whole((record or {}).get("primary_ordinal")),
+        state=record["state"] or None if record else None,
+        cluster_id=record["cluster_id"] or None if record else None,
+        ordinal=values.whole(record["primary_ordinal"]) if record else None,
         primary=None if isinstance(found, sit.Problem) else found.leader["name"],
         fenced=tuple(litefs.fenced(document)),
         problem=problem.sentence if problem else None,
@@ -256,7 +258,7 @@ def _identity(document: Object) -> f.Identity:
     )
 
 
-def _pods(document: Object, kubelets: Mapping[str, Object | str]) -> list[f.Pod]:
+def _pods(document: State, kubelets: Mapping[str, Part | str]) -> list[f.Pod]:
     found = sit.look(document)
     situation = None if isinstance(found, sit.Problem) else found
     away, fenced = litefs.absent(document), litefs.fenced(document)
@@ -264,16 +266,16 @@ def _pods(document: Object, kubelets: Mapping[str, Object | str]) -> list[f.Pod]
 
 
 def _pod(
-    document: Object,
-    pod: Object,
+    document: State,
+    pod: Pod,
     situation: sit.Situation | None,
     away: Mapping[int, str],
     fenced: Iterable[int],
-    kubelets: Mapping[str, Object | str],
+    kubelets: Mapping[str, Part | str],
 ) -> f.Pod:
     node, where = pod["litefs"], litefs.position(pod, document["database"])
     known = where if where is not None and where.known else None
-    recorded = (document["record"] or {}).get("cluster_id") or (situation.cluster_id if situation else None)
+    recorded = _cluster_id(document) or (situation.cluster_id if situation else None)
     order = litefs.compare(known, situation.position, node["cluster_id"], recorded) if situation and known else None
     claim = sit.claim_of(document, pod["ordinal"])
     volume = sit.volume_of(document, claim)
@@ -309,15 +311,19 @@ def _pod(
     )
 
 
+def _cluster_id(document: State) -> str | None:
+    """The recorded LiteFS cluster."""
+    record = document["record"]
+    return record["cluster_id"] or None if record else None
+
+
 def _excuse(ordinal: int, away: Mapping[int, str], fenced: Iterable[int]) -> str | None:
     if ordinal in away:
         return f"its node {away[ordinal]} is away"
     return "it is fenced" if ordinal in fenced else None
 
 
-def _volume(
-    pod: Object, claim: Object | None, namespace: str, kubelets: Mapping[str, Object | str]
-) -> Mapping[str, Any]:
+def _volume(pod: Pod, claim: Claim | None, namespace: str, kubelets: Mapping[str, Part | str]) -> Mapping[str, Any]:
     """How full the volume is, as the kubelet of its pod says; nothing for a kind of volume that has no figures."""
     said = kubelets.get(pod["node"] or "", "")
     if isinstance(said, str) or claim is None:
@@ -330,7 +336,7 @@ def _volume(
     return {}
 
 
-def _other_databases(document: Object) -> list[str]:
+def _other_databases(document: State) -> list[str]:
     """Databases in the mount beside the application's, as far as something was written to them."""
     asked = litefs.primaries(document) or litefs.reachable(document)
     names = sorted({name for pod in asked for name in pod["litefs"]["databases"]} - {document["database"]})
@@ -338,7 +344,7 @@ def _other_databases(document: Object) -> list[str]:
     return [name for name in names if any(where is not None and where.known for where in positions[name])]
 
 
-def _delivery(living: Object | None) -> f.Delivery:
+def _delivery(living: Part | None) -> f.Delivery:
     notes = ((living or {}).get("metadata") or {}).get("annotations") or {}
     template = ((living or {}).get("spec") or {}).get("template", {}).get("metadata", {}).get("annotations") or {}
     policy = notes.get(state.KEEL_POLICY)
@@ -372,7 +378,7 @@ def _write_path(seen: Seen, asked: Asked) -> f.WritePath:
     return f.WritePath(where, None, tuple(reads), tuple(problems))
 
 
-def _backup(document: Object, jobs: Iterable[Object], now: str) -> f.Backup:
+def _backup(document: State, jobs: Iterable[Part], now: str) -> f.Backup:
     job = document["backup_job"]
     if job is None:
         return f.Backup(False, False, None, None, None, None, None, None)
@@ -399,22 +405,21 @@ def _backup(document: Object, jobs: Iterable[Object], now: str) -> f.Backup:
     )
 
 
-def _with_kept(job: f.Backup, document: Object, manifests: Iterable[Mapping[str, Any]], now: str) -> f.Backup:
+def _with_kept(job: f.Backup, document: State, manifests: Iterable[Manifest], now: str) -> f.Backup:
     """The job with the newest backup of this very site that the controller keeps."""
     owner = {
         "namespace": document["namespace"],
         "statefulset": document["statefulset"]["name"],
         "database": document["database"],
     }
-    recorded = (document["record"] or {}).get("cluster_id") or None
-    found, _passed = backup.newest(manifests, owner, recorded, now)
+    found, _passed = backup.newest(manifests, owner, _cluster_id(document), now)
     if found is None:
         return job
     hours = round(clock.between(found["time"], now) / 3600, 1)
     return dataclasses.replace(job, kept=str(found["path"]), kept_at=str(found["time"]), kept_hours=hours)
 
 
-def _result(job: Object | None) -> str | None:
+def _result(job: Part | None) -> str | None:
     if job is None:
         return None
     if conditions.holds(job, "Failed"):
@@ -433,7 +438,7 @@ def _cluster_backup(asked: Asked, now: str) -> f.ClusterBackup:
     )
 
 
-def _lock(leases: Iterable[Object], asked: Asked, now: str) -> f.Lock | None:
+def _lock(leases: Iterable[Part], asked: Asked, now: str) -> f.Lock | None:
     key = (asked.namespace, lock.name_of(asked.name))
     lease = next((one for one in leases if (one["metadata"].get("namespace"), one["metadata"]["name"]) == key), None)
     if lease is None or not lock.holder_of(lease):
@@ -447,7 +452,7 @@ def _lock(leases: Iterable[Object], asked: Asked, now: str) -> f.Lock | None:
     )
 
 
-def _unfinished(document: Object) -> tuple[tuple[f.Unfinished, ...], str | None]:
+def _unfinished(document: State) -> tuple[tuple[f.Unfinished, ...], str | None]:
     try:
         known = progress.read(document)
     except ValueError as exc:
@@ -462,7 +467,7 @@ def _unfinished(document: Object) -> tuple[tuple[f.Unfinished, ...], str | None]
     )
 
 
-def _audit(item: Object | None) -> tuple[f.AuditLine, ...]:
+def _audit(item: Part | None) -> tuple[f.AuditLine, ...]:
     found = []
     for line in str(((item or {}).get("data") or {}).get("log") or "").splitlines():
         try:
@@ -475,7 +480,7 @@ def _audit(item: Object | None) -> tuple[f.AuditLine, ...]:
     return tuple(found[-AUDIT_LINES:])
 
 
-def _events(events: Iterable[Object], name: str) -> tuple[f.Event, ...]:
+def _events(events: Iterable[Part], name: str) -> tuple[f.Event, ...]:
     """The youngest warnings about the application's own objects."""
     pattern = re.compile(rf"(?:.*-)?{re.escape(name)}(?:-\d+)?")
     found = [
@@ -492,7 +497,7 @@ def _events(events: Iterable[Object], name: str) -> tuple[f.Event, ...]:
     return tuple(sorted(found, key=lambda event: event.time)[-EVENTS:])
 
 
-def _part(document: Object, pods: Iterable[Object], name: str, namespace: str, wanted: bool) -> f.Part:
+def _part(document: State, pods: Iterable[Part], name: str, namespace: str, wanted: bool) -> f.Part:
     """A Deployment or DaemonSet by its pods, which say best why it does not run; not those of nodes that are away."""
     away = {node["name"] for node in document["nodes"] if not node["ready"]}
     mine = [
@@ -516,7 +521,7 @@ def _part(document: Object, pods: Iterable[Object], name: str, namespace: str, w
     )
 
 
-def owners(pod: Object) -> set[str]:
+def owners(pod: Part) -> set[str]:
     """The DaemonSets and Deployments that a pod is of; a Deployment's name is that of its ReplicaSet without a hash."""
     owners = pod["metadata"].get("ownerReferences") or []
     return {
@@ -526,7 +531,7 @@ def owners(pod: Object) -> set[str]:
     }
 
 
-def _lame(pod: Object) -> str:
+def _lame(pod: Part) -> str:
     """Why a pod is not ready."""
     said = [conditions.condition(pod, "PodScheduled")]
     for container in (pod.get("status") or {}).get("containerStatuses") or []:

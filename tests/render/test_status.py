@@ -105,7 +105,7 @@ def test_the_parts_are_those_that_the_roles_make_where_they_make_them() -> None:
         parts["keel"]["namespace"]
         == yaml.safe_load((ROOT / "roles/keel/defaults/main.yml").read_text())["keel_namespace"]
     )
-    assert evaluate("status", "__status_parts", keel_enabled=False)[3]["wanted"] is False
+    assert evaluate("status", "__status_parts", keel_state="unmanaged")[3]["wanted"] is False
 
 
 @pytest.mark.parametrize(("since", "wanted"), [("10m", "-10min"), (90, "-90s"), ("2 h", "-2h"), ("5min", "-5min")])

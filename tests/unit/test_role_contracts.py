@@ -169,7 +169,10 @@ STATES = {
     **{role: f"{role}_state" for role in ("traefik", "cert_manager", "redis", "storage", "app", "archive", "keel")},
     **{role: f"{role}_schedule_state" for role in ("backup", "cluster_backup")},
 }
-ONCE = {"cluster_restore", "operation", "promote", "replica_reset", "restore", "scale", "site", "volumes_save"}
+ONCE = {
+    *("cluster_restore", "operation", "promote", "replica_reset", "restore", "scale", "site", "volumes_save"),
+    *("check", "logs", "status"),
+}
 
 
 def test_every_role_that_makes_something_has_a_state() -> None:

@@ -22,6 +22,7 @@ UNHEARD_SECONDS = 15  # a kubelet renews its Lease every 10 s
 DISK_WARN, DISK_FAIL = 80, 92
 EDGE_DAYS, K3S_DAYS = 20, 30  # site.yml renews those of k3s within the second
 CLUSTER_BACKUP_DAYS = 8  # as site.yml
+ARCHIVE_SECONDS = 60
 RESTARTS, RESTARTED_HOURS = 3, 1
 PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable", "ErrImageNeverPull")
 OPERATIONS = "docs/operations.md"
@@ -756,6 +757,31 @@ def backup_fresh(facts: Facts) -> Said | None:
     return Said("warn", said, play(facts, "playbooks/backup.yml"))
 
 
+def _archive_runs(facts: Facts) -> Said | None:
+    return _part(f"{facts.application.name}-archive", tags="archive")(facts)
+
+
+def archive_follows(facts: Facts) -> Said | None:
+    found = facts.archive
+    if found is None or facts.identity.problem or found.alarms:
+        return None
+    logs = kubectl(facts, f"logs deployment/{facts.application.name}-archive", _namespace(facts))
+    if not found.connected:
+        why = (found.error or "it does not say why").rstrip(".")
+        return Said("fail", f"The archive does not follow the primary: {why}.", logs)
+    if (found.behind_seconds or 0) > ARCHIVE_SECONDS:
+        return Said("warn", f"The archive is {found.behind_seconds:.0f} s behind the primary.", logs)
+    return None
+
+
+def archive_whole(facts: Facts) -> Said | None:
+    found = facts.archive
+    if found is None or not (found.gaps or found.alarms):
+        return None
+    said = " ".join(found.alarms) or f"The archive has {found.gaps} gaps, in which no moment can be rebuilt."
+    return Said("fail", said, kubectl(facts, f"logs deployment/{facts.application.name}-archive", _namespace(facts)))
+
+
 def cluster_backup(facts: Facts) -> Said | None:
     found = facts.cluster_backup
     command = play(facts, "playbooks/cluster_backup.yml")
@@ -877,6 +903,9 @@ TABLE: tuple[Check, ...] = (
     Check("backup-scheduled", "backups", "a backup is scheduled", backup_scheduled, BACKUP),
     Check("backup-runs", "backups", "the last scheduled backup succeeded", backup_runs, BACKUP),
     Check("backup-fresh", "backups", "the last backup is fresh", backup_fresh, BACKUP),
+    Check("archive-runs", "backups", "the archive runs", _archive_runs, "docs/archive.md"),
+    Check("archive-follows", "backups", "the archive follows the primary", archive_follows, "docs/archive.md"),
+    Check("archive-whole", "backups", "the archive is whole", archive_whole, "docs/archive.md"),
     Check(
         "cluster-backup",
         "backups",

@@ -190,6 +190,20 @@ class ClusterBackup:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """What the archive says of the application's database; ``error``: why it says nothing. ``gaps``: how many."""
+
+    connected: bool
+    received: str | None
+    verified: str | None
+    verified_at: str | None
+    behind_seconds: float | None
+    gaps: int
+    alarms: tuple[str, ...]
+    error: str | None
+
+
+@dataclass(frozen=True)
 class Lock:
     """Who holds the lock of the operations; ``seconds_left`` is 0 for one that did not give it back."""
 
@@ -273,6 +287,7 @@ class Facts:
     backup: Backup
     cluster_backup: ClusterBackup
     lock: Lock | None
+    archive: Archive | None = None
     nodes: tuple[Node, ...] = ()
     pods: tuple[Pod, ...] = ()
     claims: tuple[Claim, ...] = ()

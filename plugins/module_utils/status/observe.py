@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from ..operations import retention
 from ..state_types import LiteFS
 from . import reading
 from .reading import Asked, Seen
+
+ARCHIVE_PORT = 9103  # on the loopback of its pod
 
 
 @dataclass
@@ -45,7 +47,10 @@ class _Optional:
 
 
 def observe(api: Any, asked: Asked) -> Seen:
-    """Everything that facts are made of. An API that does not answer is described, too."""
+    """Everything that facts are made of.
+
+    An API that does not answer is described, too.
+    """
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="status") as pool:
         pages = [pool.submit(_send, request) for request in _requests(asked)]
         shown = pool.submit(_certificates, api, asked)
@@ -86,6 +91,7 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
     everybody = core["pods"]
     core["pods"] = [pod for pod in everybody if pod["metadata"].get("namespace") == namespace]
     maps = {item["metadata"]["name"]: item for item in core.pop("maps")}
+    archive = pool.submit(_archive, api, asked, everybody)
     answers, kubelets = _ask(api, asked, core, pool)
     document = state.document(
         namespace,
@@ -114,6 +120,7 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
         secret=found["the Secret of TLS"],
         kubelets=kubelets,
         unread=optional.unread,
+        archive=archive.result(),
     )
 
 
@@ -125,6 +132,22 @@ def _ask(
     pods = [pod for pod, _ordinal in state.our_pods(core["pods"], asked.name)]
     answers = gather.ask_pods(api, asked.namespace, pods, asked.database, asked.port, asked.timeout)
     return answers, {name: future.result() for name, future in stats.items()}
+
+
+def _archive(api: Any, asked: Asked, pods: Iterable[Part]) -> Part | str | None:
+    """What the archive's pod says, or why it says nothing; None where there is none that runs."""
+    mine = [pod for pod in pods if f"{asked.name}-archive" in reading.owners(pod) and conditions.is_ready(pod)]
+    if not mine:
+        return None
+    metadata = mine[0]["metadata"]
+    try:
+        status, _headers, body = api.portforward_get(
+            metadata["namespace"], metadata["name"], ARCHIVE_PORT, "/status", asked.timeout
+        )
+        said = json.loads(body) if status == 200 else None
+    except (KubeError, ValueError) as exc:
+        return wording.reason(exc)
+    return said if isinstance(said, dict) else f"it answers {status}"
 
 
 def _stats(api: Any, node: Part) -> Part | str:

@@ -96,6 +96,7 @@ class Seen:
     answers: list[Mapping[str, Any]] = field(default_factory=list)
     certificates: dict[str, bytes | str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    archive: Part | str | None = None
     manifests: list[Manifest] = field(default_factory=list)
 
 
@@ -122,6 +123,7 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         write_path=_write_path(seen, asked),
         backup=_with_kept(_backup(document, seen.jobs, now), document, seen.manifests, now),
         cluster_backup=_cluster_backup(asked, now),
+        archive=_archive(seen.archive, document),
         lock=_lock(seen.leases, asked, now),
         nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
         pods=tuple(_pods(document, seen.kubelets)),
@@ -435,6 +437,32 @@ def _cluster_backup(asked: Asked, now: str) -> f.ClusterBackup:
         return f.ClusterBackup(None, None, None, asked.cluster_copied_error)
     return f.ClusterBackup(
         made, round(clock.between(made, now) / 3600, 1), str(copied.get("place") or "") or None, None
+    )
+
+
+def _archive(said: Part | str | None, document: State) -> f.Archive | None:
+    if said is None:
+        return None
+    if isinstance(said, str):
+        return f.Archive(False, None, None, None, None, 0, (), said)
+    recorded, name = _cluster_id(document), document["database"]
+    found = [
+        one
+        for one in said.get("databases") or []
+        if one.get("database") == name and recorded in (None, one.get("cluster"))
+    ]
+    mine = found[0] if found else {}
+    primary = said.get("primary") or {}
+    proven = mine.get("verified") or {}
+    return f.Archive(
+        connected=bool(primary.get("connected")),
+        received=(mine.get("received") or {}).get("txid"),
+        verified=proven.get("txid"),
+        verified_at=proven.get("time"),
+        behind_seconds=mine.get("behind_seconds"),
+        gaps=len(mine.get("gaps") or []),
+        alarms=tuple(str(one.get("sentence")) for one in said.get("alarms") or []),
+        error=str(primary.get("error") or "") or None,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..clock import between
 from ..wording import printable
 from .checks import Result, Verdict
-from .facts import Facts, Pod
+from .facts import Archive, Facts, Pod
 
 LINES = 40  # one screen
 WIDTH = 150
@@ -162,6 +162,8 @@ def _around(facts: Facts) -> Section:
     rows: list[Row] = []
     if facts.application.exists:
         rows += [("writes", _writes(facts)), ("backups", _backups(facts))]
+    if facts.archive is not None:
+        rows.append(("archive", _archive(facts.archive)))
     if facts.other_databases:
         rows.append(("no backup", f"{', '.join(facts.other_databases)} in /litefs"))
     wanted = [part for part in facts.parts if part.exists or (part.wanted and facts.nodes)]
@@ -196,6 +198,14 @@ def _backups(facts: Facts) -> str:
         said += f", kept here {duration(job.kept_hours * 3600)} ago"
     cluster = "not known" if copy.age_hours is None else f"{duration(copy.age_hours * 3600)} ago"
     return f"{said}; cluster {cluster}"
+
+
+def _archive(found: Archive) -> str:
+    if not found.connected:
+        return f"NOT connected: {found.error or NONE}"
+    behind = NONE if found.behind_seconds is None else f"{found.behind_seconds:.0f} s"
+    verified = f"verified to {found.verified or NONE} at {found.verified_at or NONE}"
+    return f"{verified}, received {found.received or NONE}, behind {behind}, gaps {found.gaps}"
 
 
 def _audit(facts: Facts) -> Section:

@@ -311,6 +311,11 @@ def of_hosts(topic: str, between: bool = False) -> Callable[[facts.Facts], facts
     return plant
 
 
+def archive(**changed: Any) -> facts.Archive:
+    well_ = facts.Archive(True, "05", "05", "2026-01-01T00:00:00Z", 0.4, 0, (), None)
+    return dataclasses.replace(well_, **changed)
+
+
 CLOSED = facts.Connection("node-0", "node-1", 6443, "tcp", "it was not answered")
 ON_FACTS: dict[str, tuple[str, Callable[[facts.Facts], facts.Facts]]] = {
     "cluster of another inventory": ("its-cluster", in_api(foreign="It is another cluster.")),
@@ -320,6 +325,19 @@ ON_FACTS: dict[str, tuple[str, Callable[[facts.Facts], facts.Facts]]] = {
         "cluster-backup",
         lambda found: small(found, cluster_backup=facts.ClusterBackup(None, None, None, None)),
     ),
+    "archive that is down": (
+        "archive-runs",
+        lambda found: small(
+            found, parts=(*found.parts, facts.Part(f"{make.NAME}-archive", make.NAMESPACE, True, False, 0, 0, None))
+        ),
+    ),
+    "archive that lags": ("archive-follows", lambda found: small(found, archive=archive(behind_seconds=600.0))),
+    "archive that is cut off": (
+        "archive-follows",
+        lambda found: small(found, archive=archive(connected=False, error="it refuses")),
+    ),
+    "archive with a gap": ("archive-whole", lambda found: small(found, archive=archive(gaps=1))),
+    "archive with an alarm": ("archive-whole", lambda found: small(found, archive=archive(alarms=("It is full.",)))),
     "old copy of the cluster": (
         "cluster-backup",
         lambda found: small(found, cluster_backup=facts.ClusterBackup("2026-01-01T00:00:00Z", 999.0, "/mnt", None)),

@@ -11,7 +11,7 @@ import pytest
 import well
 from ansible_collections.abaci.infra.plugins.module_utils.status import observe
 from ansible_collections.abaci.infra.plugins.modules import site_status
-from fake_api import run
+from fake_api import LiteFS, run
 
 PAGE = str(Path(__file__).parents[3] / "roles/status/templates/status.html.j2")
 HOSTS = {f"node-{n}": f"192.0.2.{10 + n}" for n in range(3)}
@@ -113,3 +113,22 @@ def test_a_group_that_nobody_knows_is_refused() -> None:
 
 def test_only_the_groups_that_are_asked_for() -> None:
     assert {one["group"] for one in status(well.Site(), groups=["redis"])["checks"]} == {"redis"}
+
+
+def test_what_the_archive_says_is_read_through_its_pod() -> None:
+    api = well.Site()
+    api.put(well.part(f"{make.NAME}-archive", make.NAMESPACE))
+    point = {"txid": "0000000000000005", "time": "2026-01-01T00:00:00Z"}
+    of = {"cluster": make.A, "database": make.DATABASE, "received": point, "verified": point, "behind_seconds": 0.5}
+    said = {"primary": {"connected": True, "error": ""}, "databases": [{**of, "gaps": []}], "alarms": []}
+
+    class Archive(LiteFS):  # type: ignore[misc]
+        def answer(self, _method: str, path: str, _body: bytes) -> tuple[int, bytes]:
+            return (200, json.dumps(said).encode()) if path == "/status" else (404, b"")
+
+    api.litefs[f"{make.NAME}-archive-7f9c-x"] = Archive()
+    answer = json.loads(status(api, output="json")["shown"])
+    assert answer["facts"]["archive"]["connected"] and answer["facts"]["archive"]["verified"] == point["txid"]
+    api.litefs[f"{make.NAME}-archive-7f9c-x"].running = False
+    bad = [one["slug"] for one in status(api)["checks"] if one["mark"] == "fail"]
+    assert bad == ["archive-follows"]

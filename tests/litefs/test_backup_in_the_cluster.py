@@ -29,7 +29,8 @@ def job(tmp_path: Path) -> Path:
     shutil.copy(JOB, folder)
     (folder / "verified/__init__.py").touch()
     for name in yaml.safe_load((REPOSITORY / "roles/backup/vars/main.yml").read_text())["__backup_shared"]:
-        shutil.copy(REPOSITORY / "plugins/module_utils" / name, folder / "verified")
+        (folder / "verified" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / "plugins/module_utils" / name, folder / "verified" / name)
     (tmp_path / "target").mkdir()
     (tmp_path / "identity").mkdir()
     return folder

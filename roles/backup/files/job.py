@@ -30,7 +30,8 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from verified import clock, keeping, positions, retention, sqlitefile
+from verified import clock
+from verified.operations import keeping, positions, retention, sqlitefile
 
 TRIES = 3
 LEFT_S = 3600  # a folder that nobody wrote into for so long is of a run that is over

@@ -66,10 +66,12 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def job(api: Cluster, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The job as a module, in front of the site's pods: each an address of this machine."""
-    verified = types.ModuleType("verified")
-    for part in (checksum, clock, keeping, positions, retention, sqlitefile):
-        setattr(verified, part.__name__.rpartition(".")[2], part)
+    verified, shared = types.ModuleType("verified"), types.ModuleType("verified.operations")
+    verified.clock = clock  # type: ignore[attr-defined]
+    for part in (checksum, keeping, positions, retention, sqlitefile):
+        setattr(shared, part.__name__.rpartition(".")[2], part)
     monkeypatch.setitem(sys.modules, "verified", verified)
+    monkeypatch.setitem(sys.modules, "verified.operations", shared)
     spec = importlib.util.spec_from_file_location("job", ROOT / "roles/backup/files/job.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -111,7 +111,7 @@ def test_the_job_runs_with_what_its_configmap_holds(tmp_path: Path) -> None:
     keys = re.findall(r"^  ([a-z.]+): ", rendered("configmap"), re.MULTILINE)
     assert {key for key, _path in mounted} <= set(keys) and len(mounted) == len(shared) + 2
     for key, path in mounted:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         source = next((found for found in sources if found.name == key), None)
         shutil.copy(source, tmp_path / path) if source else (tmp_path / path).touch()
     subprocess.run(

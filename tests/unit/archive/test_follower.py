@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.archive import follower, stream
 from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import Alarm, Alarms
 from ansible_collections.abaci.infra.plugins.module_utils.archive.ltx import Position
-from kept import Kept, ltx
+from keepers import Kept, ltx
 from primary import Answer, Primary
 
 KEY = ("LFSC1", "sqlite.db")

@@ -9,7 +9,7 @@ from pathlib import Path
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import guard, kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, planning, steps
 from fake_api import Cluster, LiteFS, database
 from playing import operate
 
@@ -71,6 +71,18 @@ def test_a_pod_of_a_dead_node_goes_by_force_only() -> None:
     assert uid(api, "Pod", POD) == old
     site(api).delete_pod(POD, old, 0)
     assert uid(api, "Pod", POD) != old and api.changes()[-1].body["gracePeriodSeconds"] == 0
+
+
+def test_hazard_a_step_deletes_a_pod_by_force_only_where_it_says_so() -> None:
+    api = Cluster()
+    held = holding.Holding(site(api), "")
+
+    def delete(**more: object) -> object:
+        step = planning.step("delete_pod", "", pod=POD, uid=uid(api, "Pod", POD), ordinal=1, **more)
+        steps.DO["delete_pod"](steps.Context(site(api), held, "", planning.Request(), {}, 0), step)
+        return api.changes()[-1].body.get("gracePeriodSeconds")
+
+    assert delete() is None and delete(force=False) is None and delete(force=True) == 0
 
 
 def test_hazard_an_old_primary_is_stopped_only_when_another_pod_of_it_is_fenced(

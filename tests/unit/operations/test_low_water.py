@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import deciding
@@ -11,6 +12,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import identity
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act
 from ansible_collections.abaci.infra.plugins.modules import low_water
 from fake_api import Cluster, run
+from playing import operate
 
 NOW = "2026-01-02T00:00:00Z"
 RECORD = {"state": "recorded", "clusterID": make.A, "primaryOrdinal": "0"}
@@ -143,3 +145,9 @@ def test_a_restored_file_has_none() -> None:
     record = cluster.record()
     assert record["state"] == "recorded"
     assert not record.keys() & {"lowWaterTXID", "lowWaterTime"}
+
+
+def test_an_operation_that_ends_raises_the_mark(tmp_path: Path) -> None:
+    cluster = Cluster()
+    assert operate(cluster, "scale", {"replicas": 3, "remove_volumes": False, "lost_replicas": []}, tmp_path).rc == 0
+    assert cluster.record()["lowWaterTXID"] == f"{cluster.node(0).txid:016x}"

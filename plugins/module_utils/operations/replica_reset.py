@@ -43,14 +43,19 @@ def decide(request: Request) -> Plan:
         steps += more
     touched = _put_aside(steps)
     if steps:
-        steps.append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
+        without = [*sit.fenced(state), *(pod["ordinal"] for pod in _left(state, ordinals))]
+        steps.append(
+            planning.step(
+                "wait_replicated", "wait until every replica that can has what the primary has", without=without
+            )
+        )
     pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
     foreign = [pod for pod in pods if _mismatched(found, pod)]
     wanted = [pod for pod in foreign if _volume(state, pod["ordinal"]) not in _given_up(request)]
     return planning.plan(
         None,
         steps,
-        [*_silent(state, ordinals), *_exported_first(state, wanted)],
+        [*_left_out(state, ordinals), *_exported_first(state, wanted)],
         "replica-of-another-cluster" if foreign else next(filter(None, map(sit.sign, pods)), None),
         targets=ordinals,
         export=_exports(request, found, wanted) if touched else [],
@@ -113,11 +118,23 @@ def _may_not_go(request: Request, found: sit.Situation, ordinal: int, put_aside:
     return sit.Problem(sentence, "replica-away" if ordinal in sit.absent(state) else None)
 
 
-def _silent(state: sit.State, ordinals: list[int]) -> list[str]:
+def _left(state: sit.State, ordinals: list[int]) -> list[sit.Pod]:
+    """Other replicas that nothing of this brings to the primary's position."""
+    strangers = sit.strangers(state)
     return [
-        f"{pod['name']} does not answer ({pod['litefs']['error']}), so its position is not known; its volume stays."
+        pod
         for pod in state["pods"]
-        if not pod["litefs"]["reachable"] and pod["ordinal"] not in ordinals
+        if pod["ordinal"] not in ordinals and (not pod["litefs"]["reachable"] or pod["ordinal"] in strangers)
+    ]
+
+
+def _left_out(state: sit.State, ordinals: list[int]) -> list[str]:
+    return [
+        f"{pod['name']} holds the cluster {pod['litefs']['cluster_id']} and is none of the targets: it stays as it is."
+        if pod["litefs"]["reachable"]
+        else f"{pod['name']} does not answer ({pod['litefs']['error']}), so its position is not known: nobody waits "
+        "for it, and its volume stays."
+        for pod in _left(state, ordinals)
     ]
 
 

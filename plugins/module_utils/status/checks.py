@@ -147,7 +147,7 @@ def _given(**variables: object) -> str:
 
 
 def kubectl(facts: Facts, words: str, namespace: str = "") -> str:
-    """A kubectl command for this cluster."""
+    """What a person types to ask this cluster."""
     where = f" -n {namespace}" if namespace else ""
     return f"kubectl --kubeconfig={facts.api.kubeconfig or '~/.kube/k3s-config'}{where} {words}"
 

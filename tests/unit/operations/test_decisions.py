@@ -192,6 +192,23 @@ def test_replica_reset(name: str, state: dict[str, Any], targets: Any, refusal: 
     check(plan, refusal, steps)
 
 
+def test_replica_reset_waits_for_no_other_replica_that_could_not_follow_before() -> None:
+    def reset(other: dict[str, Any]) -> tuple[list[int], str]:
+        plan = deciding.reset(site({1: make.node(B), 2: other}), [1], [export(txid=9), export(B, txid=9)], now=NOW)
+        assert plan["refusal"] is None, plan["refusal"]
+        return plan["steps"][-1]["without"], " ".join(plan["notes"])
+
+    without, notes = reset(gone())
+    assert (
+        without == [2]
+        and "abaci-app-2 does not answer" in notes
+        and "nobody waits for it, and its volume stays" in notes
+    )
+    without, notes = reset(make.node(B))
+    assert without == [2] and "abaci-app-2 holds the cluster" in notes and "none of the targets" in notes
+    assert reset(make.node()) == ([], reset(make.node())[1])
+
+
 def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
     """Of the primary's cluster, and of each copy of another cluster that is about to be put aside."""
     assert deciding.reset(SEED, "mismatched", [], now=NOW)["export"] == [

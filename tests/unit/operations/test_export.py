@@ -113,6 +113,18 @@ def test_a_stored_file_is_checked_before_it_is_decrypted(
     assert described["verified"] is (problem is None) and (problem or "") in str(described["problem"] or "")
 
 
+@pytest.mark.parametrize("key", ["sha256", "checksum", "page_size", "pages", "journal_mode"])
+def test_hazard_a_plain_file_that_is_not_what_its_manifest_says_is_not_believed(
+    store: Any, tmp_path: Path, key: str
+) -> None:
+    """The file is sound, and another: somebody copied one backup over the other."""
+    path = Path(store([], [])["path"])
+    note = path.with_name(path.name.removesuffix(".sqlite") + ".manifest.json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | {key: "another"}))
+    described = export.describe(path, [], tmp_path / "work")
+    assert not described["verified"] and f"its manifest says {key} another" in described["problem"]
+
+
 def test_a_command_is_not_shown_and_hides_no_other_words(capsys: pytest.CaptureFixture[str]) -> None:
     secret = {"command": ["age", "-pass", "pass:secret-word"]}
     with patch_module_args(secret), pytest.raises(SystemExit):

@@ -18,6 +18,7 @@ from ansible_collections.abaci.infra.plugins.modules import (
     litefs_info,
     operation,
     operation_lock,
+    volume_export,
 )
 from fake_api import Cluster, database, run
 from playing import DATABASE, ME, WHERE, described, lease, operate
@@ -313,3 +314,10 @@ def test_a_strangers_backup_is_refused_without_the_word_that_would_import_it(api
     )
     assert ended.rc != 0 and "another application (statefulset shop)" in ended.msg
     assert "restore_overwrite_cluster_id" not in ended.msg
+
+
+def test_hazard_a_volume_whose_litefs_runs_is_not_copied_beneath_it(api: Cluster, tmp_path: Path) -> None:
+    asked = {**OWN, "claim_template": "litefs-data", "port": 20202, "image": "busybox", "ordinals": [1]}
+    answer = run(volume_export, api, **asked, directory=str(tmp_path))
+    assert answer["failed"] and "LiteFS runs in pod abaci-app-1: export it with litefs_backup" in answer["msg"]
+    assert not api.changes() and list(tmp_path.iterdir()) == []

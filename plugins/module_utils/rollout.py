@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection
 from typing import Literal
 
+from . import guard, identity
 from .conditions import condition, is_ready, youngest_warning
 from .objects import Object
 from .wording import said
@@ -15,6 +16,9 @@ from .wording import said
 _PULL, _CRASH, _REFUSED, _UNSCHEDULABLE, _REJECTED = 20, 15, 15, 60, 20
 
 _PULL_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+# The guard stopped the primary, and a replica may have what its volume has not.
+_LOST = ((guard.NAME, guard.Exit.EMPTY), (guard.NAME, guard.Exit.OLDER))
+_WAY = f" Where that volume is lost for good, {identity.PROMOTE} moves the role to the best replica."
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
@@ -290,7 +294,8 @@ def _container_trouble(pod: Object, container: Object, init: bool, events: list[
     last_words = said(ended.get("message"))
     if init and last_words and not container.get("ready"):
         # It has said why. While it tries again it says nothing new, so a running one still counts.
-        return Status("failed", f"{where} refuses: {last_words}.", _REFUSED)
+        way = _WAY if (name, ended["exitCode"]) in _LOST else ""
+        return Status("failed", f"{where} refuses: {last_words}.{way}", _REFUSED)
     if reason == "CrashLoopBackOff":
         why = f"exit code {ended['exitCode']}"
         if ended.get("reason") not in (None, "Error"):

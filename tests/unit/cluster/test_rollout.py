@@ -105,6 +105,7 @@ CRASH = container(
 GUARD = container(
     "guard", state={"running": {}}, lastState={"terminated": {"exitCode": 1, "message": "empty volume\n"}}
 )
+LOST = GUARD | {"lastState": {"terminated": {"exitCode": 12, "message": "empty volume\n"}}}
 FIRST_CRASH = container(state={"running": {}}, lastState={"terminated": {"exitCode": 1, "reason": "Error"}})
 UNSCHEDULABLE = {
     "type": "PodScheduled",
@@ -129,6 +130,7 @@ UNSCHEDULABLE = {
         ),
         ([pod(containerStatuses=[CRASH])], [], ["again and again", "137, OOMKilled", "logs x-0 -c app --previous"]),
         ([pod(initContainerStatuses=[GUARD])], [], ["init container guard of pod x-0 refuses: empty volume."]),
+        ([pod(initContainerStatuses=[LOST])], [], ["empty volume. Where that volume is lost", "playbooks/promote.yml"]),
         ([pod(conditions=[UNSCHEDULABLE])], [], ["no node takes pod x-0: 0/3 nodes are available."]),
         (
             [pod(phase="Failed", reason="SysctlForbidden", message="forbidden sysctl")],
@@ -148,7 +150,7 @@ UNSCHEDULABLE = {
         ),
         ([], [warning("x", "FailedCreate", "violates PodSecurity")], ["gets no pod: violates PodSecurity."]),
     ],
-    ids=["pull", "pull event", "crash", "guard", "unschedulable", "rejected", "config", "admission"],
+    ids=["pull", "pull event", "crash", "guard", "lost volume", "unschedulable", "rejected", "config", "admission"],
 )
 def test_a_cause_that_lasts_fails_with_its_sentence(pods: list[Object], events: list[Object], words: list[str]) -> None:
     status = rollout.judge(workload(updateRevision="new"), pods, events)

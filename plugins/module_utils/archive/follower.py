@@ -191,6 +191,7 @@ class Session:
         # Of which the primary says that it has none.
         self._missing: set[str] = set()
         self._file: BinaryIO | None = None
+        self._coming = ""
         # How long it was away counts when the stream begins, not after a large snapshot.
         self._began = time.time()
 
@@ -203,21 +204,27 @@ class Session:
                 for event in parser.feed(piece):
                     self.take(event)
         finally:
-            if self._file is not None:
-                self._file.close()
+            with contextlib.suppress(OSError):
+                if self._file is not None:
+                    self._file.close()
+            # On a full disk it takes the room of what could be kept.
             with contextlib.suppress(OSError):
                 self._part.unlink()
 
     def take(self, event: wire.Event) -> None:
         """One event. A broken connection leaves no half file, since only a whole one reaches the store."""
         if isinstance(event, wire.FileBegin):
-            self._file = self._part.open("wb")
+            self._coming = event.database
+            with self._writing(self._coming):
+                self._file = self._part.open("wb")
         elif isinstance(event, wire.FileData):
             assert self._file is not None
-            self._file.write(event.data)
+            with self._writing(self._coming):
+                self._file.write(event.data)
         elif isinstance(event, wire.FileEnd):
             assert self._file is not None
-            self._file.close()
+            with self._writing(self._coming):
+                self._file.close()
             self._file = None
             self._keep(event.database)
         elif isinstance(event, wire.Drop):
@@ -229,17 +236,24 @@ class Session:
         elif isinstance(event, wire.End):
             raise StreamError("the primary ended the stream")
 
+    @contextlib.contextmanager
+    def _writing(self, database: str) -> Iterator[None]:
+        """A disk that is full or read-only is told, wherever it shows first."""
+        try:
+            yield
+        except OSError as exc:
+            self._alarms.raise_("buffer", f"The archive cannot write what the primary sends: {exc}", database)
+            raise
+
     def _keep(self, database: str) -> None:
         key = (self._cluster, database)
         held = self._held.get(database)
         try:
-            came = self._store.receive(self._cluster, database, self._part)
+            with self._writing(database):
+                came = self._store.receive(self._cluster, database, self._part)
         except (Altered, Refused) as exc:
             sentence = f"The primary sent what the archive cannot keep: {exc}"
             self._alarms.raise_("refused_file", sentence, database, STAYS_S)
-            raise
-        except OSError as exc:
-            self._alarms.raise_("buffer", f"The archive cannot write what the primary sends: {exc}", database)
             raise
         self._alarms.clear("buffer", database)
         heard = self._heard.get(key)
@@ -267,7 +281,10 @@ class Session:
             if database not in self._missing:
                 self._heard[(self._cluster, database)] = now
                 self._alarms.clear("no_database", database)
-                self._store.followed(self._cluster, database)
+                # Not the alarm of a database: that ends with the first file that is kept.
+                with self._writing(""):
+                    self._store.followed(self._cluster, database)
+        self._alarms.clear("buffer")
 
 
 def node_identity(path: Path) -> str:

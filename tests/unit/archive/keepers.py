@@ -17,6 +17,7 @@ class Kept:
     followed_by: list[tuple[str, str]] = field(default_factory=list)
     histories: int = 0
     fails: OSError | None = None
+    fails_to_note: OSError | None = None
 
     def databases(self) -> list[tuple[str, str]]:
         return list(self.held)
@@ -28,6 +29,8 @@ class Kept:
         return self.held.get((cluster, database))
 
     def followed(self, cluster: str, database: str) -> None:
+        if self.fails_to_note:
+            raise self.fails_to_note
         self.followed_by.append((cluster, database))
 
     def receive(self, cluster: str, database: str, path_of_ltx: Path) -> Received:

@@ -244,3 +244,47 @@ def test_the_identity_is_made_once(tmp_path: Path) -> None:
     assert len(made) == 16 and int(made, 16) and follower.node_identity(tmp_path / "node-id") == made
     (tmp_path / "node-id").write_text("cut")
     assert follower.node_identity(tmp_path / "node-id") != "cut"
+
+
+def test_a_disk_that_is_full_while_a_file_arrives_is_told_until_one_is_kept(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = threading.Event()
+    full.set()
+
+    class Full:
+        """As on a full disk: what is buffered fails at the close."""
+
+        def write(self, _data: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = Path.open
+
+    def open_(path: Path, *args: Any, **more: Any) -> Any:
+        if full.is_set() and path.name == "stream.part":
+            opened(path, *args, **more).close()
+            return Full()
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", open_)
+    one = run(Primary(says(file(FIRST), READY)))
+    one.start()
+    until(lambda: one.told)
+    assert {(alarm["kind"], alarm["database"]) for alarm in one.alarms.active()} == {("buffer", "sqlite.db")}
+    assert "No space left" in one.told[0]["sentence"] and one.store.files == []
+    full.clear()
+    until(lambda: one.store.files and not one.alarms.active())
+    assert len(one.told) == 1
+
+
+def test_a_note_of_having_followed_that_cannot_be_written_is_told(run: Callable[..., Run]) -> None:
+    one = run(Primary(says(file(FIRST), READY), says(READY)))
+    one.store.fails_to_note = OSError(errno.EROFS, "Read-only file system")
+    one.start()
+    until(lambda: one.told)
+    assert {(alarm["kind"], alarm["database"]) for alarm in one.alarms.active()} == {("buffer", "")}
+    one.store.fails_to_note = None
+    until(lambda: not one.alarms.active())

@@ -10,13 +10,13 @@ import shutil
 import sqlite3
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import ltx_files
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.archive import disk, layout, ltx, store
+from ansible_collections.abaci.infra.plugins.module_utils.archive import disk, layout, ltx, packs, store
 from ltx_files import START, Primary
 
 CLUSTER, DATABASE = "LFSC0123456789ABCDEF", "sqlite.db"
@@ -340,6 +340,28 @@ def test_files_that_are_packed_while_they_are_read_are_found_again(
 
 
 # Packs
+
+
+def test_a_list_of_transactions_is_whole_or_refused(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.write(20)
+    real, gone = packs.transactions, 0
+
+    def packed_meanwhile(piece: layout.Piece) -> Iterator[ltx.Reader]:
+        nonlocal gone
+        gone += 1
+        if gone % 2:
+            raise FileNotFoundError(piece.path)
+        yield from real(piece)
+
+    monkeypatch.setattr(packs, "transactions", packed_meanwhile)
+    assert [one.txid for one in archive.store.transactions(CLUSTER, DATABASE, 0, 1e12)] == list(range(1, 21))
+
+    def always(piece: layout.Piece) -> Iterator[ltx.Reader]:
+        raise FileNotFoundError(piece.path)
+
+    monkeypatch.setattr(packs, "transactions", always)
+    with pytest.raises(store.Refused, match="faster than they can be read"):
+        list(archive.store.transactions(CLUSTER, DATABASE, 0, 1e12))
 
 
 def test_packs_go_from_minutes_to_hours_to_days(archive: Archive) -> None:

@@ -6,6 +6,7 @@ Run as `python3 archive.pyz <settings.json>`. SIGTERM ends it at once: what is h
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -30,6 +31,8 @@ CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 600.0, 5.0, 60.0, 3600.0
 REMOTE_LATE_S = 900.0
 # moments() reads folders; the status is asked by probes and scrapes.
 LOOK_S = 5.0
+# Transactions that are read before they are sent.
+AT_ONCE = 1000
 
 
 def say(text: str) -> None:
@@ -141,8 +144,14 @@ class Archive:
         return self._looked
 
     def transactions(self, owner: str, database: str, since: float, until: float) -> Iterator[Transaction]:
-        with self._files:
-            yield from self._kept.transactions(owner, database, since, until)
+        found = self._kept.transactions(owner, database, since, until)
+        # Whoever reads slowly keeps nothing from being moved, packed and pruned.
+        while True:
+            with self._files:
+                some = list(itertools.islice(found, AT_ONCE))
+            if not some:
+                return
+            yield from some
 
     @contextlib.contextmanager
     def rebuilt(self, owner: str, database: str, moment: Moment, history: str | None) -> Iterator[tuple[Path, Rebuilt]]:
@@ -327,7 +336,7 @@ class Archive:
                 name: {"time": ran.time, "seconds": ran.seconds, "problems": list(ran.problems)}
                 for name, ran in self._last.items()
             },
-            verified=[(owner, name, (at.txid, at.time)) for (owner, name), at in self._verified.items()],
+            verified=[(owner, name, (at.txid, at.time)) for (owner, name), at in dict(self._verified).items()],
         )
         with contextlib.suppress(OSError):
             draft.write_text(json.dumps(kept))

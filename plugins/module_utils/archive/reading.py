@@ -164,14 +164,16 @@ class Reading:
         """By history and TXID; Altered where a file is, after all that comes before it."""
         for history in self.histories():
             at, tries = 0, 0
-            while tries < TRIES:
+            while True:
                 try:
                     for one in self._listed(history, at, since, until):
-                        at = one.txid
+                        at, tries = one.txid, 0
                         yield one
                     break
                 except FileNotFoundError:  # packed or pruned meanwhile
                     tries += 1
+                    if tries == TRIES:
+                        raise self._unsettled() from None
 
     def _listed(self, history: str, after: int, since: float, until: float) -> Iterator[Transaction]:
         folder = self.folder(history)
@@ -196,7 +198,10 @@ class Reading:
                 return act()
             except FileNotFoundError:
                 continue
-        raise Refused(f"The files of {self._database} change faster than they can be read: try again.")
+        raise self._unsettled()
+
+    def _unsettled(self) -> Refused:
+        return Refused(f"The files of {self._database} change faster than they can be read: try again.")
 
     def _history(self, name: str) -> History:
         folder = self.folder(name)

@@ -201,3 +201,18 @@ def test_a_database_that_sqlite_finds_unsound_is_a_sentence(tmp_path: Path) -> N
     assert main.integrity(path) != ""
     path.write_bytes(b"")
     assert main.integrity(path) == ""
+
+
+def test_who_reads_transactions_slowly_holds_nothing_up(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "AT_ONCE", 2, raising=False)
+    one = site(pack_after=0)
+    one.bring(*data[1])
+    slow = one.archive.transactions("LFSC1", "sqlite.db", 0, float("inf"))
+    assert next(slow).txid == 1
+    assert one.archive._files.acquire(timeout=1)
+    one.archive._files.release()
+    # What is packed meanwhile comes all the same.
+    assert one.archive._kept.pack(time.time() + 86400 * 1000, 0, 0, 0).made
+    assert [at.txid for at in slow] == [2, 3, 4, 5]

@@ -94,6 +94,7 @@ class Follower:
         self._nodes, self._recorded = nodes, recorded
         self._heard = self.seen.level
         self._stream: Stream | None = None
+        self._again = threading.Event()
         self.stop = threading.Event()
 
     def heard_before(self, cluster: str, database: str, when: float) -> None:
@@ -121,6 +122,8 @@ class Follower:
 
     def reconnect(self) -> None:
         """From another thread: give the primary the positions anew, as they are now."""
+        # The stream may just be beginning, with positions that were.
+        self._again.set()
         stream = self._stream
         if stream is not None:
             stream.shut()
@@ -147,6 +150,7 @@ class Follower:
 
     def _follow(self, address: Address, expected: str) -> None:
         """One stream. What an earlier stream left half is removed first."""
+        self._again.clear()
         for left in self._incoming.glob("*.part"):
             left.unlink()
         cluster = expected or cluster_of(address) or ""
@@ -159,6 +163,8 @@ class Follower:
         stream = Stream(address, self._node_id, body, SILENT_S)
         self._stream = stream
         try:
+            if self._again.is_set() or self.stop.is_set():
+                raise StreamError("the archive asks anew")
             # The pod may have been replaced since it was asked.
             if (wrong := judging.foreign(cluster, stream.cluster_id)) is not None:
                 self._alarms.raise_(wrong.kind, wrong.sentence)
@@ -252,6 +258,8 @@ class Session:
             with self._writing(database):
                 came = self._store.receive(self._cluster, database, self._part)
         except (Altered, Refused) as exc:
+            if held is not None and self._store.position(self._cluster, database) is None:
+                raise StreamError(f"the archive asks for all of {database} anew") from exc
             sentence = f"The primary sent what the archive cannot keep: {exc}"
             self._alarms.raise_("refused_file", sentence, database, STAYS_S)
             raise

@@ -260,16 +260,17 @@ class Archive:
 
     def _move(self) -> tuple[str, ...]:
         assert self._mover is not None
+        assert self._mover is not None
+        known = len(self._mover.lost())
         try:
             self._claim()
         finally:
             # It also keeps the buffer below its size.
-            before, self._moved = self._moved, self._mover.run()
-        lost = self._moved.lost
-        if before is not None and len(lost) > len(before.lost):
-            self.alarms.raise_("lost", lost[-1], stays=STAYS_S)
-            # The store begins a new history then, for which the whole database has to come.
-            self.follower.reconnect()
+            self._moved = self._mover.run()
+            if len(lost := self._moved.lost) > known:
+                self.alarms.raise_("lost", lost[-1], stays=STAYS_S)
+            if self._moved.anew:
+                self.follower.reconnect()
         return (self._moved.error,) if self._moved.error else ()
 
     def _remote(self) -> float | None:

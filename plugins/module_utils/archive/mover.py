@@ -46,6 +46,7 @@ class Moved:
     behind_since: float | None  # time of the oldest transaction that is only in the buffer
     lost: tuple[str, ...]  # one sentence each, what was dropped beyond the buffer's size, ever
     error: str  # "" or why the target did not take more
+    anew: bool = False  # whole databases have to come, as what follows a loss cannot be had without
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,14 @@ class Mover:
                 error = f"The target {self._target.root} takes nothing: {exc}."
             if error:
                 left += self._missing(folder, files)
-        if not error:
-            self._heal()
+        anew = not error and self._heal()
         left = self._drop(left)
         since = min((one.time for one in left), default=None)
-        lost = tuple(str(one) for one in self._lost())
-        return Moved(moved, len(left), sum(one.size for one in left), since, lost, error)
+        return Moved(moved, len(left), sum(one.size for one in left), since, self.lost(), error, anew)
+
+    def lost(self) -> tuple[str, ...]:
+        """One sentence each, what was dropped beyond the buffer's size, ever."""
+        return tuple(str(one) for one in self._lost())
 
     def _refusal(self) -> str:
         try:
@@ -189,15 +192,17 @@ class Mover:
     def _write_lost(self, lost: list[Lost]) -> None:
         disk.write_text(self._buffer.root / LOST, json.dumps([asdict(one) for one in lost], indent=1) + "\n")
 
-    def _heal(self) -> None:
-        """The target is back: what follows a loss can be had only from a new snapshot on."""
-        lost = self._lost()
+    def _heal(self) -> bool:
+        """The target is back: what follows a loss can be had only from a new snapshot on. Whether one is needed."""
+        lost, anew = self._lost(), False
         for one in lost:
             there = layout.histories((self._buffer.root,), one.cluster, one.database)
             if not one.healed and there and there[-1] == one.history:
                 self._buffer.begin_anew(one.cluster, one.database)
+                anew = True
         if any(not one.healed for one in lost):
             self._write_lost([replace(one, healed=True) for one in lost])
+        return anew
 
 
 def _waiting(folder: layout.Folder, path: Path, newest: bool) -> _Waiting:

@@ -44,12 +44,13 @@ class Kept:
         (before,) = struct.unpack_from(">Q", data, 40)
         (after,) = struct.unpack_from(">Q", data, len(data) - 16)
         held, came = self.held.get((cluster, database)), Position(last, after)
+        continued = held is not None and (first, before) == (held.txid + 1, held.checksum)
+        if not continued and first != 1:
+            raise Altered(path_of_ltx.name, "does not follow")
         self.files.append((cluster, database, data))
         self.held[(cluster, database)] = came
-        if held and first == held.txid + 1 and before == held.checksum:
+        if continued:
             return Received("continued", "", "", came, str(self.histories), True)
-        if first != 1:
-            raise Altered(path_of_ltx.name, "does not follow")
         self.histories += 1
         if held is None:
             return Received("new_history", "first", "The first.", came, str(self.histories), True)

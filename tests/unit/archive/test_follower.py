@@ -288,3 +288,43 @@ def test_a_note_of_having_followed_that_cannot_be_written_is_told(run: Callable[
     assert {(alarm["kind"], alarm["database"]) for alarm in one.alarms.active()} == {("buffer", "")}
     one.store.fails_to_note = None
     until(lambda: not one.alarms.active())
+
+
+def test_what_the_store_began_anew_meanwhile_is_asked_for_and_no_alarm(run: Callable[..., Run]) -> None:
+    begun = threading.Event()
+
+    def first(answer: Answer) -> None:
+        answer.head()
+        answer.send(file(FIRST) + READY)
+        begun.wait(5)
+        answer.send(file(SECOND))
+        answer.wait_gone()
+
+    primary = Primary(first, says(file(ltx(1, 12, 0, 9)), READY))
+    one = run(primary)
+    one.start()
+    until(lambda: one.store.files)
+    one.store.held.clear()
+    begun.set()
+    until(lambda: len(one.store.files) == 2)
+    assert primary.streams[1][1] == bytes(4) and one.told == []
+
+
+def test_a_call_to_reconnect_is_heard_while_the_stream_begins(run: Callable[..., Run]) -> None:
+    primary = Primary(says(READY))
+    one = run(primary)
+    asked = 0
+    position = one.store.position
+    one.store.held[KEY] = Position(10, 7)
+
+    def at_the_worst_moment(cluster: str, database: str) -> Position | None:
+        nonlocal asked
+        asked += 1
+        found = position(cluster, database)
+        if asked == 1:
+            one.follower.reconnect()
+        return found
+
+    one.store.position = at_the_worst_moment  # type: ignore[method-assign]
+    one.start()
+    until(lambda: len(primary.streams) == 2 and one.follower.seen.ready)

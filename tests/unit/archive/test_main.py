@@ -216,3 +216,33 @@ def test_who_reads_transactions_slowly_holds_nothing_up(
     # What is packed meanwhile comes all the same.
     assert one.archive._kept.pack(time.time() + 86400 * 1000, 0, 0, 0).made
     assert [at.txid for at in slow] == [2, 3, 4, 5]
+
+
+def test_after_a_loss_the_whole_database_is_asked_for_once_there_is_room(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
+) -> None:
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target), buffer_size="8Ki")
+    one.bring(*data[1])
+    one.turn()
+    os.rename(target, tmp_path / "away")
+    one.bring(*[data[0].write() for _ in range(10)])
+    assert "lost" in [alarm["kind"] for alarm in one.turn()["alarms"]]
+    streams = len(one.primary.streams)
+    os.rename(tmp_path / "away", target)
+    one.turn()
+    until(lambda: len(one.primary.streams) > streams)
+    assert one.primary.streams[-1][1] == bytes(4)
+    one.bring(data[0].snapshot(), data[0].write())
+    doc = one.turn()
+    assert {alarm["kind"] for alarm in doc["alarms"]} <= {"lost", "check"}
+    assert doc["databases"][0]["received"]["txid"] == f"{data[0].txid:016x}"
+
+
+def test_a_loss_at_the_first_look_after_a_start_is_told(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
+) -> None:
+    one = site(target=str(tmp_path / "nas"), buffer_size="8Ki")
+    one.bring(*data[1], *[data[0].write() for _ in range(10)])
+    assert {alarm["kind"] for alarm in one.turn()["alarms"]} == {"lost", "move"}

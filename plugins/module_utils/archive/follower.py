@@ -52,6 +52,7 @@ class Seen:
     ready: bool = False  # all that it had was received
     since: float = field(default_factory=time.time)  # of connected or not
     heard: float = 0.0  # the last frame, by this machine's clock
+    theirs: float = 0.0  # the primary's clock at its last heartbeat
     error: str = ""  # why it is not connected
     cluster_id: str = ""
     files: int = 0
@@ -236,6 +237,7 @@ class Session:
         elif isinstance(event, wire.Drop):
             self._dropped(event.database)
         elif isinstance(event, wire.Heartbeat):
+            self._seen.theirs = event.time_ms / 1000
             self._beat()
         elif isinstance(event, wire.Ready):
             self._seen.ready = True

@@ -206,8 +206,7 @@ class Archive:
             if self._due("base", min(told.base_every, PRUNE_S)):
                 self._run("base", lambda: self._kept.make_base(time.time(), told.base_every).problems)
             if self._due("prune", PRUNE_S):
-                most = settings.size(told.max_size) or None
-                self._run("prune", lambda: self._kept.prune(time.time(), told.keep, most).problems)
+                self._run("prune", self._prune)
             if self._due("check", told.check_every):
                 self._run("check", self._check)
         self._watch_remote()
@@ -289,6 +288,11 @@ class Archive:
         self.alarms.raise_(
             "remote", f"Nothing was copied to the remote since {since}Z: see the log of the container rclone."
         )
+
+    def _prune(self) -> tuple[str, ...]:
+        """By the clock that is behind: one that jumps ahead must not make everything old."""
+        now = min(time.time(), self.follower.seen.theirs)
+        return self._kept.prune(now, self.told.keep, settings.size(self.told.max_size) or None).problems
 
     def _check(self) -> tuple[str, ...]:
         """Read everything, and ask SQLite about the newest moment of each database."""

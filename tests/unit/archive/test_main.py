@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import 
 from ltx_files import Primary as Database
 from ltx_files import primary as database_of
 from primary import Answer, Primary
-from test_follower import HEARTBEAT, READY, file, until
+from test_follower import READY, file, frame, until
 
 
 class Api(cluster.Api):  # type: ignore[misc]
@@ -42,6 +43,7 @@ class Site:
         self.folder, self.api = folder, Api()
         self.outbox: list[Path] = []
         self.sent = 0
+        self.clock_ms = 0
         self.primary = Primary(self.script)
         told = {"service": "s", "port": 1, "namespace": "abaci", "app": "abaci-app", "record": "record"}
         self.told = replace(settings.Settings(**told, buffer=str(folder / "buffer")), **more)  # type: ignore[arg-type]
@@ -58,13 +60,18 @@ class Site:
             while self.sent < len(self.outbox):
                 answer.send(file(self.outbox[self.sent].read_bytes()))
                 self.sent += 1
-            answer.send(HEARTBEAT)
+            answer.send(frame(7, struct.pack(">q", self.clock_ms)))
             time.sleep(0.05)
 
     def bring(self, *paths: Path) -> None:
         before = self.archive.follower.seen.files
         self.outbox += paths
         until(lambda: self.archive.follower.seen.files == before + len(paths))
+
+    def beat(self, when: float) -> None:
+        """The primary's clock."""
+        self.clock_ms = int(when * 1000)
+        until(lambda: self.archive.follower.seen.theirs == self.clock_ms / 1000)
 
     def turn(self) -> status.Document:
         """All schedules at once, and a fresh state."""
@@ -246,3 +253,25 @@ def test_a_loss_at_the_first_look_after_a_start_is_told(
     one = site(target=str(tmp_path / "nas"), buffer_size="8Ki")
     one.bring(*data[1], *[data[0].write() for _ in range(10)])
     assert {alarm["kind"] for alarm in one.turn()["alarms"]} == {"lost", "move"}
+
+
+def test_a_clock_that_jumps_ahead_makes_nothing_old(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = site(keep=3600.0, base_every=0.0)
+    one.bring(*data[1])
+    one.turn()
+    clock, ahead = time.time, 0.0
+    monkeypatch.setattr(main.time, "time", lambda: clock() + ahead)
+
+    def first() -> str:
+        found: list[status.HistoryDoc] = [status.history(history) for history in one.archive.buffer.moments()]
+        return found[0]["first"]["txid"]
+
+    one.beat(data[0].time + 60)
+    ahead = data[0].time + 30 * 86400 - clock()
+    one.turn()
+    assert first() == f"{1:016x}"
+    one.beat(data[0].time + 2 * 3600)
+    one.turn()
+    assert first() == f"{5:016x}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import os
 import random
@@ -436,6 +437,39 @@ def killed_at(number: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], ob
         except Killed:
             return True
     return False
+
+
+def test_a_full_disk_at_any_write_leaves_nothing_that_fills_it(
+    archive: Archive, synced: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.write(200, seconds=1)
+    archive.clock.now = START + 3 * DAY
+    acts: list[Callable[[], object]] = [
+        lambda: archive.store.pack(archive.clock()),
+        lambda: archive.store.make_base(archive.clock(), every=0),
+        lambda: archive.store.followed(CLUSTER, DATABASE),
+    ]
+    for act in acts:
+        for number in range(1000):
+            count = 0
+
+            def full(_handle: int, number: int = number) -> None:
+                nonlocal count
+                count += 1
+                if count == number + 1:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(disk.os, "fsync", full)
+                try:
+                    act()
+                except OSError:
+                    assert [path for path in archive.files() if path.name.startswith(".tmp-")] == []
+                    assert archive.again().position(CLUSTER, DATABASE) == archive.primary.position
+                    continue
+            break
+        assert number > 1
+    assert list(archive.store.check()) == [] and archive.rebuild(100).txid == 100
 
 
 @pytest.fixture

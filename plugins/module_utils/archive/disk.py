@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Union
 
@@ -84,17 +84,29 @@ def take_in(path: Path, to: Path) -> None:
         remove(path)
 
 
+@contextmanager
+def dropped_on_error(beside: Path) -> Iterator[None]:
+    """A disk that is full must not stay so for the sake of a file that nobody can use."""
+    try:
+        yield
+    except Exception:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
 def copy(path: Path, to: Path) -> None:
     """Copy a file to its name there, read back before it gets it."""
     beside = unfinished(to)
     step("copy", beside)
-    with path.open("rb") as source, beside.open("wb") as file:
-        shutil.copyfileobj(source, file, BLOCK)
-        file.flush()
-        os.fsync(file.fileno())
-    if sha256(beside) != sha256(path):
-        raise OSError(errno.EIO, "what was written reads back differently", str(to))
-    rename(beside, to)
+    with dropped_on_error(beside):
+        with path.open("rb") as source, beside.open("wb") as file:
+            shutil.copyfileobj(source, file, BLOCK)
+            file.flush()
+            os.fsync(file.fileno())
+        if sha256(beside) != sha256(path):
+            raise OSError(errno.EIO, "what was written reads back differently", str(to))
+        rename(beside, to)
 
 
 def sha256(path: Path) -> str:
@@ -110,11 +122,12 @@ def write_text(path: Path, text: str) -> None:
     """Replace a small file, durable."""
     beside = unfinished(path)
     step("write", beside)
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    rename(beside, path)
+    with dropped_on_error(beside):
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        rename(beside, path)
 
 
 def _sum(note: Note) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -217,14 +216,9 @@ def _waiting(folder: layout.Folder, path: Path, newest: bool) -> _Waiting:
 
 def _copy(path: Path, to: Path) -> None:
     """The file, then its description: it counts once that is there."""
-    try:
-        disk.copy(path, to)
-        if path.suffix == ".gz":
-            disk.copy(layout.note_of(path), layout.note_of(to))
-    except OSError:
-        with contextlib.suppress(OSError):
-            disk.unfinished(to).unlink(missing_ok=True)  # a full target needs the room
-        raise
+    disk.copy(path, to)
+    if path.suffix == ".gz":
+        disk.copy(layout.note_of(path), layout.note_of(to))
 
 
 def _note_loss(lost: list[Lost], one: _Waiting) -> None:

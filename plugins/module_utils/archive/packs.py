@@ -190,11 +190,8 @@ def make(parts: Sequence[layout.Piece], level: int) -> layout.Piece:
     first, last = parts[0].first, parts[-1].last
     target = parts[0].path.parent / (layout.raw_name(first, last) + ".gz")
     beside = disk.unfinished(target)
-    try:
+    with disk.dropped_on_error(beside):
         notes, size, sha256 = _written(parts, beside)
-    except (ltx.Altered, ltx.Compressed):
-        disk.remove(beside)
-        raise
     note = Pack(
         first,
         last,
@@ -278,12 +275,13 @@ def make_base(database: Path, folder: Path, position: ltx.Position, time: float,
     target = folder / f"base-{position.txid:016x}.gz"
     beside = disk.unfinished(target)
     content = hashlib.sha256()
-    with disk.zipped(beside, 4) as stream, database.open("rb") as file:
-        while block := file.read(disk.BLOCK):
-            content.update(block)
-            stream.write(block)
-    sha256 = disk.sha256(beside)
-    _read_back(beside, sha256, content.hexdigest())
+    with disk.dropped_on_error(beside):
+        with disk.zipped(beside, 4) as stream, database.open("rb") as file:
+            while block := file.read(disk.BLOCK):
+                content.update(block)
+                stream.write(block)
+        sha256 = disk.sha256(beside)
+        _read_back(beside, sha256, content.hexdigest())
     pages = database.stat().st_size // page_size if page_size else 0
     note = BaseNote(position.txid, time, f"{position.checksum:016x}", page_size, pages, sha256)
     disk.rename(beside, target)

@@ -366,11 +366,12 @@ class Store:
         place = self._place(folder.cluster, folder.database) / folder.history
         disk.make_directory(place)
         path = place / f"{disk.UNFINISHED}database"
-        found = of.rebuild(txid, folder.history, path)
-        with path.open("rb") as file:
-            head = file.read(18)
-        page_size = {1: 65536}.get(size := int.from_bytes(head[16:18], "big"), size)
-        packs.make_base(path, place, Position(found.txid, found.checksum), found.time, page_size)
+        with disk.dropped_on_error(path):
+            found = of.rebuild(txid, folder.history, path)
+            with path.open("rb") as file:
+                head = file.read(18)
+            page_size = {1: 65536}.get(size := int.from_bytes(head[16:18], "big"), size)
+            packs.make_base(path, place, Position(found.txid, found.checksum), found.time, page_size)
         disk.remove(path)
 
     def prune(self, now: float, keep_seconds: float, max_bytes: int | None = None) -> Done:

@@ -105,7 +105,7 @@ class Archive:
         return self.buffer.databases()
 
     def newest_cluster(self) -> str:
-        return max(((one.opened, one.cluster) for one in self._kept.moments()), default=(0.0, ""))[1]
+        return max(((one.opened, one.cluster) for one in self.buffer.moments()), default=(0.0, ""))[1]
 
     def position(self, owner: str, database: str) -> Position | None:
         return self.buffer.position(owner, database)
@@ -138,7 +138,7 @@ class Archive:
             waits = -1.0 if self._looked.when < 0 else 1.0
             if self._files.acquire(timeout=waits):
                 try:
-                    self._looked = Look(time.monotonic(), self._kept.moments(), size(Path(self.told.buffer)))
+                    self._looked = Look(time.monotonic(), self.buffer.moments(), size(Path(self.told.buffer)))
                 finally:
                     self._files.release()
         return self._looked
@@ -187,10 +187,8 @@ class Archive:
     def start(self) -> None:
         """Finish what a killed process left in the buffer, then follow."""
         self.buffer.tidy()
-        # A target that is away must not keep it from following.
-        with contextlib.suppress(OSError):
-            for one in self._kept.moments():
-                self.follower.heard_before(one.cluster, one.database, one.followed)
+        for one in self.buffer.moments():
+            self.follower.heard_before(one.cluster, one.database, one.followed)
         self._thread.start()
         self._started = True
 

@@ -78,7 +78,7 @@ class Store:
 
     def __init__(self, root: Path, clock: Clock, also: Path | None = None) -> None:
         self.root, self._clock = root, clock
-        self._roots = (root, also) if also else (root,)
+        self._also = also
         self._tails: dict[tuple[str, str], _Tail] = {}
         self._receiving = threading.RLock()  # a mover of another thread may begin anew
         self._marked: dict[tuple[str, str], float] = {}
@@ -432,6 +432,15 @@ class Store:
 
     def _place(self, cluster: str, database: str) -> Path:
         return self.root / layout.quoted(cluster) / layout.quoted(database)
+
+    @property
+    def _roots(self) -> tuple[Path, ...]:
+        """Without the other one where that cannot be read: what comes is kept all the same."""
+        if self._also:
+            with contextlib.suppress(OSError):
+                layout.names(self._also)
+                return self.root, self._also
+        return (self.root,)
 
     def _reading(self, cluster: str, database: str) -> reading.Reading:
         return reading.Reading(self._roots, cluster, database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.archive import cluster, main, settings, status
+from ansible_collections.abaci.infra.plugins.module_utils.archive import cluster, layout, main, settings, status
 from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import Alarm
 from ltx_files import Primary as Database
 from ltx_files import primary as database_of
@@ -51,12 +52,16 @@ class Site:
 
     def start(self) -> None:
         self.archive = main.Archive(self.told, lambda: [self.primary.address], self.api)
+        streams = len(self.primary.streams)
         self.archive.start()
+        until(lambda: len(self.primary.streams) > streams)
 
     def script(self, answer: Answer) -> None:
         answer.head()
         answer.send(READY)
-        while True:
+        streams = len(self.primary.streams)
+        # What is left goes to the stream that came after this one.
+        while streams == len(self.primary.streams):
             while self.sent < len(self.outbox):
                 answer.send(file(self.outbox[self.sent].read_bytes()))
                 self.sent += 1
@@ -275,3 +280,43 @@ def test_a_clock_that_jumps_ahead_makes_nothing_old(
     one.beat(data[0].time + 2 * 3600)
     one.turn()
     assert first() == f"{5:016x}"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_target_that_cannot_be_read_keeps_nobody_from_following(
+    site: Callable[..., Site],
+    data: tuple[Database, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target))
+    one.bring(*data[1])
+    one.turn()
+    state, listed = data[0].state(), os.listdir
+
+    def stale(path: Path) -> list[str]:
+        if Path(path).is_relative_to(target):
+            raise OSError(code, os.strerror(code), str(path))
+        return listed(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout.os, "listdir", stale)
+        streams = len(one.primary.streams)
+        one.archive.follower.reconnect()
+        until(lambda: len(one.primary.streams) > streams and one.archive.follower.seen.ready)
+        one.bring(data[0].write())
+        one.end()
+        one.start()
+        one.bring(data[0].write())
+        # A primary that went back is a new history, whatever can be read of the old one.
+        data[0].restore(state)
+        one.bring(data[0].snapshot())
+        doc = one.turn()
+        assert {"move", "primary_behind"} <= {alarm["kind"] for alarm in doc["alarms"]}
+    doc = one.turn()
+    assert doc["databases"][0]["received"]["txid"] == f"{data[0].txid:016x}"
+    assert [alarm["kind"] for alarm in doc["alarms"]] == ["primary_behind"]
+    assert [history.last for history in one.archive.buffer.moments()] == [data[0].txid + 2, data[0].txid]

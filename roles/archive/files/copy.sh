@@ -17,6 +17,9 @@ while :; do
     run=$((run + 1))
     if rclone copy --config /rclone/rclone.conf --exclude '.*' --exclude '.*/**' "$@" /archive "$REMOTE"; then
         touch /remote/copied
+    else
+        # What was missed may be older than what is new by then.
+        run=0
     fi
     sleep "$INTERVAL" &
     wait $!

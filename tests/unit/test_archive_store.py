@@ -743,6 +743,34 @@ def test_a_target_that_is_away_is_told_and_caught_up(
     assert target.rebuild(CLUSTER, DATABASE, 7, archive.out).txid == 7
 
 
+def test_a_packed_buffer_and_the_target_have_no_part_in_common(
+    pair: tuple[Archive, store.Store, store.Mover], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, target, mover = pair
+    for turn in range(3):
+        archive.write(20)
+        mover.run()
+        with monkeypatch.context() as patch:
+            patch.setattr(mover, "_refusal", lambda: "away")
+            archive.write(30)
+            archive.clock.now += DAY
+            assert mover.run().behind_files == 30
+            assert archive.store.pack(archive.clock(), first_stays=True).problems == ()
+            assert mover.run().behind_files < 5
+        assert archive.again().position(CLUSTER, DATABASE) == archive.primary.position
+        assert killed_at(turn + 2, monkeypatch, mover.run)
+        archive.write(1)
+        archive.clock.now += DAY
+        assert archive.store.pack(archive.clock(), first_stays=True).problems == ()
+        assert mover.run().error == ""
+        target.tidy()
+        assert target.pack(archive.clock()).problems == ()
+        assert list(target.check()) == []
+    listed = [one.txid for one in target.transactions(CLUSTER, DATABASE, 0, 1e12)]
+    assert listed == list(range(1, archive.primary.txid + 1))
+    assert target.rebuild(CLUSTER, DATABASE, 75, archive.out).txid == 75
+
+
 def test_beyond_the_buffer_the_oldest_is_lost_and_said_and_a_snapshot_mends_it(
     pair: tuple[Archive, store.Store, store.Mover],
 ) -> None:
@@ -813,6 +841,27 @@ def test_figures_of_20000_transactions(archive: Archive, capsys: pytest.CaptureF
             f"{packed - received:.1f}, rebuilt {rebuilt - packed:.1f}"
         )
     assert after < size / 5 and len(archive.files()) < 12
+
+
+def test_memory_holds_20000_raw_files(tmp_path: Path) -> None:
+    root, away = tmp_path / "buffer", tmp_path / "away"
+    place = root / CLUSTER / DATABASE / "20270115T080001Z-001"
+    place.mkdir(parents=True)
+    head = ltx_files.file_of({}, 512, 1, (1, 1), (0, ltx.FLAG), START)
+    for number in range(1, 20001):
+        (place / layout.raw_name(number, number)).write_bytes(head)
+    buffer = store.Store(root, lambda: START)
+    mover = store.Mover(buffer, store.Store(away, lambda: START), "me", 1 << 40)
+    layout.folder((root,), CLUSTER, DATABASE, place.name)
+    tracemalloc.start()
+    try:
+        buffer.tidy()
+        buffer.moments()
+        assert mover.run().behind_files == 20000
+        # A pod of 128 Mi: a hundred thousand are ten minutes of what SQLite writes at most.
+        assert tracemalloc.get_traced_memory()[1] < 20000 * 700
+    finally:
+        tracemalloc.stop()
 
 
 def test_memory_stays_flat_with_a_snapshot_of_60_mb(tmp_path: Path) -> None:

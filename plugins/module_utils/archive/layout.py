@@ -19,18 +19,19 @@ _HISTORY = re.compile(r"(\d{8}T\d{6}Z)-(\d{3,})")
 FOLLOWED = "followed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """A raw file or a pack: the transactions from first to last."""
+    """A raw file or a pack: the transactions from first to last. There may be a hundred thousand, so it is small."""
 
     first: int
     last: int
-    path: Path
+    place: Path
+    packed: bool
 
     @property
-    def packed(self) -> bool:
-        """Whether it is a pack."""
-        return self.path.suffix == ".gz"
+    def path(self) -> Path:
+        """Of the file."""
+        return self.place / (raw_name(self.first, self.last) + (".gz" if self.packed else ""))
 
     @property
     def name(self) -> str:
@@ -71,6 +72,11 @@ class Folder:
     unnoted: tuple[Path, ...]  # packs and bases without a description
     notes: tuple[Path, ...]  # descriptions whose file is missing
     unfinished: tuple[Path, ...]  # what was being written or removed, in the order in which it can go
+
+    @property
+    def files(self) -> tuple[Piece | Base, ...]:
+        """All that counts."""
+        return self.pieces + self.bases
 
 
 def label(path: Path) -> str:
@@ -143,7 +149,7 @@ def _match(name: str) -> re.Match[str] | None:
 
 def folder(roots: Sequence[Path], cluster: str, database: str, history: str) -> Folder:
     """What one history has; a file that is whole in several roots is that of the first."""
-    whole: dict[str, Path] = {}
+    whole: dict[str, Path] = {}  # to the directory
     unnoted: dict[str, Path] = {}
     notes: dict[str, Path] = {}
     withdrawn, unfinished = [], []
@@ -151,21 +157,29 @@ def folder(roots: Sequence[Path], cluster: str, database: str, history: str) -> 
         place = root / quoted(cluster) / quoted(database) / history
         found = set(names(place))
         for name in found:
+            if name.endswith(".ltx") and not name.startswith(disk.UNFINISHED):
+                whole.setdefault(name, place)
+                continue
             path, described = place / name, name[: -len(".json")] + ".gz"
             if name.startswith(disk.UNFINISHED):
                 unfinished.append(path)
             elif name.endswith(".gz"):
-                (whole if note_of(path).name in found else unnoted).setdefault(name, path)
+                if note_of(path).name in found:
+                    whole.setdefault(name, place)
+                else:
+                    unnoted.setdefault(name, path)
             elif not name.endswith(".json"):
-                whole.setdefault(name, path)
+                continue
             elif disk.UNFINISHED + described in found:
                 withdrawn.append(path)
             elif described not in found:
                 notes.setdefault(name, path)
-    chains = [(match, path) for name, path in whole.items() if (match := _CHAIN.fullmatch(name))]
-    pieces = [Piece(int(match[1], 16), int(match[2], 16), path) for match, path in chains]
-    copies = [(match, path) for name, path in whole.items() if (match := _BASE.fullmatch(name))]
-    bases = [Base(int(match[1], 16), path) for match, path in copies]
+    pieces, bases = [], []
+    for name, place in whole.items():
+        if match := _CHAIN.fullmatch(name):
+            pieces.append(Piece(int(match[1], 16), int(match[2], 16), place, match[3] is not None))
+        elif match := _BASE.fullmatch(name):
+            bases.append(Base(int(match[1], 16), place / name))
     return Folder(
         cluster,
         database,

@@ -197,10 +197,10 @@ class Archive:
         told = self.told
         if self._mover is not None and self._due("move", MOVE_S):
             self._run("move", self._move)
+        if (self._ours or self._away()) and self._due("pack", PACK_S):
+            self._run("pack", self._pack)
         # What is wrong with the target is said once, and a check would miss all that is there.
         if self._ours:
-            if self._due("pack", PACK_S):
-                self._run("pack", lambda: self._kept.pack(time.time(), told.pack_after).problems)
             if self._due("base", min(told.base_every, PRUNE_S)):
                 self._run("base", lambda: self._kept.make_base(time.time(), told.base_every).problems)
             if self._due("prune", PRUNE_S):
@@ -286,6 +286,19 @@ class Archive:
         self.alarms.raise_(
             "remote", f"Nothing was copied to the remote since {since}Z: see the log of the container rclone."
         )
+
+    def _away(self) -> bool:
+        return self._moved is not None and self._moved.error != ""
+
+    def _pack(self) -> tuple[str, ...]:
+        """Also the buffer while the target takes nothing: one file a transaction outgrows memory before its room."""
+        now, after = time.time(), self.told.pack_after
+        problems: tuple[str, ...] = ()
+        if self._away():
+            problems += self.buffer.pack(now, after, first_stays=True).problems
+        if self._ours:
+            problems += self._kept.pack(now, after).problems
+        return problems
 
     def _prune(self) -> tuple[str, ...]:
         """By the clock that is behind: one that jumps ahead must not make everything old."""

@@ -48,15 +48,19 @@ class Moved:
     anew: bool = False  # whole databases have to come, as what follows a loss cannot be had without
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     """A file of the buffer."""
 
     folder: layout.Folder
-    path: Path
+    what: layout.Piece | layout.Base
     newest: bool  # the last of the newest history: it stays, for the position
     time: float
     size: int
+
+    @property
+    def path(self) -> Path:
+        return self.what.path
 
 
 class Mover:
@@ -105,8 +109,8 @@ class Mover:
             for history in there:
                 folder = layout.folder((root,), cluster, database, history)
                 last = folder.pieces[-1:] if history == there[-1] else ()
-                files = [_waiting(folder, piece.path, piece in last) for piece in folder.pieces]
-                yield folder, files + [_waiting(folder, base.path, False) for base in folder.bases]
+                files = [_waiting(folder, one, one in last) for one in folder.files]
+                yield folder, files
 
     def _place(self, folder: layout.Folder) -> Path:
         return self._target.root / layout.quoted(folder.cluster) / layout.quoted(folder.database) / folder.history
@@ -179,7 +183,8 @@ class Mover:
             self._write_lost(lost)
         for one in gone:
             packs.withdraw(one.path)
-        return [one for one in left if one not in gone]
+        went = set(map(id, gone))
+        return [one for one in left if id(one) not in went]
 
     def _lost(self) -> list[Lost]:
         try:
@@ -204,14 +209,15 @@ class Mover:
         return anew
 
 
-def _waiting(folder: layout.Folder, path: Path, newest: bool) -> _Waiting:
+def _waiting(folder: layout.Folder, what: layout.Piece | layout.Base, newest: bool) -> _Waiting:
+    path = what.path
     try:
         with path.open("rb") as file:
             head = file.read(100)
         when = ltx.header(head, path.name).time
     except ltx.Altered:
         when = path.stat().st_mtime  # a pack or a base: when it was made
-    return _Waiting(folder, path, newest, when, path.stat().st_size)
+    return _Waiting(folder, what, newest, when, path.stat().st_size)
 
 
 def _copy(path: Path, to: Path) -> None:

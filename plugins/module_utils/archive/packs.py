@@ -208,7 +208,7 @@ def make(parts: Sequence[layout.Piece], level: int) -> layout.Piece:
     disk.write_note(layout.note_of(target), asdict(note))
     for part in parts:
         withdraw(part.path)
-    return layout.Piece(first, last, target)
+    return layout.Piece(first, last, target.parent, True)
 
 
 def _written(parts: Sequence[layout.Piece], path: Path) -> tuple[list[Pack], int, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -208,7 +207,7 @@ class Reading:
         chain, begin = links(folder), starts(folder)
         problems = [f"{layout.label(path)} has no description beside it." for path in folder.unnoted]
         problems += [f"{layout.label(path)} describes a file that is missing." for path in folder.notes]
-        files = [piece.path for piece in folder.pieces] + [base.path for base in folder.bases]
+        files = folder.files
         position, first_time, last_time = ltx.Position(0, 0), 0.0, 0.0
         try:
             if begin:
@@ -231,7 +230,7 @@ class Reading:
             tuple(Gap(link.first, link.last) for link in chain if isinstance(link, layout.Missing)),
             tuple(base.txid for base in folder.bases),
             len(files),
-            sum(_size(path) for path in files),
+            sum(_size(one.path) for one in files),
             tuple(problems),
         )
 
@@ -249,16 +248,16 @@ class Reading:
         for link in links(folder):
             if isinstance(link, layout.Missing):
                 yield f"{history} lacks the transactions {link.first} to {link.last} of {self._database}."
-        acts: list[tuple[Path, Callable[[], None]]] = []
-        acts += [(piece.path, functools.partial(packs.verify, piece)) for piece in folder.pieces]
-        acts += [(base.path, functools.partial(packs.check_base, base)) for base in folder.bases]
-        for path, act in acts:
+        for one in folder.files:
             try:
-                act()
+                if isinstance(one, layout.Piece):
+                    packs.verify(one)
+                else:
+                    packs.check_base(one)
             except (ltx.Altered, ltx.Compressed) as exc:
                 yield str(exc)
             except FileNotFoundError:
-                if path.exists():
+                if one.path.exists():
                     raise
 
     # A moment

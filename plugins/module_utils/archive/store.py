@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -315,16 +315,23 @@ class Store:
         )
 
     def pack(
-        self, now: float, minute_after: float = 600, hour_after: float = 2 * 3600, day_after: float = 2 * 86400
+        self,
+        now: float,
+        minute_after: float = 600,
+        hour_after: float = 2 * 3600,
+        day_after: float = 2 * 86400,
+        first_stays: bool = False,
     ) -> Done:
         """Raw files to minutes, these to hours, these to days, once they are so old.
 
-        Verified by reading back before the parts are removed. Call tidy() once before.
+        Verified by reading back before the parts are removed. Call tidy() once before. ``first_stays``: of a buffer, as
+        the target may have the first of each history, and two packs must not have a part in common.
         """
         made = removed = 0
         for level, after in ((60, minute_after), (3600, hour_after), (86400, day_after)):
             for folder in self._own():
-                for parts in _groups(folder, level, now, after, self._altered):
+                some = replace(folder, pieces=folder.pieces[1:]) if first_stays else folder
+                for parts in _groups(some, level, now, after, self._altered):
                     if len(parts) > 1 or not parts[0].packed:
                         count = self._pack(parts, level)
                         made += count > 0
@@ -384,7 +391,7 @@ class Store:
             for cluster, database in layout.databases((self.root,))
             for span in _spans(self._folders((self.root,), cluster, database))
         ]
-        size = sum(_size(path) for folder in self._own() for path in _files(folder))
+        size = sum(_size(one.path) for folder in self._own() for one in folder.files)
         removed, problems = 0, []
         for span in sorted(spans, key=lambda span: span.until):
             if span.until > now - keep_seconds and (max_bytes is None or size <= max_bytes):

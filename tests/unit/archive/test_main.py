@@ -320,3 +320,27 @@ def test_a_target_that_cannot_be_read_keeps_nobody_from_following(
     assert doc["databases"][0]["received"]["txid"] == f"{data[0].txid:016x}"
     assert [alarm["kind"] for alarm in doc["alarms"]] == ["primary_behind"]
     assert [history.last for history in one.archive.buffer.moments()] == [data[0].txid + 2, data[0].txid]
+
+
+def test_the_buffer_is_packed_while_the_target_is_away(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
+) -> None:
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target), pack_after=0.0)
+    one.bring(*data[1])
+    one.turn()
+    os.rename(target, tmp_path / "away")
+    one.bring(*[data[0].write(seconds=0.1) for _ in range(60)])
+    one.turn()
+    assert len(list((one.folder / "buffer/archive").rglob("*.ltx*"))) < 8
+    one.bring(*[data[0].write() for _ in range(5)])
+    os.rename(tmp_path / "away", target)
+    doc = one.turn()
+    assert doc["alarms"] == [] and doc["target"] and doc["target"]["behind_files"] == 0
+    one.end()
+    one.start()
+    one.bring(data[0].write())
+    assert one.turn()["alarms"] == [] and one.turn()["alarms"] == []
+    listed = one.archive.transactions("LFSC1", "sqlite.db", 0, float("inf"))
+    assert [at.txid for at in listed] == list(range(1, data[0].txid + 1))

@@ -24,7 +24,7 @@ from typing import TypedDict
 from . import cluster, follower, serve, settings, status
 from .alarms import STAYS_S, Alarm, Alarms
 from .ltx import Altered, Compressed, Position
-from .store import History, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
+from .store import History, Lacking, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
 
 # How long a claim of the target holds without being renewed, and how often it is.
 CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 600.0, 5.0, 60.0, 3600.0
@@ -238,9 +238,10 @@ class Archive:
     def _claim(self) -> None:
         """Become or stay the one who writes to the target; Refused where that is another, or nothing is mounted."""
         assert self.target is not None
-        if self._ours and time.monotonic() < self._renew:
+        ours, self._ours = self._ours, False
+        if ours and time.monotonic() < self._renew and self.target.owner() == self._owner:
+            self._ours = True
             return
-        self._ours = False
         # A directory on which something is no longer mounted is empty, and no place for an archive.
         mark = Path(self.told.buffer) / "claimed"
         if mark.exists() and not self.target.owner():
@@ -315,6 +316,10 @@ class Archive:
                     made = self._kept.rebuild(one.cluster, one.database, one.last, path, one.history)
                 except (Refused, Altered, Compressed) as exc:
                     found.append(str(exc))
+                    if isinstance(exc, (Altered, Lacking)) and one.cluster == self.follower.seen.cluster_id:
+                        # Nothing that is yet to come could be had without a copy of the whole database.
+                        self.buffer.begin_anew(one.cluster, one.database)
+                        self.follower.reconnect()
                     continue
                 if said := integrity(path):
                     found.append(f"{one.database} at {made.txid:016x} is proven and yet not sound: {said}")

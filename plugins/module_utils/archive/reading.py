@@ -22,6 +22,10 @@ class Refused(Exception):
     """Not to be had, or not allowed; one sentence."""
 
 
+class Lacking(Refused):
+    """A transaction in the midst of a history is gone, and with it all that follows."""
+
+
 @dataclass(frozen=True)
 class Transaction:
     """One that is in the archive."""
@@ -367,7 +371,7 @@ class Reading:
             if copy.txid >= target:
                 break
             if isinstance(link, layout.Missing):
-                raise Refused(
+                raise Lacking(
                     f"Transactions {link.first} to {link.last} of {self._database} are missing in history "
                     f"{folder.history}: transaction {target} cannot be had, the last one before that is {copy.txid}."
                 )

@@ -17,7 +17,7 @@ from typing import Literal
 from . import disk, layout, ltx, packs, reading
 from .ltx import Altered, Compressed, Position
 from .mover import Moved, Mover
-from .reading import Gap, History, Moment, Rebuilt, Refused, Transaction
+from .reading import Gap, History, Lacking, Moment, Rebuilt, Refused, Transaction
 
 __all__ = [
     "Altered",
@@ -26,6 +26,7 @@ __all__ = [
     "Done",
     "Gap",
     "History",
+    "Lacking",
     "Moment",
     "Moved",
     "Mover",

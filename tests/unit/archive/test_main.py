@@ -344,3 +344,42 @@ def test_the_buffer_is_packed_while_the_target_is_away(
     assert one.turn()["alarms"] == [] and one.turn()["alarms"] == []
     listed = one.archive.transactions("LFSC1", "sqlite.db", 0, float("inf"))
     assert [at.txid for at in listed] == list(range(1, data[0].txid + 1))
+
+
+@pytest.mark.parametrize("how", ["altered", "gone"])
+def test_a_history_that_is_broken_within_is_begun_anew(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], how: str
+) -> None:
+    one = site()
+    one.bring(*data[1])
+    (third,) = (one.folder / "buffer/archive").rglob(f"{3:016x}-*.ltx")
+    if how == "gone":
+        third.unlink()
+    else:
+        content = bytearray(third.read_bytes())
+        content[200] ^= 1
+        third.write_bytes(content)
+    streams = len(one.primary.streams)
+    assert "check" in [alarm["kind"] for alarm in one.turn()["alarms"]]
+    until(lambda: len(one.primary.streams) > streams)
+    assert one.primary.streams[-1][1] == bytes(4)
+    one.bring(data[0].snapshot(), data[0].write())
+    assert {alarm["kind"] for alarm in one.turn()["alarms"]} <= {"check", "pack"}
+    assert len(one.primary.streams) == streams + 1
+    with one.archive.rebuilt("LFSC1", "sqlite.db", data[0].txid, None) as (_path, made):
+        assert made.checksum == data[0].checksum
+
+
+def test_a_target_that_went_away_since_the_claim_is_not_taken_for_empty(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
+) -> None:
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target))
+    one.bring(*data[1])
+    one.turn()
+    os.rename(target, tmp_path / "away")
+    target.mkdir()
+    one.archive._last.clear()
+    one.archive.turn()
+    assert {alarm["kind"] for alarm in one.archive.alarms.active()} == {"move"} and list(target.iterdir()) == []

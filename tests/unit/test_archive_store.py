@@ -686,6 +686,30 @@ def test_a_target_has_one_owner(tmp_path: Path) -> None:
         one.claim("one", 60)
 
 
+def test_a_claim_is_durable_and_one_that_was_cut_holds_for_a_minute(tmp_path: Path, synced: list[Path]) -> None:
+    root = tmp_path / "target"
+    root.mkdir()
+    one = store.Store(root, time.time)
+    assert not one.claimed()
+    one.claim("me", -1)
+    assert root in synced and one.claimed()
+    (root / ".owner-000002.json").touch()
+    assert one.claimed() and one.owner() == ""
+    with pytest.raises(store.Refused, match="being claimed"):
+        one.claim("me", 600)
+    os.utime(root / ".owner-000002.json", (time.time() - 61, time.time() - 61))
+    one.claim("me", 600)
+    assert one.owner() == "me"
+
+
+def test_a_clock_that_went_back_does_not_end_the_notes(archive: Archive) -> None:
+    archive.write(2)
+    archive.store.followed(CLUSTER, DATABASE)
+    archive.clock.now -= 3600
+    archive.store.followed(CLUSTER, DATABASE)
+    assert archive.store.moments()[0].followed == archive.clock.now
+
+
 @pytest.fixture
 def pair(archive: Archive) -> tuple[Archive, store.Store, store.Mover]:
     """The archive's root is the buffer of a target."""

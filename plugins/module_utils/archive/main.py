@@ -244,7 +244,7 @@ class Archive:
             return
         # A directory on which something is no longer mounted is empty, and no place for an archive.
         mark = Path(self.told.buffer) / "claimed"
-        if mark.exists() and not self.target.owner():
+        if mark.exists() and not self.target.claimed():
             raise Refused(
                 f"The target {self.target.root} is empty, and the archive was there: mount again what is away, or, for "
                 f"a new target, remove {mark} in the pod."

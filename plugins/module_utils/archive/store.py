@@ -105,17 +105,20 @@ class Store:
                 "archives need a target each, and one that ended leaves it after that time."
             )
         try:
-            with self._owner_file(number + 1).open("x", encoding="utf-8") as file:
-                file.write(lease)
+            self._owner_file(number + 1).open("x").close()
         except FileExistsError:
             raise Refused(f"{self.root} was claimed by another archive at this moment.") from None
-        disk.flush(self._owner_file(number + 1))
+        disk.write_text(self._owner_file(number + 1), lease)
         if number:
             disk.remove(self._owner_file(number))
 
     def owner(self) -> str:
         """Who claimed it last; "" for nobody."""
         return self._owner()[1]
+
+    def claimed(self) -> bool:
+        """Whether somebody claimed it ever; a mount point on which nothing is mounted was not."""
+        return self._owner()[0] > 0
 
     def _owner_file(self, number: int) -> Path:
         return self.root / f".owner-{number:06d}.json"
@@ -267,7 +270,9 @@ class Store:
     def followed(self, cluster: str, database: str) -> None:
         """Call it at heartbeats: up to now nothing came after the position. Written every 10 seconds."""
         now, history = self._clock(), self._tail(cluster, database).history
-        if history and now >= self._marked.get((cluster, database), 0) + MARKED:
+        marked = self._marked.get((cluster, database), float("-inf"))
+        # A clock that went back is no reason to note nothing.
+        if history and not 0 <= now - marked < MARKED:
             place = self._place(cluster, database) / history
             disk.make_directory(place)
             disk.write_text(place / layout.FOLLOWED, f"{now:.3f}\n")

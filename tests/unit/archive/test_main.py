@@ -383,3 +383,18 @@ def test_a_target_that_went_away_since_the_claim_is_not_taken_for_empty(
     one.archive._last.clear()
     one.archive.turn()
     assert {alarm["kind"] for alarm in one.archive.alarms.active()} == {"move"} and list(target.iterdir()) == []
+
+
+def test_a_claim_that_was_cut_is_not_taken_for_a_mount_that_is_away(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path
+) -> None:
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target))
+    one.bring(*data[1])
+    one.turn()
+    for lease in target.glob(".owner-*"):
+        lease.unlink()
+    (target / ".owner-000007.json").touch()
+    os.utime(target / ".owner-000007.json", (time.time() - 61, time.time() - 61))
+    assert one.turn()["alarms"] == []

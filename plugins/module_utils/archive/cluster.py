@@ -5,6 +5,7 @@ The client of Kubernetes is not in the pod, and the archive's ServiceAccount may
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import ssl
@@ -110,5 +111,8 @@ class Api:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"https://{host}:{port}{path}", body, headers, method=method)
         context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:
+                return json.load(answer)
+        except http.client.HTTPException as exc:
+            raise OSError(f"the API broke off: {exc!r}") from exc

@@ -97,6 +97,8 @@ class Archive:
         self._began = time.time()
         # What changes files (pack, move, prune) and what reads many of them do not run at one time; receiving does.
         self._files = threading.Lock()
+        # One copy of a database at a time, so that those who read slowly do not fill the claim.
+        self._giving = threading.Lock()
         self._looked = Look(float("-inf"), [], 0)
 
     # What the follower asks: the store, and a note of what was proven
@@ -155,7 +157,7 @@ class Archive:
 
     @contextlib.contextmanager
     def rebuilt(self, owner: str, database: str, moment: Moment, history: str | None) -> Iterator[tuple[Path, Rebuilt]]:
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+        with self._giving, tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             path = Path(folder) / "database"
             with self._files:
                 made = self._kept.rebuild(owner, database, moment, path, history)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+from pathlib import Path
 
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.archive import cluster, settings
@@ -49,3 +51,21 @@ def test_settings_that_are_unknown_or_missing_are_named(tmp_path) -> None:  # ty
 @pytest.mark.parametrize(("text", "found"), [("", 0), ("10Gi", 10 << 30), ("5G", 5 * 10**9), ("17", 17), ("1Ki", 1024)])
 def test_sizes_are_kubernetes_own(text: str, found: int) -> None:
     assert settings.size(text) == found
+
+
+def test_an_api_that_breaks_off_is_an_api_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("token", "ca.crt"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(cluster, "ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.setattr(cluster.ssl, "create_default_context", lambda **_more: None)
+
+    def cut(*_args: object, **_more: object) -> None:
+        raise http.client.IncompleteRead(b"{")
+
+    monkeypatch.setattr(cluster.urllib.request, "urlopen", cut)
+    api = cluster.Api("abaci", "abaci-app", "record")
+    assert api.cluster_id() == ""
+    with pytest.raises(OSError, match="broke off"):
+        api.tell(cluster.Alarm(kind="gap", database="", sentence="x", since=0.0, until=0.0), "2026-11-30T14:05:00Z")

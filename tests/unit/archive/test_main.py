@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -398,3 +399,23 @@ def test_a_claim_that_was_cut_is_not_taken_for_a_mount_that_is_away(
     (target / ".owner-000007.json").touch()
     os.utime(target / ".owner-000007.json", (time.time() - 61, time.time() - 61))
     assert one.turn()["alarms"] == []
+
+
+def test_one_copy_of_a_database_is_on_the_claim_at_a_time(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    one = site()
+    one.bring(*data[1])
+    txids: list[int] = []
+
+    def other() -> None:
+        with one.archive.rebuilt("LFSC1", "sqlite.db", 4, None) as (_path, made):
+            txids.append(made.txid)
+
+    with one.archive.rebuilt("LFSC1", "sqlite.db", 5, None) as (path, _made):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.3)
+        assert [txids, list((one.folder / "buffer/scratch").iterdir())] == [[], [path.parent]]
+    thread.join(5)
+    assert txids == [4]

@@ -631,6 +631,25 @@ def test_older_histories_go_when_no_moment_within_keep_is_in_them(archive: Archi
     assert archive.rebuild(7).txid == 7
 
 
+def test_what_goes_is_the_same_whatever_the_primarys_clock_did(archive: Archive) -> None:
+    archive.write(5)
+    archive.store.make_base(archive.clock(), every=0)
+    archive.primary.time -= 3600
+    archive.write(5)
+    archive.store.make_base(archive.clock(), every=0)
+    state = archive.primary.state()
+    # Ahead of ours, it writes at a time that comes after the next history began.
+    archive.primary.time += 5 * DAY
+    archive.store.receive(CLUSTER, DATABASE, archive.primary.write())
+    archive.store.make_base(START + 30 * DAY, every=0)
+    archive.primary.restore(state)
+    archive.send(archive.primary.snapshot())
+    for now in (START - 1800, START, START + 30 * DAY):
+        assert archive.store.prune(now, keep_seconds=600).problems == ()
+        assert list(archive.store.check()) == []
+    assert len(archive.store.moments()) == 1 and archive.rebuild(10).txid == 10
+
+
 def test_the_newest_base_stays_also_where_a_newer_history_has_none(archive: Archive) -> None:
     archive.write(5)
     archive.store.begin_anew(CLUSTER, DATABASE)

@@ -570,10 +570,13 @@ def _spans(folders: list[layout.Folder]) -> list[_Span]:
     found = []
     for place, folder in enumerate(folders):
         following = next((later for later in folders[place + 1 :] if reading.starts(later)), None)
+        closed = layout.opened(following.history) if following else float("inf")
         done: set[Path] = set()
+        until = float("-inf")
         for start in reading.starts(folder):
             try:
-                until = start.time
+                # In the order of the chain, whatever the clocks say: the primary's may go back, or be ahead of ours.
+                until = min(max(until, start.time), closed)
             except Altered:
                 continue  # nothing goes for its sake
             gone = [piece.path for piece in folder.pieces if piece.last <= start.txid and piece != start.source]
@@ -582,7 +585,7 @@ def _spans(folders: list[layout.Folder]) -> list[_Span]:
             done |= set(gone)
         if following and _files(folder):
             files = _sorted(folder, _files(folder), done)
-            found.append(_Span(layout.opened(following.history), tuple(files), None, _files(folder)[0].parent))
+            found.append(_Span(closed, tuple(files), None, _files(folder)[0].parent))
     return found
 
 

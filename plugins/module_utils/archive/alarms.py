@@ -40,10 +40,11 @@ class Alarms:
     def raise_(self, kind: str, sentence: str, database: str = "", stays: float = 0.0) -> None:
         """Say it, unless it is said already. ``stays``: for how many seconds, where nothing ends it."""
         with self._lock:
-            old = self._known.get((kind, database))
+            old, now = self._known.get((kind, database)), self._now()
+            if old and old["until"] and old["until"] <= now:
+                old = None  # over, and nobody looked since
             if old and old["sentence"] == sentence:
                 return
-            now = self._now()
             # A cause that lasts may change its figures; that is no new alarm.
             lasts = old is not None and not old["until"] and not stays
             since, until = old["since"] if old and lasts else now, now + stays if stays else 0.0

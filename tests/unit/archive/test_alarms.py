@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import Alarm, Alarms
+from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import STAYS_S, Alarm, Alarms
 
 
 class Clock:
@@ -58,3 +58,14 @@ def test_a_restart_forgets_nothing_and_says_nothing_again(tmp_path: Path) -> Non
     assert told == [] and [one["kind"] for one in again.active()] == ["no_database"]
     (tmp_path / "alarms.json").write_text("[{")
     assert made(tmp_path)[0].active() == []
+
+
+def test_what_is_still_so_after_a_day_is_told_again(tmp_path: Path) -> None:
+    told: list[Alarm] = []
+    now = 1000.0
+    alarms = Alarms(tmp_path / "alarms.json", told.append, lambda: now)
+    alarms.raise_("refused_file", "It is altered.", "a.db", STAYS_S)
+    alarms.raise_("refused_file", "It is altered.", "a.db", STAYS_S)
+    now += STAYS_S
+    alarms.raise_("refused_file", "It is altered.", "a.db", STAYS_S)
+    assert len(told) == 2 and [one["since"] for one in alarms.active()] == [now]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from . import cluster, follower, serve, settings, status
+from . import cluster, follower, layout, serve, settings, status
 from .alarms import STAYS_S, Alarm, Alarms
 from .ltx import Altered, Compressed, Position
 from .store import History, Lacking, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
@@ -31,6 +31,7 @@ CLAIM_S, MOVE_S, PACK_S, PRUNE_S = 600.0, 5.0, 60.0, 3600.0
 REMOTE_LATE_S = 900.0
 # moments() reads folders; the status is asked by probes and scrapes.
 LOOK_S = 5.0
+HANGS_S = 60.0
 # Transactions that are read before they are sent.
 AT_ONCE = 1000
 
@@ -90,6 +91,7 @@ class Archive:
         self.alarms = Alarms(root / "alarms.json", self._tell)
         self.follower = follower.Follower(self, self.alarms, incoming, identity, nodes, api.cluster_id)
         self._thread = threading.Thread(target=self.follower.run, daemon=True)
+        self._known: set[tuple[str, str]] = set()
         self._started = self._tidied = False
         # Whether what is kept is ours to write to.
         self._ours = self.target is None
@@ -104,7 +106,9 @@ class Archive:
     # What the follower asks: the store, and a note of what was proven
 
     def databases(self) -> list[tuple[str, str]]:
-        return self.buffer.databases()
+        """The target is asked at the start only: a share that is away may hang, and the follower must not."""
+        self._known.update(layout.databases((self.buffer.root,)))
+        return sorted(self._known)
 
     def newest_cluster(self) -> str:
         return max(((one.opened, one.cluster) for one in self.buffer.moments()), default=(0.0, ""))[1]
@@ -191,7 +195,11 @@ class Archive:
         self.buffer.tidy()
         for one in self.buffer.moments():
             self.follower.heard_before(one.cluster, one.database, one.followed)
+            self._known.add((one.cluster, one.database))
+            self.buffer.position(one.cluster, one.database)
         self._thread.start()
+        if self.target is not None:
+            threading.Thread(target=self._watch_target, args=(self.target,), daemon=True).start()
         self._started = True
 
     def turn(self) -> None:
@@ -257,6 +265,26 @@ class Archive:
             self.target.tidy()
             self._tidied = True
         self._ours, self._renew = True, time.monotonic() + PACK_S
+
+    def _watch_target(self, target: Store) -> None:
+        """A share that is away may hang whoever asks, for ever: that is told by somebody who does not ask."""
+        answered = time.monotonic()
+
+        def ask() -> None:
+            nonlocal answered
+            while True:
+                with contextlib.suppress(OSError):
+                    target.owner()
+                answered = time.monotonic()
+                time.sleep(HANGS_S / 10)
+
+        threading.Thread(target=ask, daemon=True).start()
+        while not self.follower.stop.wait(HANGS_S / 10):
+            if time.monotonic() - answered > HANGS_S:
+                self.alarms.raise_(
+                    "move",
+                    f"The target {target.root} does not answer for {HANGS_S:.0f} s: see to its mount.",
+                )
 
     def _move(self) -> tuple[str, ...]:
         assert self._mover is not None

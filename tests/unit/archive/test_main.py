@@ -419,3 +419,30 @@ def test_one_copy_of_a_database_is_on_the_claim_at_a_time(
         assert [txids, list((one.folder / "buffer/scratch").iterdir())] == [[], [path.parent]]
     thread.join(5)
     assert txids == [4]
+
+
+def test_a_target_that_hangs_is_told_and_keeps_nobody_from_following(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "HANGS_S", 0.3, raising=False)
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target))
+    one.bring(*data[1])
+    one.turn()
+    listed, back = os.listdir, threading.Event()
+
+    def hangs(path: Path) -> list[str]:
+        if Path(path).is_relative_to(target):
+            back.wait(20)
+        return listed(path)
+
+    monkeypatch.setattr(layout.os, "listdir", hangs)
+    streams = len(one.primary.streams)
+    one.archive.follower.reconnect()
+    until(lambda: len(one.primary.streams) > streams and one.archive.follower.seen.ready)
+    assert one.primary.streams[-1][1] != bytes(4)
+    one.bring(data[0].write())
+    until(lambda: "does not answer" in str(one.archive.alarms.active()))
+    back.set()
+    until(lambda: one.turn()["alarms"] == [])

@@ -21,7 +21,17 @@ Object = dict[str, Any]
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Names that begin so may belong to others, as storage_box_user does: only what looks like a slip of the pen is refused.
-SHARED = {"traefik", "cert_manager", "redis", "storage", "keel", "archive"}
+SHARED = {"host", "fuse", "k3s", "traefik", "cert_manager", "redis", "storage", "keel", "archive"}
+RENAMED = {
+    "app_redis_enabled": "app_use_redis",
+    "app_socket_path": "app_socket_paths, a list",
+    "cert_manager_acme_enabled": "cert_manager_acme_state, present or unmanaged",
+    "cert_manager_enabled": "cert_manager_state, present, absent or unmanaged",
+    "fuse_device_plugin_enabled": "fuse_device_plugin_state, present, absent or unmanaged",
+    "k3s_images_enabled": "k3s_images_state, present or unmanaged",
+    "keel_enabled": "keel_state, present, absent or unmanaged",
+    "storage_enabled": "storage_state, present, absent or unmanaged",
+}
 ARGUMENTS: Object = {"roles": {"type": "list", "elements": "str", "required": True}}
 
 
@@ -46,7 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: Object | None = None) -> Object:
         result: Object = super().run(tmp, task_vars)
         given = self.validate_argument_spec(ARGUMENTS)[1]
-        found: list[str] = []
+        found = renamed(task_vars or {})
         for role in given["roles"]:
             found += errors(str(role), task_vars or {}, self._loader)
         if found:
@@ -54,12 +64,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {**result, "changed": False, "errors": []}
 
 
+def renamed(variables: Object) -> list[str]:
+    """A sentence for each variable, of whatever role, that has another name since.
+
+    Defaults of one role follow variables of another, so that what is not seen changes more than its own role.
+    """
+    return [f"{old} is not known any more: it is {new} now." for old, new in RENAMED.items() if old in variables]
+
+
 def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
     """A sentence for everything that is wrong with the role's variables among these."""
     entries = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())["argument_specs"]
     spec: Object = entries["main"]["options"]
     known = {name for entry in entries.values() for name in entry.get("options") or {}}
-    unknown = sorted(name for name in variables if name.startswith(f"{role}_") and name not in known)
+    unknown = sorted(name for name in variables if name.startswith(f"{role}_") and name not in {*known, *RENAMED})
     if role in SHARED:
         unknown = [name for name in unknown if difflib.get_close_matches(name, known, cutoff=0.85)]
     found = []

@@ -72,6 +72,16 @@ def renamed(variables: Object) -> list[str]:
     return [f"{old} is not known any more: it is {new} now." for old, new in RENAMED.items() if old in variables]
 
 
+def as_text(spec: Object, given: Object) -> list[str]:
+    """A sentence for each list or dictionary that is a text, which Ansible's check takes and templates read by letters."""
+    return [
+        f"{name} is a text, and has to be a {'list' if option['type'] == 'list' else 'dictionary'}: "
+        "write it as YAML, with -e as JSON."
+        for name, option in spec.items()
+        if option.get("type") in ("list", "dict") and isinstance(given.get(name), str)
+    ]
+
+
 def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
     """A sentence for everything that is wrong with the role's variables among these."""
     entries = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())["argument_specs"]
@@ -90,6 +100,8 @@ def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
     every = {**_of_role(role, "defaults", loader), **_of_role(role, "vars", loader), **variables}
     templar = Templar(loader=loader, variables=every)
     given = {name: templar.template(every[name]) for name in spec if name in every}
+    if texts := as_text(spec, given):
+        return found + texts
     checked = ArgumentSpecValidator(spec).validate(given)
     if checked.error_messages:
         return found + [f"{message.rstrip('.')}." for message in checked.error_messages]

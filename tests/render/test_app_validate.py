@@ -40,6 +40,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "bad_variable": ({"app_env": {"MY-FLAG": "1"}}, ["no environment variable: MY-FLAG"]),
     "health": ({"app_health_path": "api/health"}, ["app_health_path", "begin with /"]),
     "socket": ({"app_socket_paths": ["/cable", "/"]}, ["app_socket_paths has /", "away from LiteFS"]),
+    "socket_text": ({"app_socket_paths": "/cable"}, ["app_socket_paths is a text", "list"]),
+    "secrets_text": ({"app_secrets": "AUTH_SECRET=x"}, ["app_secrets is a text", "dictionary"]),
     "old_name": ({"app_socket_path": "/cable"}, ["app_socket_path is not known any more", "app_socket_paths, a list"]),
     "old_name_of_another": ({"storage_enabled": True}, ["storage_enabled is not known any more", "storage_state"]),
     "backtick": ({"app_socket_paths": ["/a`b"]}, ["app_socket_paths has /a`b"]),

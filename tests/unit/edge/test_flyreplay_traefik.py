@@ -34,6 +34,8 @@ PLUGIN = ROOT / "roles" / "traefik" / "files" / "flyreplay"
 MODULE = "github.com/abaci-infra/flyreplay"
 SERVICE = "abaci-app-headless.abaci.svc.cluster.local"
 PRIMARY = "abaci-app-primary.abaci.svc.cluster.local"
+# With what a list, a variable and a reference to a Secret would look like
+PAGE = '<h1 style="color:red">Back, in "a" minute: $1 urn:k8s</h1>\n<p>\u00e4</p>\n'
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"]
 
 Answer = Callable[["Handler"], None]
@@ -160,6 +162,14 @@ def echo(handler: Handler) -> None:
     handler.close_connection = True
 
 
+def busy(handler: Handler) -> None:
+    """An application that is down for maintenance: with a page of its own, or with a text that is packed."""
+    if handler.path.endswith("/own"):
+        handler.reply(503, b"<p>its own", Content_Type="text/html", Retry_After="3600")
+    else:
+        handler.reply(503, b"packed", Content_Encoding="gzip", ETag='"1"', Retry_After="3600")
+
+
 class Edge:
     def __init__(self, port: int, pods: dict[str, Pod], log: Path) -> None:
         self.port = port
@@ -220,6 +230,8 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
                 "socket": router("/api/socket", "echo", None),
                 "one-away": router("/one-away", "one-away", "follow"),
                 "all-away": router("/all-away", "all-away", "follow"),
+                "page-away": router("/page-away", "all-away", "page"),
+                "page-busy": router("/page-busy", "busy", "page"),
                 "pod": router("/pod", "replica", "follow"),
                 "no-primary": router("/no-primary", "one-away", "no-primary"),
                 "dying": router("/dying", "dying", "follow"),
@@ -231,7 +243,7 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
                 "bad-plugin": router("/closed/bad-plugin", "replica", "invalid"),
             },
             "services": {
-                **{name: service(pods[name]) for name in ("replica", "primary", "echo", "dying", "elsewhere")},
+                **{name: service(pods[name]) for name in ("replica", "primary", "echo", "dying", "elsewhere", "busy")},
                 "two-builds": service(pods["elsewhere"], pods["newer"]),
                 "one-away": service(free_port(), pods["replica"]),
                 "all-away": service(free_port(), free_port()),
@@ -242,6 +254,7 @@ def dynamic(pods: dict[str, Pod]) -> dict[str, Any]:
                 "lacks": plugin(
                     True, **named, primaryPort=pods["replica"].server_address[1], staticPaths=["/new-files/"]
                 ),
+                "page": plugin(True, **named, primaryPort=free_port(), unavailablePage=PAGE),
                 "refuse": plugin(False),
                 "head": plugin(False, headRedirect=True),
                 "https": {"redirectScheme": {"scheme": "https", "permanent": True, "port": "8443"}},
@@ -267,6 +280,7 @@ def pods() -> Iterator[dict[str, Pod]]:
         "dying": Pod(replica),
         "elsewhere": Pod(replica, "127.0.2.1"),
         "newer": Pod(newer),
+        "busy": Pod(busy),
     }
     made["dying"].entered, made["dying"].go_on = threading.Event(), threading.Event()  # type: ignore[attr-defined]
     yield made
@@ -563,6 +577,23 @@ def test_traefiks_log_says_which_read_was_asked_again(edge: Edge) -> None:
     assert '/pod/fails/502\\": 502, then 201 from the primary' in text or '/pod/fails/502": 502, then 201' in text
     assert "secret" not in text
     assert "fails/503" not in text.rpartition("fails/502")[2]
+
+
+@pytest.mark.parametrize("path", ["/page-away", "/page-busy"])
+def test_a_browser_is_shown_the_page_in_place_of_no_answer(edge: Edge, path: str) -> None:
+    for method in ("GET", "HEAD"):
+        status, headers, body = edge.ask(method, path, headers={"Accept": "text/html,*/*;q=0.8"})
+        assert status in (502, 503, 504) and body.decode() == (PAGE if method == "GET" else ""), (status, body)
+        assert headers["content-length"] == str(len(PAGE.encode())) and headers["cache-control"] == "no-store"
+        assert headers["content-type"] == "text/html; charset=utf-8" and not {"content-encoding", "etag"} & set(headers)
+        # When to come back says the application, where it does.
+        assert headers["retry-after"] == ("3600" if path == "/page-busy" else "2")
+    assert edge.ask("GET", path, headers={"Accept": "*/*"})[2] != PAGE.encode()
+
+
+def test_the_applications_own_page_passes(edge: Edge) -> None:
+    status, headers, body = edge.ask("GET", "/page-busy/own", headers={"Accept": "text/html"})
+    assert (status, body, headers["retry-after"]) == (503, b"<p>its own", "3600")
 
 
 @pytest.mark.parametrize("route", ["no-middleware", "no-plugin", "bad-plugin"])

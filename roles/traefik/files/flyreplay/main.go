@@ -690,7 +690,9 @@ func show(rw http.ResponseWriter, status int, page string) {
 	rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 	rw.Header().Set("Content-Length", strconv.Itoa(len(page)))
 	rw.Header().Set("Cache-Control", "no-store")
-	rw.Header().Set("Retry-After", retryAfter)
+	if rw.Header().Get("Retry-After") == "" {
+		rw.Header().Set("Retry-After", retryAfter)
+	}
 	rw.WriteHeader(status)
 	_, _ = rw.Write([]byte(page))
 }

@@ -73,7 +73,7 @@ def renamed(variables: Object) -> list[str]:
 
 
 def as_text(spec: Object, given: Object) -> list[str]:
-    """A sentence for each list or dictionary that is a text, which Ansible's check takes and templates read by letters."""
+    """A sentence for each list or dictionary that is a text: Ansible takes it, templates read its letters."""
     return [
         f"{name} is a text, and has to be a {'list' if option['type'] == 'list' else 'dictionary'}: "
         "write it as YAML, with -e as JSON."

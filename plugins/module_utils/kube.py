@@ -80,8 +80,8 @@ KINDS: dict[str, dict[str, tuple[str, bool]]] = {
 class KubeError(Exception):
     """What went wrong, as one sentence.
 
-    ``status`` is the HTTP status the API answered with (None: no answer). ``unknown_kind`` is True where the
-    API does not serve the kind that was asked for, for example because its CRD is not installed yet.
+    ``status`` is the HTTP status the API answered with (None: no answer, or one of somebody else). ``unknown_kind`` is
+    True where the API does not serve the kind that was asked for, for example because its CRD is not installed yet.
     """
 
     def __init__(self, message: str, status: int | None = None, unknown_kind: bool = False) -> None:
@@ -342,6 +342,11 @@ class Client:
         except KubeError as exc:
             if not exc.unknown_kind:
                 raise
+            if _is_everywhere(api_version, kind):
+                raise KubeError(
+                    f"What answers at {self.server} has no {api_version} {kind}, so it is no API server of Kubernetes: "
+                    f"correct the address in the kubeconfig {self.kubeconfig}."
+                ) from exc
             raise KubeError(
                 f"The API at {self.server} does not know {api_version} {kind}: is its CRD installed?",
                 404,
@@ -561,6 +566,12 @@ def _path(api_version: str, kind: str, namespace: str | None, name: str | None, 
     if subresource:
         parts.append(subresource)
     return "/" + "/".join(parts)
+
+
+def _is_everywhere(api_version: str, kind: str) -> bool:
+    """Whether every API serves this kind: it needs no CRD, and is not younger than the oldest that is supported."""
+    group = api_version.partition("/")[0]
+    return ("." not in group or group.endswith(".k8s.io")) and not kind.startswith("MutatingAdmissionPolicy")
 
 
 def _names_an_object(content: bytes) -> bool:

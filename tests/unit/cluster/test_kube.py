@@ -172,6 +172,21 @@ def test_a_kind_that_is_not_served_is_told_from_a_missing_object_by_one_request(
     assert not caught.value.unknown_kind
 
 
+def test_what_has_none_of_the_kinds_of_every_api_is_no_api(client: Any) -> None:
+    """A proxy without its API, a wrong path in the address: else all would be absent, with nothing to remove."""
+    said = r"^What answers at .* has no .*, so it is no API server of Kubernetes: correct .* kubeconfig /.*\.$"
+    for version, kind in (("v1", "Secret"), ("apps/v1", "Deployment"), ("rbac.authorization.k8s.io/v1", "Role")):
+        for ask, name in ((client.get, ["x"]), (client.list, [])):
+            with pytest.raises(kube.KubeError, match=said) as caught:
+                ask(version, kind, *name, "abaci")
+            assert not caught.value.unknown_kind and caught.value.status is None
+    with pytest.raises(kube.KubeError, match=said):
+        client.delete("v1", "Secret", "x", "abaci")
+    with pytest.raises(kube.KubeError) as caught:
+        client.get("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy", "x")
+    assert caught.value.unknown_kind
+
+
 def named(client: Any, name: str) -> Any:
     return client.get("traefik.io/v1alpha1", "Middleware", name, "abaci")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.abaci.infra.plugins.module_utils import kube
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
@@ -235,6 +236,14 @@ def test_variables_carry_the_name_of_their_role(role: str) -> None:
         assert name.startswith(f"{role}_"), name
     for name in load(ROOT / "roles" / role / "vars/main.yml") or {}:
         assert name.startswith(f"__{role}_"), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_api_has_a_known_place_for_every_kind_of_a_template(role: str) -> None:
+    for path in (ROOT / "roles" / role / "templates").rglob("*.j2"):
+        pattern = r"apiVersion: ([\w./]+)[,\s]+kind: (\w+)"
+        for version, kind in re.findall(pattern, path.read_text()):
+            assert kind in kube.KINDS.get(version, {}), f"{path}: {version} {kind} is not in kube.KINDS"
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -16,6 +16,7 @@ from rendering import ROOT, Object, check_schema, strict
 
 # The bed runs the first, the product is pinned to the second (testbed/build.py).
 RUN, PINNED = "v1.11.5", "v1.21.1"
+ROLE = ROOT / "roles" / "cert_manager"
 CHECKSUM = "0" * 64
 GOOD: dict[str, Any] = {
     "cert_manager_state": "present",
@@ -142,6 +143,19 @@ def test_names_lead_to_traefik_without_a_second_hosts_plugin_which_coredns_would
     assert text.count("rewrite stop {") == 2 and "hosts" not in text
     assert "name exact a.abaci.one traefik.kube-system.svc.cluster.local" in text
     assert "data" not in coredns(), "without names only what is ours goes"
+
+
+def test_absent_it_leads_no_names_any_more() -> None:
+    names = {"cert_manager_state": "absent", "cert_manager_hairpin_domains": ["a.abaci.one"]}
+    assert "data" not in coredns(**names)
+    for data, applied in (({"abaci-hairpin.override": "x"}, 1), ({"other.override": "x"}, 0)):
+        found = {"objects": [{"data": data}], "unknown": []}
+        made = evaluate(
+            "cert_manager", "__cert_manager_hairpin_objects", **variables(**names, __cert_manager_found=found)
+        )
+        assert len(made) == applied
+    (task,) = [task for task in yaml.safe_load((ROLE / "tasks/absent.yml").read_text()) if "Remove" in task["name"]]
+    assert task["abaci.infra.server_side_apply"]["objects"] == "{{ __cert_manager_hairpin_objects }}"
 
 
 BAD: dict[str, tuple[dict[str, Any], list[str]]] = {

@@ -330,18 +330,30 @@ def by_hand(unit: str, service: str, environment: str, config: str) -> list[str]
     """
     if not service or STAMP in service:
         return []
-    flags = re.findall(r"(?<=[\s'\"])--[a-z][a-z0-9-]*", service.partition("ExecStart=")[2])
-    variables = re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=", environment, re.MULTILINE)
-    keys = re.findall(r"^([a-z][a-z0-9-]*)\+?:", config, re.MULTILINE)
+    # Of one letter, too: -d is the data's place.
+    command = re.search(r"^ExecStart=((?:.*\\\n)*.*)", service, re.MULTILINE)
+    flags = re.findall(r"(?<=[\s'\"])--?[a-z][a-z0-9-]*", command.group(1) if command else "")
+    set_there = "\n".join(re.findall(r"^Environment=(.*)", service, re.MULTILINE))
+    variables = re.findall(r"(?:^|[\s'\"])([A-Za-z_]\w*)=", set_there)
+    variables += re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=", environment, re.MULTILINE)
+    keys = re.findall(r"^[\"']?([a-z][a-z0-9-]*)[\"']?\+?:", config, re.MULTILINE)
     return [f"/etc/systemd/system/{unit}.service", *dict.fromkeys((*flags, *variables, *keys))]
 
 
 def _by_hand(report: Report) -> str:
     """Why another's k3s is not made ours unasked: with other flags a server comes up empty, or on another network."""
-    found = report["probe"]["k3s"]["by_hand"]
-    if not found or report["desired"]["k3s"]["take_over"]:
+    probe, desired = report["probe"]["k3s"], report["desired"]["k3s"]
+    if not probe["by_hand"]:
         return ""
-    unit, *names = found
+    unit, *names = probe["by_hand"]
+    if desired["take_over"]:
+        moved = "k3s" in probe["active"] or not {"-d", "--data-dir", "K3S_DATA_DIR", "data-dir"}.isdisjoint(names)
+        if report["name"] not in desired["servers"] or probe["ca_hash"] or not moved:
+            return ""
+        return (
+            f"the k3s that would be taken over has its data elsewhere than in {desired['data_dir']}, where it would "
+            "come up as an empty cluster: set k3s_data_dir to where it is."
+        )
     return (
         f"k3s was installed here by other means ({unit} is none of this collection's), and its unit, environment and "
         f"config.yaml would be replaced; it sets {', '.join(names) or 'nothing of its own'}. Put what shall stay into "

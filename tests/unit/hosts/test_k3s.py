@@ -265,6 +265,34 @@ def test_a_k3s_that_was_installed_by_hand_is_taken_over_by_a_word_only() -> None
     assert "it sets nothing of its own" in bare
 
 
+def test_whatever_way_a_k3s_by_hand_is_told_something_it_is_named() -> None:
+    unit = (
+        'Environment=K3S_TOKEN=secret "K3S_DATA_DIR=/srv/a=b"\nExecStart=/usr/local/bin/k3s server -d /srv \\\n'
+        "  --tls-san=x\nExecStopPost=/bin/rm -f --verbose x\n"
+    )
+    found = k3s.by_hand("k3s", unit, "", '"data-dir": /srv\n')
+    assert found[1:] == ["-d", "--tls-san", "K3S_TOKEN", "K3S_DATA_DIR", "data-dir"]
+
+
+@pytest.mark.parametrize(
+    ("living", "refused"),
+    [
+        ({"active": ["k3s"]}, True),
+        ({"active": ["k3s"], "ca_hash": HASH_A}, False),
+        ({"by_hand": ["/etc/systemd/system/k3s.service", "--data-dir"]}, True),
+        # It never ran.
+        ({}, False),
+    ],
+)
+def test_a_k3s_whose_data_lie_elsewhere_is_not_taken_over_into_an_empty_cluster(
+    living: dict[str, Any], refused: bool
+) -> None:
+    known: dict[str, Any] = {"units": ["k3s"], "by_hand": ["/etc/systemd/system/k3s.service"], **living}
+    found = judge(node("server-0", {"take_over": True}, **known))
+    assert bool(found) == refused
+    assert all("elsewhere than in /var/lib/rancher/k3s" in said and "set k3s_data_dir" in said for said in found)
+
+
 def test_a_second_cluster_is_never_founded_while_agents_hold_one() -> None:
     found = judge(node("server-0"), node("agent-1", ca_hash=HASH_A))
     assert len(found) == 1 and "agent-1 belongs to a cluster, but server-0 has none" in found[0]

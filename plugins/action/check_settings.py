@@ -22,6 +22,8 @@ Object = dict[str, Any]
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Names that begin so may belong to others, as storage_box_user does: only what looks like a slip of the pen is refused.
 SHARED = {"host", "fuse", "k3s", "traefik", "cert_manager", "redis", "storage", "keel", "archive"}
+# A copy has to be possible whatever else is wrong in the inventory.
+COPIES = {"backup", "cluster_backup"}
 RENAMED = {
     "app_redis_enabled": "app_use_redis",
     "app_socket_path": "app_socket_paths, a list",
@@ -56,19 +58,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: Object | None = None) -> Object:
         result: Object = super().run(tmp, task_vars)
         given = self.validate_argument_spec(ARGUMENTS)[1]
-        found = renamed(task_vars or {})
+        variables = task_vars or {}
+        found = renamed(given["roles"], variables)
         for role in given["roles"]:
-            found += errors(str(role), task_vars or {}, self._loader)
+            found += errors(str(role), variables, self._loader)
         if found:
             return {**result, "failed": True, "msg": " ".join(found), "errors": found}
         return {**result, "changed": False, "errors": []}
 
 
-def renamed(variables: Object) -> list[str]:
-    """A sentence for each variable, of whatever role, that has another name since.
+def renamed(roles: list[str], variables: Object) -> list[str]:
+    """A sentence for each variable, of whatever role, that has another name since, where these roles are checked.
 
     Defaults of one role follow variables of another, so that what is not seen changes more than its own role.
     """
+    if COPIES.issuperset(roles):
+        return []
     return [f"{old} is not known any more: it is {new} now." for old, new in RENAMED.items() if old in variables]
 
 

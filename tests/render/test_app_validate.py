@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rendering import Run, run_role
+import yaml
+from ansible_collections.abaci.infra.plugins.action import check_settings
+from rendering import ROOT, Run, run_role
 
 GOOD: dict[str, Any] = {"app_domain": "abaci.localhost"}
 PEM = {"app_tls_certificate": "-----BEGIN CERTIFICATE-----", "app_tls_private_key": "-----BEGIN PRIVATE KEY-----"}
@@ -99,6 +101,24 @@ def test_bad_input_is_refused_in_a_sentence(run: Run, name: str) -> None:
 
 def test_a_value_of_a_wrong_type_is_refused_before_anything_is_changed(run: Run) -> None:
     assert "app_replicas" in run.failures["type"] and "convert to int" in run.failures["type"]
+
+
+def test_a_former_name_stops_every_role_but_those_that_only_copy() -> None:
+    given = {"keel_enabled": False, "storage_enabled": True}
+    for roles in (["redis"], ["backup", "app"], ["k3s"]):
+        assert [said.split()[0] for said in check_settings.renamed(roles, given)] == list(given)
+    assert check_settings.renamed(["backup"], given) == check_settings.renamed(["cluster_backup"], given) == []
+
+
+def test_what_a_former_name_is_now_is_known() -> None:
+    known = {
+        name
+        for path in (ROOT / "roles").glob("*/meta/argument_specs.yml")
+        for entry in yaml.safe_load(path.read_text())["argument_specs"].values()
+        for name in entry.get("options") or {}
+    }
+    assert {now.partition(",")[0] for now in check_settings.RENAMED.values()} <= known
+    assert not set(check_settings.RENAMED) & known
 
 
 @pytest.mark.parametrize("name", FINE)

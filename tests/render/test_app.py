@@ -295,7 +295,7 @@ def test_hazard_litefs_knows_every_key(rendered: Rendered) -> None:
     """An unknown key stops LiteFS, so does one from another version."""
     known = {
         "fuse": {"dir", "allow-other"},
-        "data": {"dir"},
+        "data": {"dir", "compress"},
         "http": {"addr"},
         "lease": {"type", "candidate", "hostname", "advertise-url"},
         "proxy": {"addr", "target", "db", "passthrough", "always-forward"},

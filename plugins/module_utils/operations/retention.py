@@ -50,6 +50,8 @@ class Manifest(TypedDict, total=False):
     path: str
     manifest: str
     whole: bool  # the stored file is there, and as long as the manifest says
+    moment: str  # of a database from the archive, as the next: the time of its transaction
+    history: str
     host: str  # of a copy of the cluster's datastore, as the next three
     k3s: str
     rows: int

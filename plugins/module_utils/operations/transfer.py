@@ -22,24 +22,38 @@ def download(
 
     Raises kube.KubeError where the pod does not answer 200 or the answer is cut off; the file is then incomplete.
     """
-    where = f"GET {path} on port {port} of pod {namespace}/{pod}"
-    with kube.forward(api, namespace, pod, port, timeout, where) as stream:
+    where = _where("GET", path, port, namespace, pod)
+    with opened(api, namespace, pod, port, path, timeout) as answer:
+        if answer.status != 200:
+            raise kube.KubeError(f"{where} was answered {answer.status}: {_text(answer)}.", answer.status)
+        save(answer, target, where)
+        return {name.lower(): value for name, value in answer.getheaders()}
+
+
+@contextlib.contextmanager
+def opened(
+    api: kube.Client, namespace: str, pod: str, port: int, path: str, timeout: float
+) -> Iterator[http.client.HTTPResponse]:
+    """The answer to GET ``path`` of the pod, of whatever status, its body not yet read."""
+    with kube.forward(api, namespace, pod, port, timeout, _where("GET", path, port, namespace, pod)) as stream:
         stream.send(f"GET {path} HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(stream)
         answer.begin()
-        if answer.status != 200:
-            raise kube.KubeError(f"{where} was answered {answer.status}: {_text(answer)}.", answer.status)
-        with target.open("wb") as file:
-            while piece := answer.read(PIECE):
-                file.write(piece)
-        if answer.length:  # http.client says nothing where a body that is read in pieces ends early
-            raise kube.KubeError(f"{where} broke off before the end of its answer.")
-        return {name.lower(): value for name, value in answer.getheaders()}
+        yield answer
+
+
+def save(answer: http.client.HTTPResponse, target: Path, where: str) -> None:
+    """The body of an answer into a file; KubeError that begins with ``where`` where it is cut."""
+    with target.open("wb") as file:
+        while piece := answer.read(PIECE):
+            file.write(piece)
+    if answer.length:  # http.client says nothing where a body that is read in pieces ends early
+        raise kube.KubeError(f"{where} broke off before the end of its answer.")
 
 
 def upload(api: kube.Client, namespace: str, pod: str, port: int, path: str, source: Path, timeout: float) -> None:
     """POST the file ``source`` to ``path`` of the pod. Raises kube.KubeError unless it is answered 200."""
-    where = f"POST {path} on port {port} of pod {namespace}/{pod}"
+    where = _where("POST", path, port, namespace, pod)
     size = source.stat().st_size
     with kube.forward(api, namespace, pod, port, timeout, where) as stream:
         head = f"POST {path} HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n"
@@ -60,11 +74,7 @@ def watch(
 ) -> Iterator[dict[str, str]]:
     """Every transaction of the database that the pod reports while the body runs: checksum -> TXID (GET /events)."""
     seen: dict[str, str] = {}
-    where = f"GET /events on port {port} of pod {namespace}/{pod}"
-    with kube.forward(api, namespace, pod, port, timeout, where) as stream:
-        stream.send(f"GET /events HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n\r\n".encode())
-        answer = http.client.HTTPResponse(stream)
-        answer.begin()
+    with opened(api, namespace, pod, port, "/events", timeout) as answer:
 
         def read() -> None:
             with contextlib.suppress(Exception):  # it ends by being closed, in whatever way that shows
@@ -78,6 +88,10 @@ def watch(
 def name_query(path: str, database: str) -> str:
     """``path?name=<database>``."""
     return f"{path}?{urllib.parse.urlencode({'name': database})}"
+
+
+def _where(method: str, path: str, port: int, namespace: str, pod: str) -> str:
+    return f"{method} {path} on port {port} of pod {namespace}/{pod}"
 
 
 def _text(answer: http.client.HTTPResponse) -> str:

@@ -44,7 +44,10 @@ def test_a_moment_is_read(text: str, wanted: datetime.datetime | int) -> None:
         ("2026-11-30 14:05:00", "has no zone"),
         ("2026-11-30", "has no zone"),
         ("2026-11-30T15:00:00+01:00 Europe/Berlin", "names two zones"),
-        ("2026-11-30 15:05:00 Europe/Berlin", "is in the future: by the clock of the API server it is 2026-11-30 14:00:00"),
+        (
+            "2026-11-30 15:05:00 Europe/Berlin",
+            "is in the future: by the clock of the API server it is 2026-11-30 14:00:00",
+        ),
         ("2026-11-30 14:05:00 Europe/Bärlin", "is no moment"),
         ("2026-11-30 14:05:00 Europe/Atlantis", "zone Europe/Atlantis, which this machine does not know"),
         (
@@ -111,13 +114,21 @@ def test_a_moment_has_its_history(text: str, named: str, wanted: str) -> None:
 @pytest.mark.parametrize(
     ("text", "named", "words"),
     [
-        ("2026-11-30T11:00:00Z", "", "restore_at: 2026-11-30 11:00:00 UTC is before the first transaction of history 1"),
+        (
+            "2026-11-30T11:00:00Z",
+            "",
+            "restore_at: 2026-11-30 11:00:00 UTC is before the first transaction of history 1",
+        ),
         ("2026-11-30T13:35:00Z", "", "is after 2026-11-30 13:30:00 UTC, until when the archive followed history 1"),
         (f"{70:016x}", "", "is in history 1, not in the newest: give -e restore_history=1"),
         (f"{95:016x}", "", "is in history 1, not in the newest"),
         (f"{9:016x}", "", "is not in history 2"),
         (f"{100:016x}", "1", "is not in history 1, which has 000000000000000a of"),
-        (f"{45:016x}", "1", "lacks the transactions 0000000000000028 to 0000000000000031: the last one .* 0000000000000027"),
+        (
+            f"{45:016x}",
+            "1",
+            "lacks the transactions 0000000000000028 to 0000000000000031: the last one .* 0000000000000027",
+        ),
         (f"{55:016x}", "1", "lacks the transactions"),
         (f"{85:016x}", "7", "no history 7 of this database: it has 1, 2, 3"),
         (f"{85:016x}", "3", "neither a base nor a snapshot"),
@@ -149,7 +160,9 @@ def test_what_came_after_is_counted() -> None:
     found = moments.later(listed, "1", f"{9:016x}")
     assert (found.count, found.txid, found.pages) == (2, f"{9:016x}", 4)
     assert moments.after(Later()) == "Nothing came after it."
-    assert "1 transaction after it, up to 0a of noon (2 pages), is taken back" in moments.after(Later(1, "0a", "noon", 2))
+    assert "1 transaction after it, up to 0a of noon (2 pages), is taken back" in moments.after(
+        Later(1, "0a", "noon", 2)
+    )
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ def _fetch(site: Site, pod: str, path: Path, timeout: float) -> Manifest:
     cluster = after["cluster_id"]
     if not cluster or cluster != before["cluster_id"]:
         raise _NoPosition(f"came from a node whose cluster id changed from {before['cluster_id']} to {cluster}")
-    return cast("Manifest", {**facts, "txid": txid, "cluster_id": cluster, "image": before["image"]})
+    more = {"txid": txid, "cluster_id": cluster, "image": before["image"], "table_rows": sqlitefile.rows(path)}
+    return cast("Manifest", {**facts, **more})
 
 
 class _Node(TypedDict):

@@ -108,6 +108,7 @@ def keep(
             "moment": found.time,
             "history": found.history,
             **cast("Manifest", verify(path, found)),
+            "table_rows": sqlitefile.rows(path),
         }
         manifest["seconds"] = round(time.monotonic() - began, 1)
         return asked, export.store(path, directory, manifest, encrypt, decrypt), True

@@ -118,6 +118,7 @@ class File(TypedDict, total=False):
     statefulset: str | None
     database: str | None
     rows: dict[str, int]  # of each table
+    notes: list[str]  # what is to be said of it in the plan
     page_size: int
     journal_mode: str
     pages: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
-from .. import identity, litefs, values, wording
+from .. import identity, litefs, moments, values, wording
 from ..state_types import Recorded
 from . import planning
 from . import situation as sit
@@ -24,12 +24,19 @@ def decide(request: Request) -> Plan:
     """What is left to do until the site serves the file.
 
     The file: {path, verified: bool, problem: str|null, page_size, journal_mode, pages, imported_checksum, cluster_id:
-    str|null (from its manifest), txid: str|null, sha256}. Parameters: overwrite_cluster_id (the cluster id whose data
-    is overwritten, as shown), lost_volumes (names of volumes that are given up), reimport. The checkpoint is what
-    progress.py keeps of a restore that is not finished, because the application may write at once, and nothing else
-    shows that a file was imported: one file is not imported twice into one cluster unless ``reimport`` is another than
-    it was then.
+    str|null (from its manifest), txid: str|null, sha256}; its ``notes`` are the plan's. Parameters:
+    overwrite_cluster_id (the cluster id whose data is overwritten, as shown), lost_volumes (names of volumes that are
+    given up), reimport. The checkpoint is what progress.py keeps of a restore that is not finished, because the
+    application may write at once, and nothing else shows that a file was imported: one file is not imported twice
+    into one cluster unless ``reimport`` is another than it was then.
     """
+    plan = _decide(request)
+    if not plan["refusal"]:
+        plan["notes"] = [*request.file.get("notes", []), *plan["notes"]]
+    return plan
+
+
+def _decide(request: Request) -> Plan:
     state, file = request.state, request.file
     if file.get("problem") or file.get("verified") is not True:
         return refuse(
@@ -187,10 +194,11 @@ def _running(request: Request, found: sit.Situation) -> Plan:
             "one takes its place."
         )
     schema = present is not None and _other_schema(file, present)
+    rows = moments.compared(present.get("table_rows") or {}, file.get("rows") or {}) if present else ""
     steps = [
         planning.step(
             "import",
-            f"import {file.get('path')} into {leader['name']}",
+            f"import {file.get('path')} into {leader['name']}{f' (rows: {rows})' if rows else ''}",
             pod=leader["name"],
             cluster_id=found.cluster_id,
             exported=present["txid"] if present else None,

@@ -41,6 +41,7 @@ class Manifest(TypedDict, total=False):
     sha256: str
     tables_sha256: str
     user_version: int
+    table_rows: dict[str, int]  # how many rows each table has
     file: str
     stored_size: int
     stored_sha256: str

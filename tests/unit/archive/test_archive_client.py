@@ -144,7 +144,7 @@ def test_a_database_that_is_cut_or_another_is_kept_nowhere(tmp_path: Path) -> No
         f"Archive-{name}: 1" for name in ("Cluster", "History", "Txid", "Time", "Checksum")
     )
     cut: Any = Answers(b"SQLite", head)
-    with pytest.raises(kube.KubeError, match="Transaction 1 from the archive .* broke off before the end"):
+    with pytest.raises(kube.KubeError, match=r"Transaction 1 from the archive .* broke off before the end"):
         from_archive.rebuild(Archive(cut, "abaci", "abaci-app", "sqlite.db", 5), {}, tmp_path / "one")
     other: Any = Answers(b"<html>..>", head)
     with pytest.raises(ArchiveError, match="as the archive sent it, is no SQLite database"):

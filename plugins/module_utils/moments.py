@@ -117,10 +117,7 @@ def chosen(moment: Moment, histories: Sequence[HistoryDoc], named: str, variable
     """
     by_name = f"-e {variable.removesuffix('_at')}_history="
     if named:
-        found = next((one for one in histories if one["history"] == named), None)
-        if found is None:
-            names = ", ".join(one["history"] for one in histories) or "none"
-            raise Refused(f"The archive has no history {named} of this database: it has {names}.")
+        found = _named(histories, named)
     else:
         filled = [one for one in histories if _number(one["last"]["txid"])]
         if not filled:
@@ -134,6 +131,21 @@ def chosen(moment: Moment, histories: Sequence[HistoryDoc], named: str, variable
                     f"{by_name}{other['history']} if it is the one that is meant."
                 )
     _check_within(moment, found, variable)
+    return found
+
+
+def newest(histories: Sequence[HistoryDoc], named: str = "") -> HistoryDoc | None:
+    """The newest history that has something, or the one that is named; None where nothing is there."""
+    if named:
+        return _named(histories, named)
+    return next((one for one in reversed(histories) if _number(one["last"]["txid"])), None)
+
+
+def _named(histories: Sequence[HistoryDoc], named: str) -> HistoryDoc:
+    found = next((one for one in reversed(histories) if one["history"] == named), None)
+    if found is None:
+        names = ", ".join(one["history"] for one in histories) or "none"
+        raise Refused(f"The archive has no history {named} of this database: it has {names}.")
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 Value = int | float | str | bytes | None
 Format = Literal["text", "csv", "json"]
-# What goes past the file, which is opened so that it cannot be written to: ATTACH is also how VACUUM INTO writes a copy.
+# What goes past the file, which is opened so that it cannot be written to. VACUUM INTO writes a copy by an ATTACH.
 _BESIDE = {
     *(sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT),
     *(sqlite3.SQLITE_CREATE_TEMP_TABLE, sqlite3.SQLITE_CREATE_TEMP_VIEW, sqlite3.SQLITE_CREATE_TEMP_TRIGGER),
@@ -30,6 +30,10 @@ _PRAGMAS = {
 
 class Refused(Exception):
     """The statement is not one that is answered; one sentence."""
+
+
+class Missing(Refused):
+    """The database has no such table or column."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def run(path: Path, sql: str, rows: int, seconds: float, variable: str) -> Answe
                 f"{variable} is answered from a copy, so it may only read, and {sql.strip()[:80]!r} does more: give "
                 "one SELECT."
             ) from exc
-        raise Refused(f"{variable} is not answered: SQLite says {str(exc).rstrip('.')}.") from exc
+        kind = Missing if str(exc).startswith("no such ") else Refused
+        raise kind(f"{variable} is not answered: SQLite says {str(exc).rstrip('.')}.") from exc
     return Answer(columns, found[:rows], len(found) > rows)
 
 

@@ -171,8 +171,8 @@ STATES = {
     **{role: f"{role}_schedule_state" for role in ("backup", "cluster_backup")},
 }
 ONCE = {
-    *("cluster_restore", "operation", "promote", "replica_reset", "restore", "scale", "site", "volumes_save"),
-    *("check", "logs", "status"),
+    *("cluster_restore", "history", "operation", "promote", "query", "replica_reset", "restore", "restore_drill"),
+    *("check", "logs", "scale", "site", "status", "volumes_save"),
 }
 
 

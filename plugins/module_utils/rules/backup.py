@@ -44,6 +44,10 @@ def errors(values: Values, _look: Look) -> list[str]:
             f"operation_call_off is for playbooks/{values['operation_call_off']}.yml, which then does nothing else: "
             "leave it out here."
         )
+    if values["backup_at"] and values["backup_pod"]:
+        found.append(
+            "backup_at and backup_pod are both set: a moment comes from the archive, so leave out one of them."
+        )
     if values["backup_keep"] < 0:
         found.append(f"backup_keep {values['backup_keep']} is negative: 0 keeps all.")
     return found

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import io
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import factory_objects as make
@@ -63,8 +66,6 @@ def test_who_only_asks_gets_no_file(api: Site, tmp_path: Path) -> None:
 
 def asked_time(api: Site, txid: int, seconds: float) -> str:
     """So many seconds after a transaction."""
-    import datetime
-
     when = api.primary.time - 60 * (20 - txid) + seconds
     return datetime.datetime.fromtimestamp(when, datetime.UTC).isoformat()
 
@@ -111,9 +112,6 @@ class Answers:
         self.body = f"{head}\r\n\r\n".encode() + body
 
     def dial(self, *_where: Any) -> Any:
-        import io
-        from types import SimpleNamespace
-
         return SimpleNamespace(
             error="", send=lambda _data: None, close=lambda: None, makefile=lambda _mode: io.BytesIO(self.body)
         )

@@ -29,6 +29,10 @@ class ArchiveError(kube.KubeError):
     """The archive is away, or says no; one sentence."""
 
 
+class NoArchive(ArchiveError):
+    """The site has none."""
+
+
 @dataclass(frozen=True)
 class Found:
     """The database of a moment, as the archive describes it."""
@@ -81,7 +85,7 @@ class Archive:
         ]
         where = f"StatefulSet {self._namespace}/{self._app}"
         if not pods:
-            raise ArchiveError(
+            raise NoArchive(
                 f"There is no archive of {where}, so no moment of its data can be had: set archive_image and run "
                 "site.yml --tags archive; it keeps what is written from then on."
             )
@@ -96,7 +100,7 @@ class Archive:
 
     def histories(self) -> list[HistoryDoc]:
         """All of the database, the oldest first."""
-        with self._opened("/moments", {}, ASK_SECONDS) as answer:
+        with self._opened("/moments", {}, min(ASK_SECONDS, self._timeout)) as answer:
             found = _json(answer.read(), self.pod)
         histories = found.get("histories")
         if not isinstance(histories, list):

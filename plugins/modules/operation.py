@@ -41,6 +41,10 @@ options:
     description: The file to restore, as M(abaci.infra.backup_file) describes it.
     type: dict
     default: {}
+  archive:
+    description: What the archive has last, as M(abaci.infra.archive_tail) says it.
+    type: dict
+    default: {}
   act:
     description: Whether to do the next step. Needs the lock (M(abaci.infra.operation_lock)).
     type: bool
@@ -121,6 +125,7 @@ def main() -> None:
             "exports": {"type": "list", "elements": "dict", "default": []},
             "volumes": {"type": "dict"},
             "file": {"type": "dict", "default": {}},
+            "archive": {"type": "dict", "default": {}},
             "act": {"type": "bool", "default": False},
             "call_off": {"type": "bool", "default": False},
             "holder": {"type": "str", "default": ""},
@@ -131,7 +136,9 @@ def main() -> None:
     options = module.params
     if options["operation"] not in OPERATIONS:
         module.fail_json(msg=f"operation is {options['operation']}: it has to be one of {', '.join(OPERATIONS)}.")
-    request = planning.Request(options["parameters"], options["exports"], options["volumes"] or {}, options["file"])
+    request = planning.Request(
+        options["parameters"], options["exports"], options["volumes"] or {}, options["file"], options["archive"]
+    )
     try:
         site = act.connect(options)
         if options["call_off"] and not module.check_mode:

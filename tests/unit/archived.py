@@ -62,7 +62,7 @@ class _Stream:
         self.send, self.close, self.makefile = self._socket.sendall, self._socket.close, self._socket.makefile
 
 
-class Site(Cluster):
+class Site(Cluster):  # type: ignore[misc]
     """Its archive has what ``primary`` wrote, one transaction a minute up to a minute ago."""
 
     def __init__(self, folder: Path, transactions: int = 0, **options: Any) -> None:

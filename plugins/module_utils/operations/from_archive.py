@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
 import tempfile
 import time
 from collections.abc import Sequence
@@ -9,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from .. import clock, moments
-from ..archive_client import Archive, ArchiveError, Found
-from . import export, retention, sqlitefile
+from .. import clock, kube, moments
+from ..archive_client import Archive, ArchiveError, Found, NoArchive
+from . import export, planning, retention, sqlitefile
 from .act import Site
 from .retention import Manifest
 
@@ -46,6 +48,37 @@ class Asked:
 def archive_of(site: Site, timeout: float) -> Archive:
     """The archive of an application's database."""
     return Archive(site.api, site.namespace, site.name, site.database, timeout)
+
+
+TAIL_SECONDS = 600
+TAIL_LINES = 1000
+
+
+def tail(site: Site, timeout: float) -> planning.Archived:
+    """What the archive has last; never raises, since it may stop nothing."""
+    archive = archive_of(site, timeout)
+    try:
+        one = moments.newest(archive.histories())
+        if one is None:
+            return {}
+        last = clock.moment(one["last"]["time"])
+        since = (last - datetime.timedelta(seconds=TAIL_SECONDS)).isoformat() if last else ""
+        kept: collections.deque[tuple[str, str]] = collections.deque(maxlen=TAIL_LINES)
+        for line in archive.transactions(one["cluster"], since=since):
+            if line["history"] == one["history"]:
+                kept.append((line["txid"], line["time"]))
+    except NoArchive:
+        return {}
+    except (kube.KubeError, moments.Refused) as exc:
+        return {"problem": str(exc)}
+    return {
+        "cluster_id": one["cluster"],
+        "history": one["history"],
+        "txid": one["last"]["txid"],
+        "time": one["last"]["time"],
+        "followed": one["followed"],
+        "tail": list(kept),
+    }
 
 
 def question(site: Site, archive: Archive, wanted: Wanted) -> dict[str, str]:

@@ -130,6 +130,18 @@ class File(TypedDict, total=False):
     user_version: int
 
 
+class Archived(TypedDict, total=False):
+    """What the archive has of the database; empty where there is none."""
+
+    problem: str  # why it could not be asked; then there is nothing else
+    cluster_id: str
+    history: str
+    txid: str  # the last transaction, and its time
+    time: str
+    followed: str  # until when nothing came after it
+    tail: list[tuple[str, str]]  # TXID and time of the last ones, in their order
+
+
 class Proof(TypedDict):
     """A claim whose volume's data was proven to be elsewhere."""
 
@@ -198,15 +210,16 @@ class Request:
     """What an operation decides on.
 
     ``parameters``: what the person gave. ``exports``: manifests of exports made during this run. ``volumes``: what a
-    look into volumes found, by name. ``file``: the file to restore. The runner adds the rest at each look: ``state``;
-    ``checkpoint``: what the record keeps of this operation from an earlier run, see progress(); ``imported``: restores
-    that ended; ``now``: the API server's time.
+    look into volumes found, by name. ``file``: the file to restore. ``archive``: what the archive has. The runner
+    adds the rest at each look: ``state``; ``checkpoint``: what the record keeps of this operation from an earlier
+    run, see progress(); ``imported``: restores that ended; ``now``: the API server's time.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     exports: Sequence[Manifest] = ()
     volumes: Mapping[str, Content] = field(default_factory=dict)
     file: File = field(default_factory=lambda: File())
+    archive: Archived = field(default_factory=lambda: Archived())
     state: Looked = field(default_factory=lambda: cast("Looked", {}))
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint())
     imported: Sequence[Checkpoint] = ()

@@ -185,6 +185,7 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
     problem, said = _weigh(state, record, {name: seen[name] for name in names}, successor)
     if problem:
         return _refuse(problem, _cause(state, old), successor=number, loss=loss)
+    said += _archived(request, record, successor)
     if str(parameters.get("accept") or "").lower() != figure:
         given = f" (promote_accept_loss_after is {parameters['accept']})" if parameters.get("accept") else ""
         return _refuse(
@@ -676,6 +677,27 @@ def _weigh(
         else:
             said.append(f"Volume {name} holds nothing more ({'TXID ' + str(held['txid']) if txid else 'no database'}).")
     return None, said
+
+
+def _archived(request: Request, record: identity.Record, best: sit.Pod) -> list[str]:
+    """What the archive has of the old primary's transactions that the best copy lacks; one sentence, or none."""
+    archive, have = request.archive, f"{sit.txid(request.state, best):016x}"
+    if archive.get("problem"):
+        return [f"The archive was not asked whether it has more: {_capital(archive['problem'])}"]
+    if archive.get("cluster_id") != record.cluster_id:
+        return []
+    last = archive["txid"]
+    if last <= have:
+        return [f"The archive, which followed the old primary until {archive['followed']}, has nothing more either."]
+    count = int(last, 16) - int(have, 16)
+    first = next((time for txid, time in archive["tail"] if txid > have), "")
+    made = f"from {first} to {archive['time']}" if count > 1 and first else f"up to {archive['time']}"
+    word = f"{identity.RESTORE} -e restore_at={last} -e restore_history={archive['history']}"
+    return [
+        f"The archive has {count} acknowledged {'transactions' if count > 1 else 'transaction'} that {best['name']} "
+        f"lacks, up to TXID {last}, made {made}: after the promote {word} brings them back, over what is written until "
+        "then, so keep writes away for that long."
+    ]
 
 
 def _order(state: sit.Looked, successor: int) -> list[str]:

@@ -16,6 +16,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import dril
 from ansible_collections.abaci.infra.plugins.modules import (
     archive_file,
     archive_history,
+    archive_tail,
     backup_file,
     database_query,
     operation,
@@ -204,3 +205,14 @@ def test_without_an_archive_each_says_so(api: Site, module: Any, arguments: dict
     api.drop("Pod", POD)
     answer = run(module, api, check=True, **arguments)
     assert answer["failed"] and answer["msg"].startswith("There is no archive of StatefulSet abaci/abaci-app")
+
+
+def test_what_the_archive_has_last_is_told_and_its_absence_stops_nothing(api: Site) -> None:
+    found = run(archive_tail, api, check=True)["archive"]
+    assert (found["cluster_id"], found["txid"]) == (make.A, f"{20:016x}")
+    assert [txid for txid, _time in found["tail"]] == [f"{number:016x}" for number in range(10, 21)]
+    api.close()
+    away = run(archive_tail, api)["archive"]
+    assert list(away) == ["problem"] and POD in away["problem"]
+    api.drop("Pod", POD)
+    assert run(archive_tail, api)["archive"] == {}

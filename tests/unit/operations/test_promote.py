@@ -12,7 +12,14 @@ import deciding
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import gather, litefs
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, lock, planning, promote, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import (
+    OPERATIONS,
+    act,
+    lock,
+    planning,
+    promote,
+    runner,
+)
 from cases import A, B, alone, dead_node, export, gone, guarded, site
 from fake_api import Cluster
 
@@ -47,6 +54,44 @@ def begun(before: dict[str, Any] | None = None, answers: dict[int, Any] | None =
     pods = [make.stopped(0, cases.FENCED), make.pod(1), make.pod(2)]
     lonely = {0: gone(), 1: alone(5), 2: alone(5)}
     return site(lonely | (answers or {}), **{"record": raw, "pods": pods, "fenced": "0", **parts})
+
+
+# --- what the archive has -------------------------------------------------------------------------------------------
+
+
+def archived(last: int = 8, cluster: str = A) -> dict[str, Any]:
+    tail = [(f"{txid:016x}", f"2026-11-30T14:00:0{txid}.000Z") for txid in range(4, last + 1)]
+    at = {"txid": tail[-1][0], "time": tail[-1][1], "followed": "2026-11-30T14:00:09.000Z"}
+    return {"cluster_id": cluster, "history": "h1", "tail": tail, **at}
+
+
+@pytest.mark.parametrize(
+    ("archive", "words"),
+    [
+        (
+            archived(),
+            "The archive has 3 acknowledged transactions that abaci-app-1 lacks, up to TXID 0000000000000008, made "
+            "from 2026-11-30T14:00:06.000Z to 2026-11-30T14:00:08.000Z: after the promote playbooks/restore.yml -e "
+            "restore_at=0000000000000008 -e restore_history=h1 brings them back",
+        ),
+        (archived(6), "The archive has 1 acknowledged transaction that abaci-app-1 lacks"),
+        (archived(5), "The archive, which followed the old primary until 2026-11-30T14:00:09.000Z, has nothing more"),
+        (
+            {"problem": "GET /moments was not answered within 10 s."},
+            "The archive was not asked whether it has more: GET",
+        ),
+        (archived(8, B), None),
+        ({}, None),
+    ],
+)
+def test_the_plan_says_what_the_archive_has_more_and_goes_on_without_it(archive: Any, words: str | None) -> None:
+    seen = {f"pvc-{n}": volume() for n in range(3)}
+    for given in ({}, ACCEPT):
+        made = {"exports": [export(), export(B)], "volumes": seen}
+        plan = OPERATIONS["promote"].decide(planning.Request(given, state=guarded(), archive=archive, **made, now=NOW))
+        text = " ".join([plan["refusal"] or "", *plan["notes"]])
+        assert (words in text) if words else ("archive" not in text.lower())
+        assert (plan["refusal"] is None) == bool(given)
 
 
 # --- it looks first -------------------------------------------------------------------------------------------------

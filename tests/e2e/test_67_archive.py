@@ -161,6 +161,43 @@ def test_the_moment_before_a_wrong_delete_is_given_back_whole(bed: Bed, tmp_path
 
 
 @pytest.mark.usefixtures("archived")
+def test_the_playbooks_find_the_mistake_and_go_back_before_it(bed: Bed, tmp_path: Path) -> None:
+    def play(name: str, **variables: Any) -> Any:
+        run = op.operate(bed, name, "-e", json.dumps(variables), backups=tmp_path / "backups")
+        assert run.rc == 0, run.output[-4000:]
+        return run
+
+    op.post(bed, 20, "before another mistake")
+    before = level(bed)
+    rows = int(op.rows(bed, 0).split("|")[0])
+    bed.rows(f"abaci-app-{op.record(bed)['primaryOrdinal']}", "DELETE FROM records WHERE id % 2 = 0")
+    op.post(bed, 5, "after another mistake")
+    level(bed)
+    asked = "SELECT count(*) FROM records"
+    began = time.monotonic()
+    found = play("history", history_since="1h ago", history_lost=asked).output
+    print(f"found in {time.monotonic() - began:.0f} s")
+    assert f"restore_at={before}" in found and "databases were rebuilt for" in found
+    assert str(rows) in play("query", query_sql=asked, query_at=before).output
+    assert op.rows(bed, 0).split("|")[0] in play("query", query_sql=asked).output
+    refused = op.operate(bed, "query", "-e", json.dumps({"query_sql": "DELETE FROM records"}), backups=tmp_path)
+    assert refused.rc != 0 and "may only read" in refused.output
+    play("backup", backup_at=before)
+    play("restore_drill", restore_drill_query=asked)
+    (drilled,) = (tmp_path / "backups").glob("*.drill.json")
+    assert json.loads(drilled.read_text())["ok"]
+    checked = op.operate(bed, "restore", "--check", "-e", f"restore_at={before}", backups=tmp_path / "backups")
+    assert checked.rc == 0 and "taken back" in checked.output and int(op.rows(bed, 0).split("|")[0]) < rows
+    began = time.monotonic()
+    restored = play("restore", restore_at=before).output
+    print(f"went back in {time.monotonic() - began:.0f} s")
+    assert "(rows: " in restored and "records" in restored
+    assert int(op.rows(bed, 0).split("|")[0]) == rows
+    level(bed)
+    assert ask(bed, "/status")["alarms"] == [], "a restore continues the history"
+
+
+@pytest.mark.usefixtures("archived")
 def test_the_acknowledged_tail_survives_the_primary_and_its_volume(bed: Bed, tmp_path: Path) -> None:
     """The replicas hear nothing while the primary acknowledges writes; then its volume is gone."""
     level(bed)

@@ -97,6 +97,7 @@ def test_a_remote_gets_what_was_exported_before() -> None:
         ({**REMOTE, "backup_rclone_image": ""}, "backup_rclone_remote needs backup_rclone_image and"),
         ({"operation_call_off": "restore"}, "operation_call_off is for playbooks/restore.yml"),
         ({"backup_keep": -1}, "backup_keep -1 is negative: 0 keeps all"),
+        ({"backup_at": "1h ago", "backup_pod": "1"}, "backup_at and backup_pod are both set"),
         ({"backup_tz": "UTC"}, "backup_tz"),
     ],
 )
@@ -114,6 +115,7 @@ def test_bad_input_is_named_in_one_sentence(variables: Object, words: str) -> No
         {"backup_schedule_state": "unmanaged", "backup_image": ""},
         {"backup_schedule": "@daily", "backup_time_zone": "America/Argentina/Buenos_Aires"},
         {"backup_time_zone": "UTC"},
+        {"backup_at": "1h ago"},
         {"backup_time_zone": "Etc/GMT+2"},
         {**REMOTE, "backup_volume": {}},
     ],

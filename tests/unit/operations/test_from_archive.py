@@ -24,6 +24,7 @@ from ansible_collections.abaci.infra.plugins.modules import (
 )
 from archived import POD, Site
 from fake_api import run
+from playing import operate
 
 
 @pytest.fixture
@@ -216,3 +217,27 @@ def test_what_the_archive_has_last_is_told_and_its_absence_stops_nothing(api: Si
     assert list(away) == ["problem"] and POD in away["problem"]
     api.drop("Pod", POD)
     assert run(archive_tail, api)["archive"] == {}
+
+
+def test_a_site_goes_back_and_says_what_that_changed(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "site").mkdir()
+    source = Site(tmp_path / "source", 20)
+    source.write("DELETE FROM t WHERE id > 3")
+    api = Site(tmp_path / "site", content=source.primary.path.read_bytes())
+    api.archive.store, api.primary = source.archive.store, source.primary
+    before = run(archive_history, api, lost="SELECT count(*) FROM t")["fall"]["before"]
+    more = {"directory": str(folder), "work": str(tmp_path), "variable": "restore_at"}
+    moment = run(archive_file, api, at=before, **more)
+    ended = operate(api, "restore", {}, folder, file=moment["file"])
+    assert ended.rc == 0, ended.msg
+    plan = " ".join(ended.said)
+    assert f"-e restore_at={before} is the same one" in plan and "1 transaction after it" in plan
+    (imported,) = [line for line in ended.did if line.startswith("import ")]
+    assert imported.endswith("into abaci-app-0 (rows: t 3 -> 19)")
+    assert api.node(0).imported == [Path(moment["manifest"]["path"]).read_bytes()]
+    # A second run goes by the same file, and imports nothing.
+    again = run(archive_file, api, at=before, **more)
+    assert not again["changed"] and again["file"]["path"] == moment["file"]["path"]
+    assert operate(api, "restore", {}, folder, file=again["file"]).rc == 0 and len(api.node(0).imported) == 1
+    for one in (source, api):
+        one.close()

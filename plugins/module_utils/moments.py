@@ -115,7 +115,7 @@ def chosen(moment: Moment, histories: Sequence[HistoryDoc], named: str, variable
     ``histories``: those of one database and cluster, oldest first. ``named``: the one that is asked for; "" for none.
     ``variable``: of the moment; that of the history ends in _history.
     """
-    by_name = f"-e {variable.removesuffix('_at')}_history="
+    by_name = f"{variable.removesuffix('_at')}_history"
     if named:
         found = _named(histories, named)
     else:
@@ -128,7 +128,7 @@ def chosen(moment: Moment, histories: Sequence[HistoryDoc], named: str, variable
             if other is not None:
                 raise Refused(
                     f"{variable}: {moment} is in history {other['history']}, not in the newest: give "
-                    f"{by_name}{other['history']} if it is the one that is meant."
+                    f"-e {by_name}={other['history']} if it is the one that is meant."
                 )
     _check_within(moment, found, variable)
     return found
@@ -242,15 +242,6 @@ def after(found: Later) -> str:
         f"{found.count} {'transaction' if few else 'transactions'} after it, up to {found.txid} of {found.time} "
         f"({found.pages} pages), {'is' if few else 'are'} taken back."
     )
-
-
-def compared(before: dict[str, int], then: dict[str, int], most: int = 10) -> str:
-    """Rows of each table that has another number of them in two databases; "" where none has."""
-    names = sorted(before.keys() | then.keys())
-    unlike = [name for name in names if before.get(name) != then.get(name)]
-    lines = [f"{name} {before.get(name, 'none')} -> {then.get(name, 'none')}" for name in unlike]
-    more = f" and {len(lines) - most} more tables" if len(lines) > most else ""
-    return ", ".join(lines[:most]) + more
 
 
 # Where the data was lost

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
-from .. import identity, litefs, moments, values, wording
+from .. import identity, litefs, values, wording
 from ..state_types import Recorded
-from . import planning
+from . import planning, saying
 from . import situation as sit
 from .planning import Plan, Request, Step
 from .progress import CALL_OFF
@@ -194,7 +194,7 @@ def _running(request: Request, found: sit.Situation) -> Plan:
             "one takes its place."
         )
     schema = present is not None and _other_schema(file, present)
-    rows = moments.compared(present.get("table_rows") or {}, file.get("rows") or {}) if present else ""
+    rows = saying.rows(present.get("table_rows") or {}, file.get("rows") or {}) if present else ""
     steps = [
         planning.step(
             "import",

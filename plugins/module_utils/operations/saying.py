@@ -44,3 +44,12 @@ def exported(manifests: list[dict[str, Any]]) -> list[str]:
 def removed(paths: list[str]) -> list[str]:
     """About old copies that had to go: a line, or none."""
     return [f"Removed {', '.join(paths)}."] if paths else []
+
+
+def rows(before: dict[str, int], then: dict[str, int], most: int = 10) -> str:
+    """Rows of each table that has another number of them in two databases; "" where none has."""
+    names = sorted(before.keys() | then.keys())
+    unlike = [name for name in names if before.get(name) != then.get(name)]
+    lines = [f"{name} {before.get(name, 'none')} -> {then.get(name, 'none')}" for name in unlike]
+    more = f" and {len(lines) - most} more tables" if len(lines) > most else ""
+    return ", ".join(lines[:most]) + more

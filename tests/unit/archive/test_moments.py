@@ -166,18 +166,6 @@ def test_what_came_after_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "then", "wanted"),
-    [
-        ({"a": 1, "b": 2}, {"a": 1, "b": 2}, ""),
-        ({"a": 1, "b": 2}, {"a": 3}, "a 1 -> 3, b 2 -> none"),
-        ({str(n): 1 for n in range(9)}, {}, "0 1 -> none, 1 1 -> none and 7 more tables"),
-    ],
-)
-def test_rows_are_compared(before: dict[str, int], then: dict[str, int], wanted: str) -> None:
-    assert moments.compared(before, then, most=2) == wanted
-
-
-@pytest.mark.parametrize(
     ("answers", "wanted"),
     [
         ([1, 2, 3, 0], (2, 3)),

@@ -12,7 +12,7 @@ from typing import Any
 
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import drill, retention
+from ansible_collections.abaci.infra.plugins.module_utils.operations import drill, retention, saying
 from ansible_collections.abaci.infra.plugins.modules import (
     archive_file,
     archive_history,
@@ -241,3 +241,15 @@ def test_a_site_goes_back_and_says_what_that_changed(tmp_path: Path, folder: Pat
     assert operate(api, "restore", {}, folder, file=again["file"]).rc == 0 and len(api.node(0).imported) == 1
     for one in (source, api):
         one.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "wanted"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1, "b": 2}, ""),
+        ({"a": 1, "b": 2}, {"a": 3}, "a 1 -> 3, b 2 -> none"),
+        ({str(n): 1 for n in range(9)}, {}, "0 1 -> none, 1 1 -> none and 7 more tables"),
+    ],
+)
+def test_rows_are_compared(before: dict[str, int], then: dict[str, int], wanted: str) -> None:
+    assert saying.rows(before, then, most=2) == wanted

@@ -782,6 +782,13 @@ def archive_whole(facts: Facts) -> Said | None:
     return Said("fail", said, kubectl(facts, f"logs deployment/{facts.application.name}-archive", _namespace(facts)))
 
 
+def restore_drill(facts: Facts) -> Said | None:
+    if facts.drill is None or facts.drill.ok:
+        return None
+    said = f"The last restore drill, of {facts.drill.time}, failed. {' '.join(facts.drill.problems)}"
+    return Said("fail", said.rstrip(), play(facts, "playbooks/restore_drill.yml"))
+
+
 def cluster_backup(facts: Facts) -> Said | None:
     found = facts.cluster_backup
     command = play(facts, "playbooks/cluster_backup.yml")
@@ -814,6 +821,7 @@ def kubeconfig_private(facts: Facts) -> Said | None:
     return Said("warn", said, f"chmod 600 {facts.api.kubeconfig}")
 
 
+DRILL = f"{OPERATIONS}#restore_drillyml"
 BACKUP, CLUSTER_BACKUP = f"{OPERATIONS}#backupyml", f"{OPERATIONS}#cluster_backupyml-and-cluster_restoreyml"
 RESET, K3S_CERTIFICATES = f"{OPERATIONS}#replica_resetyml", f"{OPERATIONS}#the-certificates-of-k3s-itself"
 DOWN, AWAY = f"{OPERATIONS}#what-goes-down-when", f"{OPERATIONS}#a-node-that-is-away"
@@ -906,6 +914,7 @@ TABLE: tuple[Check, ...] = (
     Check("archive-runs", "backups", "the archive runs", _archive_runs, "docs/archive.md"),
     Check("archive-follows", "backups", "the archive follows the primary", archive_follows, "docs/archive.md"),
     Check("archive-whole", "backups", "the archive is whole", archive_whole, "docs/archive.md"),
+    Check("restore-drill", "backups", "the last restore drill succeeded", restore_drill, DRILL),
     Check(
         "cluster-backup",
         "backups",

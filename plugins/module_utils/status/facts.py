@@ -180,6 +180,15 @@ class Backup:
 
 
 @dataclass(frozen=True)
+class Drill:
+    """The last rehearsal of a restore whose result this machine keeps."""
+
+    time: str
+    ok: bool
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ClusterBackup:
     """The last copy of the cluster's datastore, as its server has it written down; ``error``: why that is not known."""
 
@@ -288,6 +297,7 @@ class Facts:
     cluster_backup: ClusterBackup
     lock: Lock | None
     archive: Archive | None = None
+    drill: Drill | None = None
     nodes: tuple[Node, ...] = ()
     pods: tuple[Pod, ...] = ()
     claims: tuple[Claim, ...] = ()

@@ -21,7 +21,7 @@ from typing import Any
 from .. import conditions, edge, edge_status, gather, state, wording
 from ..kube import KubeError
 from ..objects import Part
-from ..operations import retention
+from ..operations import drill, retention
 from ..state_types import LiteFS
 from . import reading
 from .reading import Asked, Seen
@@ -61,6 +61,9 @@ def observe(api: Any, asked: Asked) -> Seen:
         seen.answers = [page.result() for page in pages]
         seen.certificates |= shown.result()
     seen.manifests = _manifests(asked.backup_directory)
+    if asked.backup_directory:
+        folder = Path(asked.backup_directory).expanduser()
+        seen.drill = drill.read(folder, asked.namespace, asked.name, asked.database)
     seen.server, seen.kubeconfig = str(api.server), str(api.kubeconfig)
     seen.kubeconfig_mode = _mode(str(api.kubeconfig))
     return seen

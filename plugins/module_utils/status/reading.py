@@ -14,7 +14,7 @@ from typing import Any
 from .. import clock, conditions, edge_status, guard, litefs, preflight, site, state, values, wording
 from ..node_types import Report
 from ..objects import Part
-from ..operations import backup, lock, progress
+from ..operations import backup, drill, lock, progress
 from ..operations import situation as sit
 from ..operations.retention import Manifest
 from ..state_types import Claim, Pod, State
@@ -98,6 +98,7 @@ class Seen:
     unread: list[str] = field(default_factory=list)
     archive: Part | str | None = None
     manifests: list[Manifest] = field(default_factory=list)
+    drill: drill.Result | None = None
 
 
 def facts(seen: Seen, asked: Asked) -> f.Facts:
@@ -124,6 +125,7 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         backup=_with_kept(_backup(document, seen.jobs, now), document, seen.manifests, now),
         cluster_backup=_cluster_backup(asked, now),
         archive=_archive(seen.archive, document),
+        drill=_drill(seen.drill),
         lock=_lock(seen.leases, asked, now),
         nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
         pods=tuple(_pods(document, seen.kubelets)),
@@ -419,6 +421,13 @@ def _with_kept(job: f.Backup, document: State, manifests: Iterable[Manifest], no
         return job
     hours = round(clock.between(found["time"], now) / 3600, 1)
     return dataclasses.replace(job, kept=str(found["path"]), kept_at=str(found["time"]), kept_hours=hours)
+
+
+def _drill(result: drill.Result | None) -> f.Drill | None:
+    if result is None:
+        return None
+    problems = tuple(drill.said(one) for one in result["moments"] if one["problem"])
+    return f.Drill(str(result["time"]), bool(result["ok"]), problems)
 
 
 def _result(job: Part | None) -> str | None:

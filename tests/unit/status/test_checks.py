@@ -338,6 +338,10 @@ ON_FACTS: dict[str, tuple[str, Callable[[facts.Facts], facts.Facts]]] = {
     ),
     "archive with a gap": ("archive-whole", lambda found: small(found, archive=archive(gaps=1))),
     "archive with an alarm": ("archive-whole", lambda found: small(found, archive=archive(alarms=("It is full.",)))),
+    "drill that failed": (
+        "restore-drill",
+        lambda found: small(found, drill=facts.Drill("2026-01-01T00:00:00Z", False, ("It is altered.",))),
+    ),
     "old copy of the cluster": (
         "cluster-backup",
         lambda found: small(found, cluster_backup=facts.ClusterBackup("2026-01-01T00:00:00Z", 999.0, "/mnt", None)),

@@ -9,6 +9,7 @@ from typing import Any
 import factory_objects as make
 import pytest
 import well
+from ansible_collections.abaci.infra.plugins.module_utils.operations import drill
 from ansible_collections.abaci.infra.plugins.module_utils.status import observe
 from ansible_collections.abaci.infra.plugins.modules import site_status
 from fake_api import LiteFS, run
@@ -97,6 +98,18 @@ def test_backups_that_this_machine_keeps_count_in_the_place_of_a_schedule(tmp_pa
     mark, kept = backups(3)
     assert (mark, kept["kept_hours"], kept["kept"]) == ("ok", 3.0, str(tmp_path / "a.db"))
     assert backups(99)[0] == "warn"
+
+
+def test_the_result_of_a_drill_beside_the_backups_is_read(tmp_path: Path) -> None:
+    one = {"which": "newest", "txid": "0" * 15 + "5", "problem": "It is altered."}
+    owner = {"namespace": make.NAMESPACE, "statefulset": make.NAME, "database": make.DATABASE}
+    made = {"schema": 1, "time": "2026-01-01T00:00:00Z", "ok": False, "moments": [one], **owner}
+    drill.write(tmp_path, made)  # type: ignore[arg-type]
+    answer = status(well.Site(), backup_directory=str(tmp_path))
+    (said,) = [one for one in answer["checks"] if one["slug"] == "restore-drill"]
+    assert said["mark"] == "fail" and said["cause"].endswith("000000000000005, cannot be had: It is altered.")
+    drill.path_of(tmp_path, *owner.values()).write_text("{")
+    assert {one["slug"]: one["mark"] for one in status(well.Site())["checks"]}["restore-drill"] == "ok"
 
 
 @pytest.mark.parametrize("copied", ["", "{", "[]", '{"time": "yesterday"}'])

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 _TXID = re.compile(r"[0-9a-fA-F]{16}")
 _AGO = re.compile(r"((?:[0-9]+[smhd])+)(?: +ago)?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_ZONE = re.compile(r"(.+?) +([A-Za-z][A-Za-z0-9_+/-]*)")
-FORMS = '"2026-11-30 14:05:00 Europe/Berlin", 2026-11-30T14:05:00+01:00, a TXID of 16 digits, or "15m ago"'
+# After a blank, or in brackets as in RFC 9557, which a command line takes without further quotes.
+_ZONE = re.compile(r"(.+?)(?: +([A-Za-z][A-Za-z0-9_+/-]*)|\[([A-Za-z][A-Za-z0-9_+/-]*)\])")
+FORMS = '2026-11-30T14:05:00[Europe/Berlin], 2026-11-30T14:05:00+01:00, a TXID of 16 digits, or "15m ago"'
 
 
 class Refused(Exception):
@@ -90,7 +91,7 @@ def _time(text: str, variable: str) -> datetime.datetime:
         return found
     if not named:
         raise Refused(f"{variable} {text} has no zone, and nobody knows whose clock is meant: give {FORMS}.")
-    return _in_zone(found, named[2], f"{variable} {text}")
+    return _in_zone(found, named[2] or named[3], f"{variable} {text}")
 
 
 def _in_zone(found: datetime.datetime, name: str, given: str) -> datetime.datetime:

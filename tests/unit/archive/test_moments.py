@@ -22,6 +22,7 @@ def utc(text: str) -> datetime.datetime:
     [
         ("2026-11-30 14:05:00 Europe/Berlin", utc("2026-11-30T13:05:00")),
         ("2026-07-01T14:05:00 Europe/Berlin", utc("2026-07-01T12:05:00")),
+        ("2026-11-30T14:05:00[Europe/Berlin]", utc("2026-11-30T13:05:00")),
         ("2026-11-30 13:05 UTC", utc("2026-11-30T13:05:00")),
         ("2026-11-30T14:05:00+01:00", utc("2026-11-30T13:05:00")),
         ("2026-11-30T13:05:00.250Z", utc("2026-11-30T13:05:00.250")),
@@ -55,6 +56,7 @@ def test_a_moment_is_read(text: str, wanted: datetime.datetime | int) -> None:
             "was twice.*give 2026-10-25T02:30:00[+]02:00 or 2026-10-25T02:30:00[+]01:00",
         ),
         ("2026-03-29 02:30:00 Europe/Berlin", "leave out"),
+        ("2026-11-30T14:05:00[Europe/Berlin", "is no moment"),
         ("yesterday", "is no moment: give .*15m ago"),
         ("a7", "is no moment"),
         ("15m later", "is no moment"),

@@ -163,7 +163,7 @@ class FakeApi(kube.Client):  # type: ignore[misc]
         fault = self._note(request)
         if fault is not None and not fault.after:
             if isinstance(fault.how, int):
-                return self._answer(fault.how, _status(fault.how, "the test says so"))
+                return self._answer(fault.how, _status(fault.how, "the test says so", request.name or "its namespace"))
             if fault.how == "timeout":
                 raise urllib3.exceptions.TimeoutError("the test lets it time out")
         status, body = self._do(request)

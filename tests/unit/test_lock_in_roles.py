@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 
@@ -105,3 +106,13 @@ def test_whatever_works_under_the_lock_says_whose_it_is() -> None:
         "need_volume_export.yml",
         "now.yml",
     } == seen
+
+
+def test_hazard_what_is_found_after_the_rollout_to_endanger_the_data_ends_the_run_before_it_is_recorded() -> None:
+    inside = flat(tasks("app/tasks/identity.yml"))
+    names = [task["name"] for task in inside]
+    check = names.index("identity | Check that no data is in danger")
+    assert check < names.index("identity | Record which cluster the data belongs to") and "when" not in inside[check]
+    holds = jinja2.Environment().compile_expression(inside[check]["ansible.builtin.assert"]["that"])
+    assert holds(__app_plan_running={"refusal": None}) is True
+    assert holds(__app_plan_running={"refusal": "The primary holds another cluster."}) is False

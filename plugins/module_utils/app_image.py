@@ -7,8 +7,9 @@ the pod has pulled, also while the registry is away. Frozen means the digest tha
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 from .state_types import State
@@ -25,6 +26,30 @@ class Choice:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class RolledOut:
+    """What playbooks/rollout.yml or rollback.yml wrote on the StatefulSet: the image that they set, and over which
+    app_image. ``keel_policy``: keel.sh/policy before that, which a thaw brings back."""
+
+    image: str
+    over: str
+    keel_policy: str
+
+    def text(self) -> str:
+        """The annotation's value."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def rolled_out(state: State) -> RolledOut | None:
+    """The image that was rolled out by hand, if the StatefulSet still names it."""
+    try:
+        found = json.loads(state["statefulset"]["rolled_out"] or "{}")
+        made = RolledOut(**{key: str(found[key]) for key in ("image", "over", "keel_policy")})
+    except (ValueError, TypeError, KeyError):
+        return None
+    return made if made.image == state["statefulset"]["image"] else None
+
+
 class Pull(TypedDict, total=False):
     """Pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it."""
 
@@ -36,6 +61,13 @@ class Pull(TypedDict, total=False):
 
 def choose(state: State, image: str, frozen: bool, ordinal: int) -> Choice:
     """``image`` is app_image, ``frozen`` whether keel.sh/policy is never, ``ordinal`` the primary's."""
+    by_hand = rolled_out(state)
+    if by_hand is not None and by_hand.over == image:
+        note = (
+            f"The pods keep the image {by_hand.image}, which was rolled out by hand; app_image ({image}) did not "
+            "change: set it to what is to run, or go back with playbooks/keel.yml -e keel_action=thaw and site.yml."
+        )
+        return Choice(by_hand.image, "@" not in by_hand.image, running=True, note=note)
     if "@" in image:
         return Choice(image, False)
     if not frozen:

@@ -63,6 +63,7 @@ def plan(state: State, desired: Desired) -> Plan:
         refusals.append(decision.refusal)
     notes += decision.notes
 
+    refusals += _paused(state)
     notes += _unfinished(state)
 
     desired_replicas, problem = _whole("app_replicas", desired.get("replicas"))
@@ -200,6 +201,23 @@ def _whole(name: str, value: object) -> tuple[int, list[str]]:
 def _present(state: State) -> dict[str, str]:
     """The record as it stands; hold is the template's."""
     return {key: value for key, value in identity.raw(state).items() if key != "hold"}
+
+
+def _paused(state: State) -> list[str]:
+    """Why nothing is applied: that would go on with a rollout that stands still on purpose."""
+    try:
+        known = progress.read(state)
+    except ValueError:
+        return []
+    name = next((name for name in ("rollback", "rollout") if name in known), None)
+    if name is None:
+        return []
+    again = (
+        "run playbooks/rollback.yml again"
+        if name == "rollback"
+        else ("run playbooks/rollout.yml again as it was run, or go back with playbooks/rollback.yml")
+    )
+    return [f"A {name} is not finished, and site.yml would replace the pods that it left: {again} first."]
 
 
 def _unfinished(state: State) -> list[str]:

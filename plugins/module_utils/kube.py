@@ -41,6 +41,7 @@ KINDS: dict[str, dict[str, tuple[str, bool]]] = {
         "StatefulSet": ("statefulsets", True),
         "Deployment": ("deployments", True),
         "DaemonSet": ("daemonsets", True),
+        "ControllerRevision": ("controllerrevisions", True),
     },
     "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
     "networking.k8s.io/v1": {"Ingress": ("ingresses", True), "NetworkPolicy": ("networkpolicies", True)},

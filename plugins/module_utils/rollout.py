@@ -97,6 +97,15 @@ def judge(
     return Status("waiting", sentence, probe=_probe(_current(workload, pods)))
 
 
+def judge_pod(pod: Object, events: list[Object]) -> Status:
+    """What keeps a single pod from being ready."""
+    found = _pod_trouble(pod, events)
+    if found is not None:
+        return dataclasses.replace(found, sentence=found.sentence[0].upper() + found.sentence[1:])
+    sentence = f"Pod {pod['metadata']['name']} is not ready{_hint([pod], events)}."
+    return Status("waiting", sentence, probe=_probe([pod]))
+
+
 def on_dead_nodes(pods: list[Object], nodes: list[Object]) -> list[int]:
     """The ordinals of a StatefulSet's pods whose node is not ready."""
     return [_ordinal(pod) for pod in _on_dead_nodes(pods, nodes)]

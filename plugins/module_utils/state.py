@@ -26,6 +26,9 @@ SCHEMA = 1
 LAST_APPLIED_REPLICAS = "abaci.infra/last-applied-replicas"
 KEEL_POLICY = "keel.sh/policy"
 LAST_APPLIED_KEEL_POLICY = "abaci.infra/last-applied-keel-policy"
+# What playbooks/rollout.yml and rollback.yml set: app_image.RolledOut, and which run of them set the template last.
+ROLLED_OUT = "abaci.infra/rolled-out"
+ROLLOUT_STAMP = "abaci.infra/rollout-stamp"
 FUSE_RESOURCE = "squat.ai/fuse"
 # The init container that pulls a tag anew. It is the application's image, so its trouble is not the guard's.
 PULL = "pull"
@@ -156,6 +159,9 @@ def _statefulset(name: str, item: Part | None) -> StatefulSet:
         "last_applied_replicas": _integer((metadata.get("annotations") or {}).get(LAST_APPLIED_REPLICAS)),
         "keel_policy": (metadata.get("annotations") or {}).get(KEEL_POLICY),
         "last_applied_keel_policy": (metadata.get("annotations") or {}).get(LAST_APPLIED_KEEL_POLICY),
+        "rolled_out": (metadata.get("annotations") or {}).get(ROLLED_OUT),
+        "rollout_stamp": (metadata.get("annotations") or {}).get(ROLLOUT_STAMP),
+        "update_strategy": (spec.get("updateStrategy") or {}).get("type"),
         "current_revision": status.get("currentRevision"),
         "update_revision": status.get("updateRevision"),
         "service_name": spec.get("serviceName"),

@@ -38,6 +38,9 @@ class StatefulSet(TypedDict):
     last_applied_replicas: int | None  # annotation abaci.infra/last-applied-replicas: app_replicas of the last apply
     keel_policy: str | None  # annotation keel.sh/policy
     last_applied_keel_policy: str | None  # annotation abaci.infra/last-applied-keel-policy: the inventory's, last apply
+    rolled_out: str | None  # annotation abaci.infra/rolled-out: the image that a rollout by hand set, see app_image.py
+    rollout_stamp: str | None  # annotation abaci.infra/rollout-stamp: the run that set the template last
+    update_strategy: str | None  # RollingUpdate or OnDelete
     current_revision: str | None
     update_revision: str | None
     service_name: str | None
@@ -197,6 +200,16 @@ class State(TypedDict):
     nodes: list[Node]
 
 
+class Revision(TypedDict):
+    """A ControllerRevision of the StatefulSet: a template that it had."""
+
+    name: str
+    number: int
+    image: str  # as the template names it
+    build: str | None  # annotation abaci.infra/build: the digest that ran under it
+    left: str | None  # annotation abaci.infra/rolled-back: the run that went back from it
+
+
 class Looked(State):
     """With what only operations ask: what the rendered litefs.yml says."""
 
@@ -204,3 +217,4 @@ class Looked(State):
     routed_ordinal: int | None  # whom the primary's Service selects
     rendered_quiet: bool  # it runs no command
     rendered_at: str | None  # when it last changed
+    revisions: list[Revision]  # the newest first

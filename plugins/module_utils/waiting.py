@@ -195,6 +195,12 @@ CONDITIONS: dict[str, tuple[str, Callable[[kube.Client, Target, Object], Status]
 }
 
 
+def explained(client: kube.Client, namespace: str, status: Status) -> Status:
+    """The status of a StatefulSet, with the last lines of the log, or the answer, of the pod that it names."""
+    target = Target("StatefulSet", "", namespace)
+    return _with_answer(client, target, _with_log(client, target, status))
+
+
 def _with_log(client: kube.Client, target: Target, status: Status) -> Status:
     """The status, with the last lines of the log that it names."""
     if status.log is None:

@@ -45,6 +45,15 @@ options:
     description: What the archive has last, as M(abaci.infra.archive_tail) says it.
     type: dict
     default: {}
+  pulled:
+    description: What trying images on nodes showed in this run, each with C(image), C(node), C(digest) and C(error).
+    type: list
+    elements: dict
+    default: []
+  inventory:
+    description: What the inventory says of the application, C(image), C(node_selector), C(tolerations) and C(edge).
+    type: dict
+    default: {}
   act:
     description: Whether to do the next step. Needs the lock (M(abaci.infra.operation_lock)).
     type: bool
@@ -106,7 +115,7 @@ did:
   type: list
   elements: str
 needs:
-  description: What the caller has to do before the next step, one of export, look and volume_export.
+  description: What the caller has to do before the next step, one of export, look, pull and volume_export.
   returned: success
   type: str
 """
@@ -126,6 +135,8 @@ def main() -> None:
             "volumes": {"type": "dict"},
             "file": {"type": "dict", "default": {}},
             "archive": {"type": "dict", "default": {}},
+            "pulled": {"type": "list", "elements": "dict", "default": []},
+            "inventory": {"type": "dict", "default": {}},
             "act": {"type": "bool", "default": False},
             "call_off": {"type": "bool", "default": False},
             "holder": {"type": "str", "default": ""},
@@ -136,9 +147,9 @@ def main() -> None:
     options = module.params
     if options["operation"] not in OPERATIONS:
         module.fail_json(msg=f"operation is {options['operation']}: it has to be one of {', '.join(OPERATIONS)}.")
-    request = planning.Request(
-        options["parameters"], options["exports"], options["volumes"] or {}, options["file"], options["archive"]
-    )
+    file, archive = options["file"], options["archive"]
+    given = options["parameters"], options["exports"], options["volumes"] or {}, file, archive, options["pulled"]
+    request = planning.Request(*given, options["inventory"])
     try:
         site = act.connect(options)
         if options["call_off"] and not module.check_mode:

@@ -134,6 +134,21 @@ def test_promote(bed: Bed, tmp_path: Path) -> None:
     each_boundary(bed, "promote", prepare, check, tmp_path)
 
 
+def test_rollout_and_rollback(bed: Bed, tmp_path: Path) -> None:
+    rows = op.rows(bed, 0)
+
+    def again() -> tuple[str, ...]:
+        return ("-e", "rollout_restart=true", "-e", "rollout_backup=false")
+
+    each_boundary(bed, "rollout", again, lambda: same_rows(bed, rows), tmp_path)
+
+    def forward() -> tuple[str, ...]:
+        assert operate(bed, "rollout", *again(), backups=tmp_path).rc == 0
+        return ()
+
+    each_boundary(bed, "rollback", forward, lambda: same_rows(bed, rows), tmp_path)
+
+
 # Pairs
 
 

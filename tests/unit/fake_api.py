@@ -439,7 +439,12 @@ class Cluster(FakeApi):
         super().__init__(**options)
         self.disks: dict[str, LiteFS] = {}  # by volume: what outlives a pod
         self.put({"kind": "Namespace", "metadata": {"name": make.NAMESPACE}})
-        self.put(make.statefulset(replicas, replicas) | {"kind": "StatefulSet"})
+        # What a tag, or an image, is at this moment, and what crashes at its start.
+        self.builds: dict[str, str] = {make.IMAGE: "sha256:" + "a" * 64}
+        self.crashing: set[str] = set()
+        statefulset = make.statefulset(replicas, replicas) | {"kind": "StatefulSet"}
+        statefulset["spec"] |= {"updateStrategy": {"type": "RollingUpdate"}, "selector": {"matchLabels": {}}}
+        self._revise(self.put(statefulset))
         self.put(make.record("recorded", make.A))
         self.put(_litefs_yml(0))
         for ordinal in range(replicas):
@@ -467,6 +472,46 @@ class Cluster(FakeApi):
         pod["metadata"]["finalizers"] = ["test/no-kubelet-confirms-it"]
         pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
 
+    def _revise(self, statefulset: Object) -> None:
+        """What the controller does with a template: a revision for each, numbered anew when it comes back."""
+        status, template = statefulset["status"], statefulset["spec"]["template"]
+        known = self.all("ControllerRevision")
+        mine = next((one for one in known if one["data"]["spec"]["template"] == template | {"$patch": "replace"}), None)
+        number = max((one["revision"] for one in known), default=0) + 1
+        if mine is None:
+            name = f"r{number}"
+            self.put(
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "ControllerRevision",
+                    "metadata": {"name": name, "ownerReferences": [{"uid": statefulset["metadata"]["uid"]}]},
+                    "data": {"spec": {"template": copy.deepcopy(template) | {"$patch": "replace"}}},
+                    "revision": number,
+                }
+            )
+        elif mine["metadata"]["name"] != status["updateRevision"]:
+            mine["revision"] = number
+        status["updateRevision"] = name if mine is None else mine["metadata"]["name"]
+        status["observedGeneration"] = statefulset["metadata"]["generation"]
+        pods = [pod["metadata"]["labels"]["controller-revision-hash"] for pod in self.all("Pod")]
+        if statefulset["spec"]["updateStrategy"]["type"] == "RollingUpdate" and set(pods) <= {status["updateRevision"]}:
+            status["currentRevision"] = status["updateRevision"]
+
+    def _of_template(self, pod: Object) -> bool:
+        """Give the pod what the template says; whether its image starts."""
+        statefulset = self.have("StatefulSet", make.NAME) or {}
+        image = statefulset["spec"]["template"]["spec"]["containers"][0]["image"]
+        digest = image.partition("@")[2] or self.builds.get(image, "sha256:" + "0" * 64)
+        pod["metadata"]["labels"]["controller-revision-hash"] = statefulset["status"]["updateRevision"]
+        container = pod["status"]["containerStatuses"][0]
+        container |= {"image": image, "imageID": f"{image.rpartition(':')[0].partition('@')[0]}@{digest}"}
+        if digest not in self.crashing:
+            return True
+        container["state"] = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+        container["lastState"] = {"terminated": {"exitCode": 1, "reason": "Error"}}
+        pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+        return False
+
     def _claim(self, ordinal: int, disk: LiteFS) -> None:
         self._ids += 1
         volume, uid = f"pvc-{self._ids}", f"claim-{self._ids}"
@@ -480,6 +525,7 @@ class Cluster(FakeApi):
         name = f"{make.NAME}-{ordinal}"
         fenced = ordinal in {int(one) for one in self.record().get("fencedOrdinals", "").split(",") if one}
         pod = make.stopped(ordinal, make.Said(f"{name} is fenced.", guard.Exit.FENCED)) if fenced else make.pod(ordinal)
+        starts = fenced or self._of_template(pod)
         self._ids += 1
         pod["metadata"] |= {
             "uid": f"pod-{ordinal}-{self._ids}",
@@ -489,7 +535,7 @@ class Cluster(FakeApi):
         claim = self.have("PersistentVolumeClaim", f"litefs-data-{name}")
         assert claim is not None
         disk = self.disks[claim["spec"]["volumeName"]]
-        disk.running = not fenced
+        disk.running = not fenced and starts
         disk.primary = ordinal == int(self.record()["primaryOrdinal"]) and not fenced
         disk.host = f"{make.NAME}-{self.record()['primaryOrdinal']}"
         self.litefs[name] = disk
@@ -520,6 +566,11 @@ class Cluster(FakeApi):
             freed = volume is not None and (volume["spec"].get("claimRef") or {}).get("uid") not in claims
             if volume and freed and volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
                 self.drop("PersistentVolume", request.name)
+        elif request.kind == "StatefulSet" and request.method == "PUT" and not request.subresource:
+            statefulset = self.have("StatefulSet", make.NAME)
+            assert statefulset is not None
+            statefulset["metadata"]["generation"] += 1
+            self._revise(statefulset)
         elif request.subresource == "scale" and request.method == "PUT":
             replicas = request.body["spec"]["replicas"]
             for pod in self.all("Pod"):

@@ -173,6 +173,8 @@ STATES = {
 ONCE = {
     *("cluster_restore", "history", "operation", "promote", "query", "replica_reset", "restore", "restore_drill"),
     *("check", "logs", "scale", "site", "status", "volumes_save"),
+    *("rollback", "rollout"),
+    "report",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from . import planning, promote, replica_reset, restore, scale
+from . import planning, promote, replica_reset, restore, rollback, rollout, scale
 
 
 class Operation(Protocol):
@@ -20,4 +20,6 @@ OPERATIONS: dict[str, Operation] = {
     "replica_reset": replica_reset,
     "promote": promote,
     "restore": restore,
+    "rollout": rollout,
+    "rollback": rollback,
 }

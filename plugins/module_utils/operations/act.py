@@ -7,15 +7,16 @@ else changed meanwhile is not changed again blindly: then the call fails and the
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import applying, gather, identity, kube, litefs
+from .. import applying, conditions, edge, edge_status, gather, identity, kube, litefs, rollout, waiting
 from ..objects import Object, Part
 from ..state_types import Looked, Pod, State
-from . import planning, retarget
+from . import planning, retarget, retemplate
 from . import situation as sit
 
 FENCED_KEY = "fencedOrdinals"
@@ -57,12 +58,14 @@ class Site:
         rendered = self.api.get("v1", "ConfigMap", f"{self.name}-litefs", self.namespace)
         text = str(((rendered or {}).get("data") or {}).get("litefs.yml", ""))
         service = self.api.get("v1", "Service", f"{self.name}-primary", self.namespace)
+        revisions = self.api.list("apps/v1", "ControllerRevision", self.namespace)
         changes = [entry.get("time") for entry in ((rendered or {}).get("metadata") or {}).get("managedFields") or []]
         return {
             **state,
             "rendered_ordinal": retarget.primary_of(text, self.name),
             "routed_ordinal": retarget.routed_to(service, self.name),
             "rendered_quiet": retarget.is_quiet(text),
+            "revisions": retemplate.revisions(revisions, state["statefulset"]["uid"]),
             "rendered_at": max((str(time) for time in changes if time), default=None),
         }
 
@@ -167,6 +170,26 @@ class Site:
             still = still + 1 if position == last else 0
             last = position
 
+    def set_template(self, change: retemplate.Change, revision: str = "") -> None:
+        """Change the StatefulSet's template, to that of a revision where one is named."""
+        template: Object | None = None
+        if revision:
+            found = self.api.get("apps/v1", "ControllerRevision", revision, self.namespace)
+            if found is None:
+                raise NotDone(f"Revision {revision} of {self.namespace}/{self.name} is not there any more: run again.")
+            template = retemplate.template_of(found)
+        self._change("apps/v1", "StatefulSet", self.name, lambda found: retemplate.apply(found, change, template))
+
+    def settle(self) -> None:
+        """Give rolling updates back to the StatefulSet's controller."""
+        self._change("apps/v1", "StatefulSet", self.name, retemplate.settle)
+
+    def note_revision(self, name: str, key: str, value: str) -> None:
+        """Write something down on a ControllerRevision; one that is gone needs none."""
+        if name and value and self.api.get("apps/v1", "ControllerRevision", name, self.namespace) is not None:
+            change = functools.partial(retemplate.note, key=key, value=value)
+            self._change("apps/v1", "ControllerRevision", name, change)
+
     def put_lease(self, lease: Part) -> None:
         """Write the lock's Lease, if nobody else changed it meanwhile."""
         self.api.replace("coordination.k8s.io/v1", "Lease", dict(lease), applying.FIELD_MANAGER)
@@ -248,6 +271,51 @@ class Site:
             return [f"{pod['name']} is not fenced yet ({pod['init']['state']}, LiteFS: {pod['litefs']['error']})."]
 
         return self.wait(seconds, missing, f"stop {self.name}-{ordinal}")
+
+    def wait_observed(self, seconds: float) -> Looked:
+        """Wait until the StatefulSet's controller has looked at its template."""
+
+        def missing(document: Looked) -> list[str]:
+            living = document["statefulset"]
+            seen = living["observed_generation"] in (None, living["generation"])
+            return [] if seen else ["The controller of StatefulSets has not looked at the change yet."]
+
+        return self.wait(seconds, missing, f"have the template of {self.name} looked at")
+
+    def wait_rolled(self, ordinal: int, primary: bool, seconds: float) -> None:
+        """Wait until this ordinal's pod has the new template, is ready and at its position.
+
+        NotDone, with the cause, as soon as that is hopeless.
+        """
+        deadline, since, target = time.monotonic() + seconds, None, None
+        while True:
+            try:
+                document = self.look()
+                target = target or litefs.primary_position(document, self.database)
+                problem = self._not_rolled(document, ordinal, primary, target)
+                if problem is None:
+                    return
+                status = self._judged(ordinal, problem)
+            except kube.KubeError as exc:
+                status = rollout.Status("waiting", str(exc))
+            now = time.monotonic()
+            since = (since or now) if status.state == "failed" else None
+            if now >= deadline or (since is not None and now - since >= status.patience):
+                raise NotDone(waiting.explained(self.api, self.namespace, status).sentence)
+            time.sleep(1.0)
+
+    def wait_edge(self, expected: Mapping[str, Any], seconds: float) -> None:
+        """Wait until a visitor's reads and writes are answered as they should be; where no edge is known, of none."""
+        deadline = time.monotonic() + seconds
+        while expected:
+            pages = [(one, edge_status.page_problems) for one in edge_status.pages(expected)]
+            asked = pages + [(one, edge_status.path_problems) for one in edge_status.writes(expected)]
+            problems = [why for one, wrong in asked for why in wrong(one, edge.send(edge.parse(one)))]
+            if not problems:
+                return
+            if time.monotonic() >= deadline:
+                raise NotDone(" ".join(problems))
+            time.sleep(1.0)
 
     def wait_gone(self, ordinal: int, seconds: float) -> Looked:
         """Wait until no pod from this ordinal on is left, but those whose node is away: it ends them later."""
@@ -334,6 +402,29 @@ class Site:
             return problems
 
         return self.wait(seconds, missing, what)
+
+    def _not_rolled(self, document: Looked, ordinal: int, primary: bool, target: dict[str, str] | None) -> str | None:
+        pod, newest = sit.pod_of(document, ordinal), document["statefulset"]["update_revision"]
+        if pod is None or pod["deleting"]:
+            return f"{self.name}-{ordinal} is still stopping." if pod else self._why(pod, ordinal)
+        if pod["revision"] != newest:
+            return f"{pod['name']} has not the new template yet."
+        if not pod["ready"]:
+            return self._why(pod, ordinal)
+        if primary:
+            leads = [one["ordinal"] for one in litefs.primaries(document)] == [ordinal]
+            return None if leads else f"{pod['name']} is not primary yet."
+        if target is None:
+            return "No pod that is primary with a position answers."
+        position = litefs.Position.parse(target["txid"], target["checksum"])
+        return litefs.not_there(pod["name"], pod, self.database, position, target["cluster_id"])
+
+    def _judged(self, ordinal: int, problem: str) -> rollout.Status:
+        """What keeps an ordinal's pod from being ready, by its state and its events."""
+        pod = self.api.get("v1", "Pod", f"{self.name}-{ordinal}", self.namespace)
+        if pod is None or conditions.is_ready(pod):
+            return rollout.Status("waiting", problem)
+        return rollout.judge_pod(pod, self.api.list("v1", "Event", self.namespace))
 
     def _why(self, pod: Pod | None, ordinal: int) -> str:
         if pod is None:

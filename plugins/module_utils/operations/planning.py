@@ -57,8 +57,20 @@ Act = Literal[
     "record_restore",
     "record_id",
     "import",
+    "template",
+    "settle",
 ]
-Wait = Literal["wait_pod", "wait_replicated", "wait_gone", "wait_followers", "wait_claim", "wait_guard"]
+Wait = Literal[
+    "wait_pod",
+    "wait_replicated",
+    "wait_gone",
+    "wait_followers",
+    "wait_claim",
+    "wait_guard",
+    "wait_observed",
+    "wait_rolled",
+    "wait_edge",
+]
 WAITS: tuple[Wait, ...] = get_args(Wait)
 
 
@@ -85,6 +97,38 @@ class Arguments(TypedDict, total=False):
     followers: list[int]
     restart: bool
     without: list[int]  # ordinals that are not waited for
+    stamp: str  # template, as all that follows up to the next comment: see retemplate.Change
+    image: str
+    restarted: str
+    rolled_out: str | None
+    policy: str | None
+    revision: str  # whose template it is to be, or which revision is settled
+    leaves: str  # the revision that is gone back from
+    digest: str  # what ran under the revision that is left, or settled
+    advice: str  # what is said where it fails
+
+
+class Pull(TypedDict):
+    """An image that a node has to have."""
+
+    image: str
+    node: str
+
+
+class Pulled(Pull):
+    """What came of it."""
+
+    digest: str | None
+    error: str | None
+
+
+class Inventory(TypedDict, total=False):
+    """What the inventory says of the application, for operations that have to know it."""
+
+    image: str  # app_image, "" where it is the default
+    node_selector: dict[str, str]
+    tolerations: list[dict[str, Any]]
+    edge: dict[str, Any]  # as edge_status.requests() takes it; empty where it cannot be asked
 
 
 class Step(Arguments, total=False):
@@ -166,6 +210,15 @@ class Checkpoint(TypedDict, total=False):
     restart: bool
     reimport: str
     txid: str
+    stamp: str  # rollout and rollback, as all that follows: which run it is
+    asked: str  # what it was given
+    image: str
+    digest: str
+    again: bool
+    rolled_out: str | None
+    policy: str | None
+    revision: str
+    leaves: str
 
 
 class Loss(TypedDict):
@@ -178,11 +231,12 @@ class Loss(TypedDict):
 
 class Needs(TypedDict, total=False):
     """What the caller has to do before the first step: volumes to look into, pods to export, ordinals whose volume has
-    to be exported without LiteFS."""
+    to be exported without LiteFS, images to try on nodes."""
 
     look: list[str]
     export: list[str]
     volume_export: list[int]
+    pull: list[Pull]
 
 
 class Outcome(Needs, total=False):
@@ -210,9 +264,11 @@ class Request:
     """What an operation decides on.
 
     ``parameters``: what the person gave. ``exports``: manifests of exports made during this run. ``volumes``: what a
-    look into volumes found, by name. ``file``: the file to restore. ``archive``: what the archive has. The runner
-    adds the rest at each look: ``state``; ``checkpoint``: what the record keeps of this operation from an earlier
-    run, see progress(); ``imported``: restores that ended; ``now``: the API server's time.
+    look into volumes found, by name. ``file``: the file to restore. ``archive``: what the archive has. ``pulled``: what
+    trying images on nodes showed. ``inventory``: what it says of the application.
+
+    The runner adds the rest at each look: ``state``; ``checkpoint``: what the record keeps of this operation from an
+    earlier run, see progress(); ``imported``: restores that ended; ``now``: the API server's time.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -220,6 +276,8 @@ class Request:
     volumes: Mapping[str, Content] = field(default_factory=dict)
     file: File = field(default_factory=lambda: File())
     archive: Archived = field(default_factory=lambda: Archived())
+    pulled: Sequence[Pulled] = ()
+    inventory: Inventory = field(default_factory=lambda: Inventory())
     state: Looked = field(default_factory=lambda: cast("Looked", {}))
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint())
     imported: Sequence[Checkpoint] = ()
@@ -246,6 +304,7 @@ def plan(
         "look": [],
         "export": [],
         "volume_export": [],
+        "pull": [],
         "targets": None,
         "successor": None,
         "loss": None,

@@ -9,6 +9,7 @@ of. By operation:
     promote        nothing of its own: the record itself says how far it is
     restore        sha256, cluster_id, time, followers: [ordinal], before: TXID, reimport: str, and
                    state: importing | imported, then txid     see restore.py
+    rollout, rollback   stamp, asked, image, ...              what the template is to be, see rollout.py and rollback.py
     imported       [{sha256, cluster_id, txid, time, reimport}]  restores that ended or were called off, the newest last
 
 and of each operation begun (RFC 3339, the API server's time) and holder.

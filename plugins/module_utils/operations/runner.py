@@ -14,7 +14,7 @@ from . import situation as sit
 from .planning import WAITS, Plan, Request, Step
 from .retention import Manifest
 
-NEEDS: tuple[Literal["look", "export", "volume_export"], ...] = ("look", "export", "volume_export")
+NEEDS: tuple[Literal["look", "pull", "export", "volume_export"], ...] = ("look", "pull", "export", "volume_export")
 EXPORTS_OF_A_POD = 3
 POLL = 2.0
 
@@ -204,11 +204,16 @@ def said(found: Plan) -> list[str]:
     """The plan in sentences: what comes before the first step, the steps, and what is to be known of it."""
     first: tuple[tuple[str, Sequence[object]], ...] = (
         ("first, look into volumes", found["look"]),
+        ("first, try", [f"{one['image']} on {one['node']}" for one in found["pull"]]),
         ("first, export from", found["export"]),
         ("first, export the volumes of ordinals", found["volume_export"]),
     )
     needs = [f"{words} {', '.join(map(str, needed))}" for words, needed in first if needed]
-    return [*(needs + [one["say"] for one in found["steps"]] or ["nothing is left to do"]), *found["notes"]]
+    return [*(needs + _sentences(found) or ["nothing is left to do"]), *found["notes"]]
+
+
+def _sentences(found: Plan) -> list[str]:
+    return [one["say"] for one in found["steps"] if one["say"]]
 
 
 def _need(found: Plan) -> str | None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import identity, kube, litefs
-from . import act, holding, planning, progress, promote, sqlitefile, transfer
+from . import act, holding, planning, progress, promote, retemplate, sqlitefile, transfer
 from . import situation as sit
 from .planning import Step
 
 POLL = 2.0
+EDGE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,40 @@ def _insist(write: Callable[[], None], seconds: float = 60) -> None:
             time.sleep(POLL)
 
 
+def _template(on: Context, one: Step) -> None:
+    site, living = on.site, on.state["statefulset"]
+    site.note_revision(living["update_revision"] or "", retemplate.BUILD, one["digest"])
+    site.note_revision(one["leaves"], retemplate.LEFT, one["stamp"])
+    keys = ("stamp", "image", "restarted", "rolled_out", "policy")
+    site.set_template(retemplate.Change(**{key: one[key] for key in keys}), one["revision"])  # type: ignore[literal-required]
+    if one["leaves"] and "rollout" in on.known:
+        site.write_record({progress.KEY: progress.text(progress.ended(on.known, "rollout"))})
+
+
+def _settle(on: Context, one: Step) -> None:
+    on.site.note_revision(one["revision"], retemplate.BUILD, one["digest"])
+    on.site.settle()
+
+
+def _wait_observed(on: Context, _one: Step) -> None:
+    on.site.wait_observed(min(on.seconds, 60))
+
+
+def _wait_rolled(on: Context, one: Step) -> None:
+    try:
+        on.site.wait_rolled(one["ordinal"], one["primary"], on.seconds)
+    except act.NotDone as exc:
+        raise act.NotDone(f"Paused at {one['pod']}: {exc} {one['advice']}") from exc
+
+
+def _wait_edge(on: Context, one: Step) -> None:
+    try:
+        on.site.wait_edge(on.request.inventory.get("edge") or {}, min(on.seconds, EDGE_SECONDS))
+    except act.NotDone as exc:
+        paused = f"Paused: {exc} {one['advice']}" if one["advice"] else str(exc)
+        raise act.NotDone(paused) from exc
+
+
 def _wait_pod(on: Context, one: Step) -> None:
     on.site.wait_pod(one["ordinal"], on.seconds)
 
@@ -259,6 +294,11 @@ DO: dict[planning.Act | planning.Wait, Callable[[Context, Step], str | None]] = 
     "record_restore": _record_restore,
     "record_id": _record_id,
     "import": _import,
+    "template": _template,
+    "settle": _settle,
+    "wait_observed": _wait_observed,
+    "wait_rolled": _wait_rolled,
+    "wait_edge": _wait_edge,
     "wait_pod": _wait_pod,
     "wait_claim": _wait_claim,
     "wait_guard": _wait_guard,

@@ -21,9 +21,8 @@ NOW = "2026-01-01T12:00:00Z"
 
 def site(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict[str, Any]:
     """A healthy site of three (pod 0 is primary of cluster A at TXID 5), with what is different given."""
-    extra = {
-        key: parts.pop(key) for key in ("fenced", "rendered_ordinal", "rendered_quiet", "rendered_at") if key in parts
-    }
+    own = ("fenced", "rendered_ordinal", "rendered_quiet", "rendered_at", "revisions")
+    extra = {key: parts.pop(key) for key in own if key in parts}
     parts.setdefault("gathered_at", NOW)
     document: dict[str, Any] = make.living(answers, **parts)
     if document["record"] is not None:
@@ -32,6 +31,7 @@ def site(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> dict
     document["rendered_ordinal"] = extra.get("rendered_ordinal", 0)
     document["routed_ordinal"] = document["rendered_ordinal"]
     document["rendered_quiet"] = extra.get("rendered_quiet", False)
+    document["revisions"] = extra.get("revisions", [])
     document["rendered_at"] = extra.get("rendered_at", "2026-01-01T00:00:00Z")
     return document
 

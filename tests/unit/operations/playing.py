@@ -37,11 +37,14 @@ def operate(
     me: str = ME,
     call_off: bool = False,
     timeout: int = 1,
+    inventory: dict[str, Any] | None = None,
+    pull: Callable[[dict[str, Any]], dict[str, Any]] = lambda one: {**one, "digest": None, "error": "none"},
     killed: Callable[[dict[str, Any]], bool] = lambda _answer: False,
 ) -> Ended:
     """A run of playbooks/<name>.yml; ``killed``: whether it dies after this answer of the module operation."""
     ended = Ended()
     about = {**DATABASE, "operation": name, "parameters": parameters, "file": file or {}}
+    about["inventory"] = inventory or {}
     mine = {**WHERE, "holder": me, "operation": name}
     if not call_off:
         plan = run(operation, api, **about)
@@ -52,11 +55,12 @@ def operate(
     if taken.get("failed"):
         return Ended(2, taken["msg"])
     exports: list[dict[str, Any]] = []
+    pulled: list[dict[str, Any]] = []
     for _step in range(40):
         if call_off:
             answer = run(operation, api, **about, call_off=True, holder=me)
         else:
-            answer = run(operation, api, **about, act=True, holder=me, exports=exports, timeout=timeout)
+            answer = run(operation, api, **about, act=True, holder=me, exports=exports, pulled=pulled, timeout=timeout)
         ended.did += answer.get("did") or []
         if killed(answer):
             return ended
@@ -65,7 +69,9 @@ def operate(
         if answer.get("failed") or answer["done"]:
             run(operation_lock, api, **mine, state="released", result=ended.msg or "done")
             return ended
-        if answer["needs"] == "export":
+        if answer["needs"] == "pull":
+            pulled += [pull(one) for one in answer["plan"]["pull"]]
+        elif answer["needs"] == "export":
             made = run(
                 litefs_backup,
                 api,

@@ -15,7 +15,11 @@ from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, 
 Case = tuple[str, dict[str, Any], Any, str | None, list[str]]
 
 # What an operation has to be given, for the tests that try each of the table.
-ASKED: dict[str, dict[str, Any]] = {"scale": {"replicas": 3}, "replica_reset": {"targets": "mismatched"}}
+ASKED: dict[str, dict[str, Any]] = {
+    "scale": {"replicas": 3},
+    "replica_reset": {"targets": "mismatched"},
+    "rollout": {"order": "primary_last"},
+}
 
 TWO_PRIMARIES = site({1: make.node(primary=True)})
 FOREIGN_PRIMARY = site({0: make.node(B, txid=1, primary=True), 1: alone(5), 2: alone(5)})

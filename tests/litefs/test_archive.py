@@ -402,7 +402,8 @@ def compare(cluster: Cluster, kept: Program, mode: str) -> None:
     kept.level()
     # What the schedules do first is no part of following.
     until(lambda: "check" in kept.status()["last"])
-    alone, followed = [], []
+    alone: list[float] = []
+    followed: list[float] = []
     for turn in range(18):
         if turn >= 6 and max(followed) > 0.6 * max(alone):
             break

@@ -35,8 +35,8 @@ def evaluated(**given: Any) -> tuple[bool, str, Any]:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "Neither restore_from nor restore_at is set"),
-        ({"restore_from": "/b", "restore_at": "15m ago"}, "restore_from and restore_at are both set"),
+        ({}, "0 of restore_from and restore_at are set: set one of them"),
+        ({"restore_from": "/b", "restore_at": "15m ago"}, "2 of restore_from and restore_at are set"),
     ],
 )
 def test_a_file_or_a_moment_is_given(given: dict[str, str], words: str) -> None:

@@ -264,3 +264,13 @@ def test_one_pod_that_cannot_be_exported_does_not_take_the_others_with_it(api: C
     assert answer["did"][0] == f"exported to {answer['manifests'][0]['path']}"
     answer = run(litefs_backup, api, **options)
     assert answer["failed"] and len(answer["manifests"]) == 2, "what was made is named all the same"
+
+
+def test_the_job_takes_no_replica_that_never_came_into_sync(job: Any) -> None:
+    """LiteFS calls its lag 0."""
+    node = {"cluster_id": make.A, "txid": f"{5:016x}", "checksum": "", "follows": True}
+    nodes = [{**node, "address": "leader", "primary": True, "lag": None}]
+    nodes += [{**node, "address": "replica", "primary": False, "lag": 0.0}]
+    assert job.choose(nodes, make.A)["address"] == "leader"
+    nodes[1]["lag"] = 0.4
+    assert job.choose(nodes, make.A)["address"] == "replica"

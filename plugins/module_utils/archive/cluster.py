@@ -112,7 +112,8 @@ class Api:
         request = urllib.request.Request(f"https://{host}:{port}{path}", body, headers, method=method)
         context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as answer:
+            opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+            with opener.open(request, timeout=TIMEOUT_S) as answer:
                 return json.load(answer)
         except http.client.HTTPException as exc:
             raise OSError(f"the API broke off: {exc!r}") from exc

@@ -225,13 +225,11 @@ class Session:
             with self._writing(self._coming):
                 self._file = self._part.open("wb")
         elif isinstance(event, wire.FileData):
-            assert self._file is not None
             with self._writing(self._coming):
-                self._file.write(event.data)
+                self._opened().write(event.data)
         elif isinstance(event, wire.FileEnd):
-            assert self._file is not None
             with self._writing(self._coming):
-                self._file.close()
+                self._opened().close()
             self._file = None
             self._keep(event.database)
         elif isinstance(event, wire.Drop):
@@ -252,6 +250,12 @@ class Session:
         except OSError as exc:
             self._alarms.raise_("buffer", f"The archive cannot write what the primary sends: {exc}", database)
             raise
+
+    def _opened(self) -> BinaryIO:
+        """The file that is coming; the parser lets nothing of one come before it began."""
+        if self._file is None:
+            raise AssertionError("no file began")
+        return self._file
 
     def _keep(self, database: str) -> None:
         key = (self._cluster, database)

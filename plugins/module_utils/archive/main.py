@@ -247,7 +247,8 @@ class Archive:
 
     def _claim(self) -> None:
         """Become or stay the one who writes to the target; Refused where that is another, or nothing is mounted."""
-        assert self.target is not None
+        if self.target is None:
+            raise AssertionError("there is no target")
         ours, self._ours = self._ours, False
         if ours and time.monotonic() < self._renew and self.target.owner() == self._owner:
             self._ours = True
@@ -287,8 +288,8 @@ class Archive:
                 )
 
     def _move(self) -> tuple[str, ...]:
-        assert self._mover is not None
-        assert self._mover is not None
+        if self._mover is None:
+            raise AssertionError("nothing is moved")
         known = len(self._mover.lost())
         try:
             self._claim()

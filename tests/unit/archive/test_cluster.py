@@ -64,7 +64,7 @@ def test_an_api_that_breaks_off_is_an_api_that_is_away(tmp_path: Path, monkeypat
     def cut(*_args: object, **_more: object) -> None:
         raise http.client.IncompleteRead(b"{")
 
-    monkeypatch.setattr(cluster.urllib.request, "urlopen", cut)
+    monkeypatch.setattr(cluster.urllib.request.OpenerDirector, "open", cut)
     api = cluster.Api("abaci", "abaci-app", "record")
     assert api.cluster_id() == ""
     with pytest.raises(OSError, match="broke off"):

@@ -16,7 +16,7 @@ import json
 import os
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import clock, wording
@@ -230,6 +230,12 @@ class Client:
         merge = "application/merge-patch+json"
         patched: Object = self._object("PATCH", place, body=body, content_type=merge, subresource="status")
         return patched
+
+    def annotate(self, api_version: str, kind: str, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+        """Merge annotations into an object's and touch nothing else: some kinds, as ControllerRevision, take no PUT."""
+        body = {"metadata": {"annotations": dict(annotations)}}
+        place = (api_version, kind, namespace, name)
+        self._object("PATCH", place, body=body, content_type="application/merge-patch+json")
 
     def raw(self, path: str) -> bytes:
         """Return the body of GET ``path`` as it comes, e.g. /version or /api/v1/nodes/<name>/proxy/configz."""

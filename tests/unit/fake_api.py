@@ -258,6 +258,8 @@ class FakeApi(kube.Client):  # type: ignore[misc]
                 "resourceVersion"
             ]:
                 return 409, _status(409, f"{request.kind} {request.name} has been modified")
+            if request.kind == "ControllerRevision" and request.method == "PUT":
+                return 422, _status(422, "data: Invalid value: field is immutable", request.name)
             if request.subresource == "scale":
                 found["spec"]["replicas"] = request.body["spec"]["replicas"]
                 return 200, _scale(self.put(found))

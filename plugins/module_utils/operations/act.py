@@ -7,7 +7,6 @@ else changed meanwhile is not changed again blindly: then the call fails and the
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -187,8 +186,7 @@ class Site:
     def note_revision(self, name: str, key: str, value: str) -> None:
         """Write something down on a ControllerRevision; one that is gone needs none."""
         if name and value and self.api.get("apps/v1", "ControllerRevision", name, self.namespace) is not None:
-            change = functools.partial(retemplate.note, key=key, value=value)
-            self._change("apps/v1", "ControllerRevision", name, change)
+            self.api.annotate("apps/v1", "ControllerRevision", self.namespace, name, {key: value})
 
     def put_lease(self, lease: Part) -> None:
         """Write the lock's Lease, if nobody else changed it meanwhile."""

@@ -52,11 +52,6 @@ def settle(found: Object) -> None:
     found["spec"]["updateStrategy"] = {"type": "RollingUpdate"}
 
 
-def note(found: Object, key: str, value: str) -> None:
-    """Write something down on a ControllerRevision."""
-    found["metadata"].setdefault("annotations", {})[key] = value
-
-
 def template_of(revision: Object) -> Object:
     """The template that a ControllerRevision keeps; ValueError where it keeps none."""
     kept = ((revision.get("data") or {}).get("spec") or {}).get("template")

@@ -12,7 +12,7 @@ description:
   - Looks at the cluster, the application's pods and volumes, its edge and what stands beside it, and judges that by one
     table of checks. Eleven requests to the API, one to each pod and one to each kubelet.
   - Fails only where it is used wrongly. An API that is away, a cluster of another inventory and a site that is down are
-    verdicts. What is not known is said to be unknown.
+    summaries. What is not known is said to be unknown.
   - C(docs/status.md) describes the facts.
 version_added: 0.1.0
 author: The abaci.infra authors (@abaci-infra)
@@ -160,7 +160,7 @@ code:
   returned: success
   type: int
 sentence:
-  description: The verdict.
+  description: The summary.
   returned: success
   type: str
 shown:
@@ -254,17 +254,17 @@ def seen(options: dict[str, Any], question: reading.Asked) -> reading.Seen:
     return found
 
 
-def show(options: dict[str, Any], found: Facts, results: list[checks.Result], verdict: checks.Verdict) -> str:
+def show(options: dict[str, Any], found: Facts, results: list[checks.Result], summary: checks.Summary) -> str:
     """The output that was asked for."""
     kind, said = options["output"], ""
     if kind == "text":
-        said = view.text(found, results, verdict)
+        said = view.text(found, results, summary)
     elif kind == "json":
-        said = json.dumps(view.document(found, results, verdict), indent=2) + "\n"
+        said = json.dumps(view.document(found, results, summary), indent=2) + "\n"
     elif kind == "html":
-        said = view.page(Path(options["template"]).read_text(), found, results, verdict)
+        said = view.page(Path(options["template"]).read_text(), found, results, summary)
     elif kind == "lines":
-        said = view.lines(results, verdict)
+        said = view.lines(results, summary)
     elif kind == "junit":
         said = view.junit(results)
     return said
@@ -283,12 +283,12 @@ def main() -> None:
     if options["hosts"]:
         found = reading.with_hosts(found, options["hosts"], options["connections"])
     results = checks.run(found, options["groups"])
-    verdict = checks.verdict(found, results)
+    summary = checks.summary(found, results)
     module.exit_json(
         changed=False,
-        code=verdict.code,
-        sentence=verdict.sentence,
-        shown=show(options, found, results, verdict),
+        code=summary.code,
+        sentence=summary.sentence,
+        shown=show(options, found, results, summary),
         checks=[asdict(one) for one in results],
     )
 

@@ -53,11 +53,11 @@ def test_what_it_does_not_know_is_refused_by_name(given: list[str], sentence: st
     assert sentence in " ".join(said.split()), said
 
 
-def test_a_site_that_is_down_ends_with_2_and_the_verdict_is_in_the_file(tmp_path: Path) -> None:
+def test_a_site_that_is_down_ends_with_2_and_the_summary_is_in_the_file(tmp_path: Path) -> None:
     code, said = play(tmp_path, "status_output=json", f"status_file={tmp_path}/status.json")
     assert code == 2, said
     document = json.loads((tmp_path / "status.json").read_text())
-    assert document["verdict"]["code"] == 2 and "There is no kubeconfig at" in document["verdict"]["sentence"]
+    assert document["summary"]["code"] == 2 and "There is no kubeconfig at" in document["summary"]["sentence"]
     assert (tmp_path / "status.json").stat().st_mode & 0o777 == 0o640
 
 

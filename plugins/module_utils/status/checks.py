@@ -69,7 +69,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Summary:
     """``code``: 0 well, 1 degraded, 2 down or unsafe; before anything is installed 2 is not ready."""
 
     code: int
@@ -99,20 +99,20 @@ def groups() -> list[str]:
     return list(dict.fromkeys(check.group for check in TABLE))
 
 
-def verdict(facts: Facts, results: Iterable[Result]) -> Verdict:
-    """The verdict in one sentence: the gravest cause, and how many more there are."""
+def summary(facts: Facts, results: Iterable[Result]) -> Summary:
+    """The summary in one sentence: the gravest cause, and how many more there are."""
     bad = sorted(
         (one for one in results if one.mark in ("warn", "fail")),
         key=lambda one: (not (one.grave and one.mark == "fail"), one.mark != "fail"),
     )
     if not bad:
-        return Verdict(0, "well", _well(facts))
+        return Summary(0, "well", _well(facts))
     first, more = bad[0], len(bad) - 1
     code, word = (2, "down or unsafe") if first.grave and first.mark == "fail" else (1, "degraded")
     if not facts.cluster_asked:
         code, word = (2, "not ready for site.yml") if first.mark == "fail" else (1, "ready, with a warning")
     tail = f" ({more} more, see below)" if more else ""
-    return Verdict(code, word, f"{word.capitalize()}: {first.cause}{tail}")
+    return Summary(code, word, f"{word.capitalize()}: {first.cause}{tail}")
 
 
 def _well(facts: Facts) -> str:

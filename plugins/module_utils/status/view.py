@@ -12,7 +12,7 @@ from typing import Any
 
 from ..clock import between
 from ..wording import printable
-from .checks import Result, Verdict
+from .checks import Result, Summary
 from .facts import Archive, Facts, Pod
 
 LINES = 40  # one screen
@@ -214,7 +214,7 @@ def _audit(facts: Facts) -> Section:
 
 
 def _wrong(results: Sequence[Result]) -> Section:
-    """What is wrong, where the verdict alone does not say it all."""
+    """What is wrong, where the summary alone does not say it all."""
     bad = [one for one in results if one.mark in ("warn", "fail")]
     return Section("What is wrong", (), tuple((one.slug, one.cause) for one in bad if len(bad) > 1))
 
@@ -227,12 +227,12 @@ def _todo(results: Iterable[Result]) -> Section:
     return Section("Do this", (), tuple((command, f"# {slug}") for command, slug in commands.items()))
 
 
-def text(facts: Facts, results: Sequence[Result], verdict: Verdict) -> str:
+def text(facts: Facts, results: Sequence[Result], summary: Summary) -> str:
     """One screen: at most LINES lines."""
     tables = sections(facts, results)
-    left = LINES - 1 - sum(2 if table.header else 1 for table in tables) - _pieces(verdict.sentence)
+    left = LINES - 1 - sum(2 if table.header else 1 for table in tables) - _pieces(summary.sentence)
     shown = _fit([len(table.rows) for table in tables], left + 1)
-    lines = _wrapped(verdict.sentence)
+    lines = _wrapped(summary.sentence)
     for table, count in zip(tables, shown, strict=True):
         lines.append(f"{table.title}:")
         kept = table.rows if count == len(table.rows) else table.rows[: max(count - 1, 0)]
@@ -267,12 +267,12 @@ def _aligned(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def document(facts: Facts, results: Sequence[Result], verdict: Verdict) -> dict[str, Any]:
+def document(facts: Facts, results: Sequence[Result], summary: Summary) -> dict[str, Any]:
     """The JSON: docs/status.md describes it."""
-    return {"verdict": asdict(verdict), "facts": asdict(facts), "checks": [asdict(one) for one in results]}
+    return {"summary": asdict(summary), "facts": asdict(facts), "checks": [asdict(one) for one in results]}
 
 
-def page(template: str, facts: Facts, results: Sequence[Result], verdict: Verdict) -> str:
+def page(template: str, facts: Facts, results: Sequence[Result], summary: Summary) -> str:
     """The HTML: a Jinja template, in which everything that is put in is escaped."""
     import jinja2
 
@@ -280,14 +280,14 @@ def page(template: str, facts: Facts, results: Sequence[Result], verdict: Verdic
     shown: Mapping[str, Any] = {
         "facts": facts,
         "results": results,
-        "verdict": verdict,
+        "summary": summary,
         "sections": sections(facts, results),
         "marks": MARKS,
     }
     return environment.from_string(template).render(shown) + "\n"
 
 
-def lines(results: Sequence[Result], verdict: Verdict) -> str:
+def lines(results: Sequence[Result], summary: Summary) -> str:
     """The checks for check.yml: one line each, its mark first; below one that is not well, why and what mends it."""
     said: list[str] = []
     group = ""
@@ -300,7 +300,7 @@ def lines(results: Sequence[Result], verdict: Verdict) -> str:
         )
         if one.mark in ("warn", "fail"):
             said += [f"      {label}: {words}" for label, words in _told(one) if words]
-    return "\n".join([*said, "", verdict.sentence]) + "\n"
+    return "\n".join([*said, "", summary.sentence]) + "\n"
 
 
 def _told(one: Result) -> list[tuple[str, str]]:

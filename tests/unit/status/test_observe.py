@@ -12,9 +12,9 @@ def test_a_site_that_is_well_has_no_complaint() -> None:
     facts = well.look()
     results = checks.run(facts)
     assert {one.slug: (one.mark, one.cause) for one in results if one.mark != "ok"} == {}
-    verdict = checks.verdict(facts, results)
-    assert verdict.code == 0
-    assert verdict.sentence == (
+    summary = checks.summary(facts, results)
+    assert summary.code == 0
+    assert summary.sentence == (
         "Well: abaci-app-0 is primary, 2 replicas follow it, and writes are answered by the primary."
     )
 

@@ -172,8 +172,8 @@ def test_what_cannot_be_read_is_said_and_without_the_secrets_there_are_no_logs(a
 
 def test_an_api_that_is_away_still_gives_what_is_there_already(api: Cluster, tmp_path: Path) -> None:
     api.fail(times=9999)
-    answer, found = bundle(api, tmp_path, files={"status.json": '{"verdict": 2}'})
-    assert json.loads(found["status.json"]) == {"verdict": 2} and answer["unread"]
+    answer, found = bundle(api, tmp_path, files={"status.json": '{"summary": 2}'})
+    assert json.loads(found["status.json"]) == {"summary": 2} and answer["unread"]
 
 
 def test_a_place_that_cannot_be_written_to_is_a_sentence_and_check_mode_writes_nothing(

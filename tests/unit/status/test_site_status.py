@@ -1,4 +1,4 @@
-"""The module: a verdict or one sentence, whatever it is given."""
+"""The module: a summary or one sentence, whatever it is given."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_is_known_comes_as_json_and_the_module_changes_nothing() -> None:
     api = well.Site()
     answer = status(api, output="json")
     document = json.loads(answer["shown"])
-    assert document["verdict"]["code"] == answer["code"]
+    assert document["summary"]["code"] == answer["code"]
     assert [pod["role"] for pod in document["facts"]["pods"]] == ["primary", "replica", "replica"]
     assert document["checks"] == answer["checks"]
     assert answer["changed"] is False and api.changes() == []
@@ -43,7 +43,7 @@ def test_the_page_is_made_from_the_roles_template() -> None:
     assert status(well.Site(), output="html", template=PAGE)["shown"].startswith("<!doctype html>")
 
 
-def test_a_kubeconfig_of_another_cluster_is_a_verdict() -> None:
+def test_a_kubeconfig_of_another_cluster_is_a_summary() -> None:
     answer = status(well.Site(), inventory_hosts={"other-1": "198.51.100.7"})
     assert answer["code"] == 2
     assert "has none of this inventory's hosts" in answer["sentence"]
@@ -51,13 +51,13 @@ def test_a_kubeconfig_of_another_cluster_is_a_verdict() -> None:
     assert marks["one-primary"] == "unknown", "nothing is said of somebody else's site"
 
 
-def test_a_kubeconfig_that_is_not_there_is_a_verdict(tmp_path: Path) -> None:
+def test_a_kubeconfig_that_is_not_there_is_a_summary(tmp_path: Path) -> None:
     answer = run(site_status, None, kubeconfig=str(tmp_path / "none"))
     assert answer["code"] == 2 and "There is no kubeconfig at" in answer["sentence"]
 
 
 @pytest.mark.parametrize("how", ["timeout", "half", 500, 403])
-def test_an_api_that_fails_is_a_verdict(how: str | int) -> None:
+def test_an_api_that_fails_is_a_summary(how: str | int) -> None:
     api = well.Site()
     api.fail("GET", how=how, times=99)
     answer = status(api)

@@ -22,8 +22,8 @@ TEMPLATE = (Path(__file__).parents[3] / "roles/status/templates/status.html.j2")
 def shown(found: facts.Facts) -> tuple[str, str, dict[str, Any]]:
     """The facts as text, HTML and JSON."""
     results = checks.run(found)
-    verdict = checks.verdict(found, results)
-    parts = (found, results, verdict)
+    summary = checks.summary(found, results)
+    parts = (found, results, summary)
     return view.text(*parts), view.page(TEMPLATE, *parts), json.loads(json.dumps(view.document(*parts)))
 
 
@@ -53,7 +53,7 @@ def test_the_three_outputs_tell_the_same_facts(name: str) -> None:
     for check in document["checks"]:
         if check["mark"] in ("warn", "fail"):
             assert check["command"] in text and check["command"] in read and check["cause"] in read
-    assert document["verdict"]["sentence"] in squeezed and document["verdict"]["sentence"] in read
+    assert document["summary"]["sentence"] in squeezed and document["summary"]["sentence"] in read
     for table in view.sections(found, checks.run(found)):
         for row_ in table.rows:
             for cell in row_:
@@ -92,14 +92,14 @@ def test_what_others_said_is_no_markup_and_no_terminal_command() -> None:
     found = dataclasses.replace(found, pods=pods, events=(event,), audit=audit)
     text, page, _document = shown(found)
     assert "<script" not in page and "&lt;script&gt;" in page
-    assert "\x1b" not in text and "\x1b" not in view.lines(checks.run(found), checks.Verdict(1, "degraded", "x"))
+    assert "\x1b" not in text and "\x1b" not in view.lines(checks.run(found), checks.Summary(1, "degraded", "x"))
     assert not re.search(r"(?:src|href)=", page), "it loads nothing"
     ET.fromstring(view.junit(checks.run(found)))
 
 
 def test_the_checks_have_a_line_each_with_the_mark_first() -> None:
     results = checks.run(site("lagging replica"))
-    said = view.lines(results, checks.verdict(site("well"), results))
+    said = view.lines(results, checks.summary(site("well"), results))
     marked = [line for line in said.splitlines() if line.startswith("  ") and line[2] in view.MARKS.values()]
     assert len(marked) == len(results)
     assert "  ! replicas follow without lag (replicas-follow)\n      why: abaci-app-2 is 42 s behind" in said
@@ -123,19 +123,19 @@ def test_a_group_can_be_looked_at_alone() -> None:
     ("fault", "code"),
     [("lagging replica", 1), ("frozen Keel", 1), ("a guard that holds the primary", 2), ("API away", 2)],
 )
-def test_the_verdict_has_a_code(fault: str, code: int) -> None:
+def test_the_summary_has_a_code(fault: str, code: int) -> None:
     found = site(fault)
-    verdict = checks.verdict(found, checks.run(found))
-    assert verdict.code == code
-    assert "\n" not in verdict.sentence
+    summary = checks.summary(found, checks.run(found))
+    assert summary.code == code
+    assert "\n" not in summary.sentence
 
 
-def test_before_anything_is_installed_the_verdict_is_about_the_hosts_alone() -> None:
+def test_before_anything_is_installed_the_summary_is_about_the_hosts_alone() -> None:
     hosts = (facts.Host("node-1", "192.0.2.1", True, {}),)
     found = dataclasses.replace(well.look(), cluster_asked=False, hosts_asked=True, hosts=hosts)
     results = checks.run(found)
     assert {one.group for one in results} == {"inventory", "hosts", "fuse", "network"}
-    assert checks.verdict(found, results).sentence == "Well: nothing stands in the way of site.yml."
+    assert checks.summary(found, results).sentence == "Well: nothing stands in the way of site.yml."
     small = dataclasses.replace(found, hosts=(facts.Host("node-1", "192.0.2.1", True, {"size": ("it is small.",)}),))
-    verdict = checks.verdict(small, checks.run(small))
-    assert (verdict.code, verdict.sentence) == (2, "Not ready for site.yml: node-1: it is small.")
+    summary = checks.summary(small, checks.run(small))
+    assert (summary.code, summary.sentence) == (2, "Not ready for site.yml: node-1: it is small.")

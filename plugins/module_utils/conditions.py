@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 from .objects import Part
 
+# Why a container waits that has no image, or no configuration.
+PULL_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+
 
 def condition(obj: Part | None, name: str) -> Part:
     """The condition of that type, {} where there is none."""

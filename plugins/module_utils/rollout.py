@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from . import guard, identity
-from .conditions import condition, is_ready, youngest_warning
+from .conditions import CONFIG_REASONS, PULL_REASONS, condition, is_ready, youngest_warning
 from .objects import Object
 from .wording import said
 
@@ -15,11 +15,9 @@ from .wording import said
 # comes up and a program that is restarted once all look hopeless for a moment.
 _PULL, _CRASH, _REFUSED, _UNSCHEDULABLE, _REJECTED = 20, 15, 15, 60, 20
 
-_PULL_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 # The guard stopped the primary, and a replica may have what its volume has not.
 _LOST = ((guard.NAME, guard.Exit.EMPTY), (guard.NAME, guard.Exit.OLDER))
 _WAY = f" Where that volume is lost for good, {identity.PROMOTE} moves the role to the best replica."
-_CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,10 +290,10 @@ def _container_trouble(pod: Object, container: Object, init: bool, events: list[
     state = container.get("state") or {}
     waiting = state.get("waiting") or {}
     reason = waiting.get("reason", "")
-    if reason in _PULL_REASONS:
+    if reason in PULL_REASONS:
         why = _last_warning(events, pod["metadata"], "Failed", "image") or waiting.get("message") or reason
         return Status("failed", f"the image {container.get('image')} of {where} cannot be pulled: {said(why)}.", _PULL)
-    if reason in _CONFIG_REASONS:
+    if reason in CONFIG_REASONS:
         return Status("failed", f"{where} cannot be started: {said(waiting.get('message', reason))}.", _CRASH)
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     if not ended.get("exitCode"):

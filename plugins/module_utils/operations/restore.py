@@ -280,25 +280,14 @@ def _follow_up(state: sit.Looked, found: sit.Situation, mine: planning.Checkpoin
 
 def _left_out(state: sit.Looked, found: sit.Situation, followers: object) -> dict[int, str]:
     """Replicas that nobody waits for, each with the reason; ``followers``: who followed before the import, if known."""
-    left: dict[int, str] = {}
+    left = sit.cannot_follow(state, found)
     for ordinal in range(int(state["statefulset"]["replicas"] or 0)):
         pod, name = sit.pod_of(state, ordinal), sit.pod_name(state, ordinal)
-        if pod is found.leader or (pod is not None and _follows(state, found, pod)):
-            continue
         if pod is None:
             left[ordinal] = f"There is no pod {name}."
-        elif pod["litefs"]["cluster_id"] not in (None, found.cluster_id):
-            left[ordinal] = (
-                f"{name} holds the cluster {pod['litefs']['cluster_id']} and cannot follow the primary: re-seed it "
-                f"afterwards (playbooks/replica_reset.yml -e 'replica_reset_targets=[{ordinal}]')."
-            )
-        elif ordinal in sit.fenced(state):
-            left[ordinal] = f"{name} is fenced as an old primary."
-        elif pod["node"] and sit.away(state, pod["node"]):
-            left[ordinal] = f"{name} is on node {pod['node']}, which does not answer."
-        elif pod["unschedulable"]:
-            left[ordinal] = f"{name} cannot be placed ({pod['unschedulable'].rstrip('.')})."
-        elif isinstance(followers, list) and ordinal not in followers:
+        elif pod is found.leader or _follows(state, found, pod):
+            left.pop(ordinal, None)
+        elif ordinal not in left and isinstance(followers, list) and ordinal not in followers:
             why = pod["init"]["message"] or pod["litefs"]["error"] or "it is behind, or has a history of its own"
             left[ordinal] = f"{name} did not follow the primary ({str(why).rstrip('.')})."
     return left

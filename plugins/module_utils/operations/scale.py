@@ -54,8 +54,15 @@ def decide(request: Request) -> Plan:
         made["steps"] += steps
         made["notes"] += notes
     if made["steps"]:
-        made["steps"].append(planning.step("wait_replicated", "wait until every replica has what the primary has"))
+        made["steps"].append(_wait(state, found, desired))
     return made
+
+
+def _wait(state: sit.State, found: sit.Situation, replicas: int) -> Step:
+    """Nobody waits for a replica that cannot follow: that is healed by itself, before or after."""
+    say = "wait until every replica that can has what the primary has"
+    without = [ordinal for ordinal in sit.cannot_follow(state, found) if ordinal < replicas]
+    return planning.step("wait_replicated", say, without=without)
 
 
 def _refused(sentence: str, cause: planning.Cause | None = None) -> Plan:
@@ -162,11 +169,12 @@ def _is_copy(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
     return bool(node["reachable"] and node["cluster_id"] == found.cluster_id and sit.txid(state, pod))
 
 
-def _left_out(state: sit.State) -> list[str]:
-    return [
-        f"{sit.pod_name(state, ordinal)} is left out of all that is waited for: its node {node} is away."
-        for ordinal, node in sit.absent(state).items()
-    ]
+def _left_out(state: sit.State, found: sit.Situation, desired: int) -> list[str]:
+    said = {
+        **sit.cannot_follow(state, found),
+        **{n: f"{sit.pod_name(state, n)} is on node {node}, which is away." for n, node in sit.absent(state).items()},
+    }
+    return [f"{why} It is left out of all that is waited for." for n, why in said.items() if n < desired]
 
 
 def _up(request: Request, found: sit.Situation, current: int, desired: int) -> Plan:
@@ -189,7 +197,7 @@ def _up(request: Request, found: sit.Situation, current: int, desired: int) -> P
         for ordinal in range(current, desired)
         if (claim := sit.claim_of(state, ordinal)) is not None
     ]
-    steps = [planning.step("wait_replicated", "wait until every replica has what the primary has")]
+    steps = [_wait(state, found, current)]
     for ordinal in range(current, desired):
         name = sit.pod_name(state, ordinal)
         steps += [
@@ -197,7 +205,7 @@ def _up(request: Request, found: sit.Situation, current: int, desired: int) -> P
             planning.step("wait_pod", f"wait until {name} has what the primary has", ordinal=ordinal, pod=name),
         ]
     look = sit.unseen(kept, request.volumes)
-    return planning.plan(None, steps, [*_left_out(state), *notes], look=look)
+    return planning.plan(None, steps, [*_left_out(state, found, desired), *notes], look=look)
 
 
 def _stranger(state: sit.State, found: sit.Situation, current: int) -> str | None:
@@ -221,7 +229,7 @@ def _down(request: Request, found: sit.Situation, current: int, desired: int) ->
     if problem:
         return _refused(problem, "replica-away")
     leaving = [pod for pod in state["pods"] if pod["ordinal"] >= desired]
-    notes, export = _left_out(state), list[str]()
+    notes, export = _left_out(state, found, desired), list[str]()
     if parameters.get("remove_volumes"):
         problem = _unproven(state, found, leaving)
         if problem:

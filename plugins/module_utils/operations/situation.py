@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .. import clock, guard, identity, litefs, state_types
+from .. import clock, conditions, guard, identity, litefs, state_types
 from ..state_types import Claim, Volume
 from . import planning
 from .planning import Cause, Request, Step
@@ -34,6 +34,8 @@ _SIGNS: tuple[tuple[str, Cause], ...] = (
     (r"post-apply checksum|applying ltx", "replica-cannot-apply"),
     (r"panic in handler|index out of range", "database-locked"),
 )
+
+_STUCK = (*conditions.PULL_REASONS, *conditions.CONFIG_REASONS, "CrashLoopBackOff")
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,37 @@ def strangers(state: State) -> list[int]:
     leaders = litefs.primaries(state)
     mine = leaders[0]["litefs"]["cluster_id"] if len(leaders) == 1 else None
     return [pod["ordinal"] for pod in litefs.reachable(state) if pod["litefs"]["cluster_id"] not in (None, mine)]
+
+
+def cannot_follow(state: State, situation: Situation) -> dict[int, str]:
+    """Replicas that no wait brings to the primary's position, each with the reason.
+
+    One that only starts, or stops, is not among them, and none that has more than the primary: that ends a wait.
+    """
+    reasons: dict[int, str] = {}
+    for pod in state["pods"]:
+        node, name, ordinal = pod["litefs"], pod["name"], pod["ordinal"]
+        if pod is situation.leader or ordinal >= (state["statefulset"]["replicas"] or 0):
+            continue
+        if node["cluster_id"] not in (None, situation.cluster_id):
+            reasons[ordinal] = (
+                f"{name} holds the cluster {node['cluster_id']} and cannot follow the primary: re-seed it "
+                f"afterwards (playbooks/replica_reset.yml -e 'replica_reset_targets=[{ordinal}]')."
+            )
+        elif ordinal in fenced(state):
+            reasons[ordinal] = f"{name} is fenced as an old primary."
+        elif pod["node"] and away(state, pod["node"]):
+            reasons[ordinal] = f"{name} is on node {pod['node']}, which does not answer."
+        elif pod["unschedulable"]:
+            reasons[ordinal] = f"{name} cannot be placed ({pod['unschedulable'].rstrip('.')})."
+        elif pod["deleting"] or node["reachable"]:
+            continue
+        elif pod["init"]["state"] == "failed" and guard.reason(pod) not in (guard.Exit.AHEAD, guard.Exit.NOT_NOW):
+            reasons[ordinal] = f"{name} does not start ({(pod['init']['message'] or 'no message').rstrip('.')})."
+        elif pod["waiting"]["reason"] in _STUCK:
+            why = pod["waiting"]["message"] or pod["waiting"]["reason"]
+            reasons[ordinal] = f"{name} does not start ({why.rstrip('.')})."
+    return reasons
 
 
 def claim_of(state: State, ordinal: int) -> Claim | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..conditions import PULL_REASONS
 from ..operations.situation import IN_SYNC_LAG_MS
 from ..wording import listed, printable
 from .facts import Certificate, Facts, Host, Node, Part, Pod
@@ -24,7 +25,6 @@ EDGE_DAYS, K3S_DAYS = 20, 30  # site.yml renews those of k3s within the second
 CLUSTER_BACKUP_DAYS = 8  # as site.yml
 ARCHIVE_SECONDS = 60
 RESTARTS, RESTARTED_HOURS = 3, 1
-PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable", "ErrImageNeverPull")
 OPERATIONS = "docs/operations.md"
 CAUSES = "docs/failure-modes.md"
 REFUSED = "docs/runbooks/primary-refused.md"
@@ -491,7 +491,7 @@ def _idle(facts: Facts) -> list[Pod]:
 
 
 def images_pulled(facts: Facts) -> Said | None:
-    stuck = [pod for pod in _idle(facts) if pod.reason in PULLS]
+    stuck = [pod for pod in _idle(facts) if pod.reason in PULL_REASONS]
     if not stuck:
         return None
     said = (
@@ -501,7 +501,7 @@ def images_pulled(facts: Facts) -> Said | None:
 
 
 def pods_run(facts: Facts) -> Said | None:
-    stuck = [pod for pod in _idle(facts) if pod.reason not in PULLS]
+    stuck = [pod for pod in _idle(facts) if pod.reason not in PULL_REASONS]
     if not stuck:
         return None
     said = f"{names(stuck)} {'do' if len(stuck) > 1 else 'does'} not run: {stuck[0].stopped or 'no reason is known'}"

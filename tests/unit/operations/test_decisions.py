@@ -426,6 +426,48 @@ def test_scale_up_proves_each_replica_before_the_next() -> None:
     ]
 
 
+_PULLING = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+_STARTING = {"state": {"waiting": {"reason": "PodInitializing"}}}
+_NO_ROOM = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node fits"}]
+
+
+@pytest.mark.parametrize(
+    ("pod", "fenced", "why"),
+    [
+        (make.stopped(2, cases.FENCED), "2", "abaci-app-2 is fenced as an old primary."),
+        (
+            make.stopped(2, make.Said("its owner is 0", cases.Exit.UNREADABLE)),
+            "",
+            "abaci-app-2 does not start (its owner is 0).",
+        ),
+        (make.stopped(2, make.Said("no pod answers", cases.Exit.NOT_NOW)), "", None),
+        (make.stopped(2, make.Said("it is ahead", cases.Exit.AHEAD)), "", None),
+        (make.pod(2, phase="Pending", conditions=_NO_ROOM), "", "abaci-app-2 cannot be placed (no node fits)."),
+        (
+            make.pod(2, containerStatuses=[{"name": "app", "restartCount": 0, **_PULLING}]),
+            "",
+            "abaci-app-2 does not start (no such image).",
+        ),
+        (make.pod(2, containerStatuses=[{"name": "app", "restartCount": 0, **_STARTING}]), "", None),
+    ],
+    ids=["an old primary", "held by its guard", "looks again", "ahead", "no room", "no image", "only starts"],
+)
+@pytest.mark.parametrize("replicas", [3, 5])
+def test_scale_waits_for_nobody_that_could_not_follow_before(
+    pod: dict[str, Any], fenced: str, why: str | None, replicas: int
+) -> None:
+    pods = [make.pod(0), make.pod(1), pod, *([make.pod(3)] if replicas == 3 else [])]
+    count = len(pods)
+    state = site({2: gone()}, pods=pods, statefulset=make.statefulset(replicas=count), fenced=fenced)
+    plan = deciding.scaled(state, replicas, now=NOW, lost_replicas=[2])
+    assert plan["refusal"] is None
+    waits = [step["without"] for step in plan["steps"] if step["do"] == "wait_replicated"]
+    assert waits == [[2] if why else []] * (1 if replicas == 3 else 2)
+    assert [note for note in plan["notes"] if "waited for" in note] == (
+        [f"{why} It is left out of all that is waited for."] if why else []
+    )
+
+
 def test_hazard_a_kept_volume_that_is_newer_than_the_primary_is_not_started() -> None:
     state = site(pods=[make.pod(0)], statefulset=make.statefulset(replicas=1))
     assert deciding.scaled(state, 2, now=NOW)["look"] == ["pvc-1"]

@@ -59,9 +59,13 @@ def certificate(days: float = 365, name: str = DOMAIN) -> bytes:
 
 
 class Site(Cluster):  # type: ignore[misc]
-    """Cluster with what stands around the application. ``mute``: nodes whose kubelets do not answer."""
+    """Cluster with what stands around the application. ``mute``: nodes whose kubelets do not answer.
+
+    Its clock stands still: nothing grows old because the machine of the test is slow.
+    """
 
     def __init__(self, replicas: int = 3) -> None:
+        self.made = datetime.datetime.now(datetime.UTC)
         super().__init__(replicas)
         self.disk_percent = {f"node-{n}": 40 for n in range(replicas)}
         self.mute: set[str] = set()
@@ -103,6 +107,9 @@ class Site(Cluster):  # type: ignore[misc]
             "keel.sh/trigger": "poll",
             "keel.sh/match-tag": "true",
         }
+
+    def time(self) -> datetime.datetime:
+        return self.made + datetime.timedelta(seconds=self.clock_ahead)
 
     def ago(self, seconds: float) -> str:
         return (self.time() - datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,6 +13,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.abaci.infra.plugins.module_utils import k3s, k3s_observe, node_plan
 from ansible_collections.abaci.infra.plugins.module_utils.node_types import Kubeconfig
+from ansible_collections.abaci.infra.plugins.plugin_utils import live
 
 PARTS = ("host", "fuse", "k3s")
 
@@ -50,7 +51,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         report = {"name": arguments.get("name", ""), "desired": desired, "kubeconfig": here}
         before = time.time()
         try:
-            answer = self._execute_module("abaci.infra.host_probe", {**arguments, **parts}, task_vars=task_vars)
+            with live.said(self, task_vars or {}):
+                answer = self._execute_module("abaci.infra.host_probe", {**arguments, **parts}, task_vars=task_vars)
         except AnsibleConnectionFailure as exc:
             if not keep_going:
                 raise

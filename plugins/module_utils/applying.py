@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from ansible_collections.abaci.infra.plugins.module_utils import certificates, kube, managed, waiting
 from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
+from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 Group: TypeAlias = "tuple[str, str, str | None]"  # apiVersion, kind, namespace
 
@@ -245,6 +246,7 @@ class Apply:
                 passing = exc.unknown_kind or certificates.in_race(str(exc))
                 if self.check or not passing or time.monotonic() >= deadline:
                     raise
+                tell(f"The API takes it: {exc}", deadline=deadline)
             time.sleep(POLL)
 
     def _established(self, definitions: list[Object]) -> None:
@@ -273,6 +275,7 @@ class Apply:
                     f"{label(obj)} was deleted and is still there after {self.timeout:g} s: `kubectl describe` says "
                     "who uses it, and what its finalizers wait for."
                 )
+            tell(f"{label(obj)} is gone", deadline=deadline)
             time.sleep(POLL / 4)
 
 

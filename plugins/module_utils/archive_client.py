@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from . import kube
 from .operations import transfer
+from .telling import tell
 
 if TYPE_CHECKING:
     from .archive.status import HistoryDoc, TransactionDoc
@@ -59,7 +61,8 @@ class Offer:
 
     def save(self, path: Path) -> None:
         """KubeError where it is cut."""
-        transfer.save(self.answer, path, f"Transaction {self.found.txid} from {self.source}")
+        name = f"Transaction {self.found.txid} from {self.source}"
+        transfer.save(self.answer, path, name, name)
 
 
 class Archive:
@@ -121,6 +124,7 @@ class Archive:
                         return
                     break
                 count += 1
+                tell(f"List of the archive {self.pod}", count, None, "transactions")
                 yield cast("TransactionDoc", found)
         raise ArchiveError(
             f"The archive {self.pod} broke off its list after {count} transactions: its log says why (kubectl logs -n "
@@ -144,6 +148,7 @@ class Archive:
 
     @contextlib.contextmanager
     def _opened(self, path: str, question: Mapping[str, str], timeout: float) -> Iterator[http.client.HTTPResponse]:
+        tell(f"Answer of the archive {self.pod} to {path}", deadline=time.monotonic() + timeout)
         asked = f"{path}?{urllib.parse.urlencode(question)}" if question else path
         with transfer.opened(self._api, self._namespace, self.pod, PORT, asked, timeout) as answer:
             if answer.status != 200:

@@ -28,6 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
+from .telling import Reading, tell
+
 SCHEMA = 1
 REASON = "cluster"  # of a manifest in a folder of backups
 ENDING = ".tar.gz"
@@ -115,7 +117,8 @@ def digest(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal digits."""
     found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        reading = Reading(file, f"SHA-256 of {path.name}", path.stat().st_size)
+        while block := reading.read(1 << 20):
             found.update(block)
     return found.hexdigest()
 
@@ -230,7 +233,7 @@ def make(data_dir: Path, password: Path, target: Path, host: str, stamp: str) ->
                 info = tar.gettarinfo(path, arcname=name)
                 info.mode = info.mode & 0o777
                 with path.open("rb") as file:
-                    tar.addfile(info, file)
+                    tar.addfile(info, Reading(file, f"{name} into the archive", info.size))
     copied.unlink()
     return note
 
@@ -259,6 +262,7 @@ def copy(source: Path, target: Path) -> None:
             contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as living,
             contextlib.closing(sqlite3.connect(target)) as copied,
         ):
+            tell(f"SQLite's copy of {source}")
             living.backup(copied)
     except sqlite3.Error as exc:
         raise Bad(f"The datastore {source} could not be copied: {exc}.") from exc
@@ -324,7 +328,7 @@ def unpack(archive: Path, folder: Path) -> Note:
                 path = folder / member.name
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-                    shutil.copyfileobj(content, file)
+                    shutil.copyfileobj(Reading(content, f"{member.name} out of the archive", member.size), file)
                     file.flush()
                     os.fsync(file.fileno())
                 if digest(path) != entry["sha256"]:

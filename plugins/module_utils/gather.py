@@ -15,6 +15,7 @@ from . import clock, litefs, state
 from .kube import KubeError
 from .objects import Part
 from .state_types import LiteFS, State
+from .telling import tell
 
 NODE_LEASES = "kube-node-lease"
 
@@ -215,6 +216,8 @@ def wait_replicated(
             problems = [_no_position(document, database)]
         else:
             problems = litefs.replicated(document, target, database)["problems"]
+        if problems:
+            tell(f"Every replica at the primary's position: {problems[0]}", deadline=deadline)
         left = deadline - time.monotonic()
         if not problems or left <= 0:
             return document, target, problems

@@ -95,6 +95,17 @@ def judge(
     return Status("waiting", sentence, probe=_probe(_current(workload, pods)))
 
 
+def how_far(workload: Object | None) -> tuple[float | None, float | None, str]:
+    """Pods that are ready, of how many, and what is counted; None for what has no pods."""
+    if workload is None or workload["kind"] not in ("StatefulSet", "Deployment", "DaemonSet"):
+        return None, None, ""
+    status, daemon = workload.get("status") or {}, workload["kind"] == "DaemonSet"
+    ready = int(status.get("numberReady" if daemon else "readyReplicas") or 0)
+    # A pod that is ready and old is not what is waited for.
+    updated = int(status.get("updatedNumberScheduled" if daemon else "updatedReplicas") or 0)
+    return min(ready, updated), _wanted(workload), "pods ready"
+
+
 def judge_pod(pod: Object, events: list[Object]) -> Status:
     """What keeps a single pod from being ready."""
     found = _pod_trouble(pod, events)

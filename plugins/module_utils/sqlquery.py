@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .telling import tell
+
 Value = int | float | str | bytes | None
 Format = Literal["text", "csv", "json"]
 # What goes past the file, which is opened so that it cannot be written to. VACUUM INTO writes a copy by an ATTACH.
@@ -59,6 +61,7 @@ def run(path: Path, sql: str, rows: int, seconds: float, variable: str) -> Answe
         late = time.monotonic() > end
         return late
 
+    tell(f"Answer to {variable}", deadline=time.monotonic() + seconds)
     uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:

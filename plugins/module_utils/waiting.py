@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from . import certificates, identity, kube, release_manifest, rollout
 from .objects import Object
+from .telling import tell
 from .wording import one_line, said
 
 Status = rollout.Status
@@ -56,8 +57,10 @@ def wait(client: kube.Client, target: Target, timeout: float, found: Object | No
         try:
             found = found or client.get(target.api_version, target.kind, target.name, target.namespace)
             status = judge(client, target, found)
+            tell(target.label, *rollout.how_far(found), deadline=deadline)
         except kube.KubeError as exc:
             # An API server that restarts is part of life; a kind that is not there does not come by waiting.
+            tell(f"{target.label}: {exc}", deadline=deadline)
             hint = " Run the role cert_manager first." if "cert-manager" in target.api_version else ""
             status = Status("failed", f"{exc}{hint}") if exc.unknown_kind else Status("waiting", str(exc))
         found = None

@@ -59,10 +59,12 @@ RETURN = r"""
 import os
 import tempfile
 from http.client import HTTPException
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
+from ansible_collections.abaci.infra.plugins.module_utils import telling
 
 BLOCK = 1 << 20
 
@@ -81,10 +83,13 @@ def download(module: AnsibleModule, url: str, timeout: int, wanted: str) -> str:
     answer, info = fetch_url(module, url, timeout=timeout)
     if info["status"] != 200:
         module.fail_json(msg=str(info["msg"]).rstrip("."))
+    size = int(info.get("content-length") or 0)
+    name = PurePosixPath(urlsplit(url).path).name
     handle, path = tempfile.mkstemp(dir=str(module.tmpdir))
     try:
         with os.fdopen(handle, "wb") as file:
-            while block := answer.read(BLOCK):
+            reading = telling.Reading(answer, f"Download of {name}", size)
+            while block := reading.read(BLOCK):
                 file.write(block)
     except (OSError, HTTPException) as exc:
         module.fail_json(msg=f"the download broke off: {exc}")

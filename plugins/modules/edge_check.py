@@ -96,6 +96,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import edge, edge_status
+from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 POLL = 3.0
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -124,6 +125,7 @@ def wait(expected: dict[str, Any], timeout: float) -> tuple[list[dict[str, Any]]
         problems = edge_status.problems(answers, expected)
         if not problems or time.monotonic() >= deadline:
             return answers, problems
+        tell(f"The edge answers: {problems[0]}", deadline=deadline)
         time.sleep(POLL)
 
 

@@ -185,6 +185,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import fuse_mount, k3s_observe
 from ansible_collections.abaci.infra.plugins.module_utils.k3s_observe import read
 from ansible_collections.abaci.infra.plugins.module_utils.node_types import File, FuseProbe, Listener, Service, System
+from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 TCP_LISTEN = "0A"
 STA_UNSYNC = 0x0040
@@ -385,6 +386,7 @@ def main() -> None:
     params = module.params
     deadline = time.monotonic() + params["clock_timeout"]
     while not clock_synchronised() and time.monotonic() < deadline:
+        tell("The clock is synchronised", deadline=deadline)
         time.sleep(1)
     began = time.time()  # a clock that was only just set was waited for
     host, parts = params["host"] or {}, [params[part] or {} for part in ("host", "fuse", "k3s")]

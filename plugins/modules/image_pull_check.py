@@ -108,6 +108,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, image_pull, kube
 from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
+from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 
 def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, Any]:
@@ -161,6 +162,8 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             if status.final or seconds >= options["timeout"]:
                 reason = reason or image_pull.last_warning(api.list("v1", "Event", namespace), pod_name)
                 raise kube.KubeError(_sentence(options, pod, status, reason))
+            node = pod["spec"].get("nodeName") or "a node"
+            tell(f"{node} pulls {image}", deadline=started + options["timeout"])
             time.sleep(pause)
     finally:
         _delete(api, namespace, pod_name)

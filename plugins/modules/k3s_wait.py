@@ -76,6 +76,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import k3s
 from ansible_collections.abaci.infra.plugins.module_utils.k3s_observe import started
+from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 # Restarts of the unit after which waiting for it is in vain.
 GIVE_UP_AFTER = 3
@@ -150,6 +151,7 @@ def main() -> None:
         restarted = int(show(unit).get("NRestarts") or 0) - restarts
         if waited > timeout or restarted >= GIVE_UP_AFTER:
             break
+        tell(f"{unit} on {platform.node()}: {waiting}", deadline=begin + timeout)
         time.sleep(1)
     ended = f"{restarted} times in {waited:.0f} s" if restarted >= GIVE_UP_AFTER else ""
     module.fail_json(

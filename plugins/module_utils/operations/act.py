@@ -15,6 +15,7 @@ from typing import Any
 from .. import applying, conditions, edge, edge_status, gather, identity, kube, litefs, rollout, waiting
 from ..objects import Object, Part
 from ..state_types import Looked, Pod, State
+from ..telling import tell
 from . import planning, retarget, retemplate
 from . import situation as sit
 
@@ -166,6 +167,7 @@ class Site:
         while still < 3 and time.monotonic() < deadline:
             time.sleep(1.0)
             position = litefs.primary_position(self.look(), self.database)
+            tell(f"{self.name}-{ordinal}: no more writes to the old primary", still, 3, "s without one", deadline)
             still = still + 1 if position == last else 0
             last = position
 
@@ -228,6 +230,7 @@ class Site:
             except kube.KubeError as exc:
                 # The API may be away for a moment, above all while the server's node is busy.
                 problems, pods = [str(exc)], []
+            tell(f"To {what}: {problems[0]}", deadline=deadline)
             if time.monotonic() >= deadline:
                 seen = next((seen for pod in pods if (seen := sit.sign(pod))), None)
                 hint = f" What was seen: {planning.GUIDE}#{seen}." if seen else ""
@@ -296,6 +299,7 @@ class Site:
                 status = self._judged(ordinal, problem)
             except kube.KubeError as exc:
                 status = rollout.Status("waiting", str(exc))
+            tell(f"Pod {self.name}-{ordinal} with the new template: {status.sentence}", deadline=deadline)
             now = time.monotonic()
             since = (since or now) if status.state == "failed" else None
             if now >= deadline or (since is not None and now - since >= status.patience):
@@ -311,6 +315,7 @@ class Site:
             problems = [why for one, wrong in asked for why in wrong(one, edge.send(edge.parse(one)))]
             if not problems:
                 return
+            tell(f"The edge answers visitors: {problems[0]}", deadline=deadline)
             if time.monotonic() >= deadline:
                 raise NotDone(" ".join(problems))
             time.sleep(1.0)

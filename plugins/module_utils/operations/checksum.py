@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 
 from ..archive.crc import crc64
+from ..telling import Reading
 
 FLAG = 1 << 63
 PENDING_BYTE = 0x40000000  # SQLite's lock byte
@@ -31,7 +32,8 @@ def both(path: Path, page_size: int) -> tuple[str, str]:
     lock_page = PENDING_BYTE // page_size + 1
     number = 0
     with path.open("rb") as file:
-        while data := file.read(page_size):
+        reading = Reading(file, f"LiteFS's checksum of {path.name}", path.stat().st_size)
+        while data := reading.read(page_size):
             number += 1
             if len(data) != page_size:
                 raise ValueError(f"{path} ends in the middle of page {number}: it is not whole.")

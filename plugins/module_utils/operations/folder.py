@@ -6,11 +6,11 @@ For a cluster whose API is gone: only the standard library and sqlitefile.py.
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import time
 from pathlib import Path
 
+from ..telling import copy_file
 from . import sqlitefile
 
 _LTX = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.ltx")
@@ -62,7 +62,8 @@ def copy(folder: Path, database: str, target: Path, tries: int = 10, pause: floa
         try:
             for name, ending in (("database", ""), ("wal", "-wal"), ("journal", "-journal")):
                 if (there / name).is_file():
-                    shutil.copyfile(there / name, work.with_name(work.name + ending))
+                    what = f"Copy of {name} of volume {folder.name}"
+                    copy_file(there / name, work.with_name(work.name + ending), what)
             sqlitefile.settle(work)
             facts = sqlitefile.verify(work)
             after = newest(folder, database)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..telling import Reading
 from . import retention
 
 # However well a database is compressed before it is encrypted, it is no smaller.
@@ -85,7 +86,8 @@ def sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal digits."""
     found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        reading = Reading(file, f"SHA-256 of {path.name}", path.stat().st_size)
+        while block := reading.read(1 << 20):
             found.update(block)
     return found.hexdigest()
 
@@ -98,7 +100,9 @@ def through(command: Sequence[str], source: Path, target: Path) -> str | None:
             # Through a pipe: of a file nobody sees whether the command read it to its end.
             with subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=made, stderr=errors) as process:
                 if process.stdin:
-                    shutil.copyfileobj(given, process.stdin)
+                    # Of the command its first word only: the others may be secret.
+                    what = f"{Path(command[0]).name} reads {source.name}"
+                    shutil.copyfileobj(Reading(given, what, source.stat().st_size), process.stdin)
         except BrokenPipeError:
             early = True
         except OSError as exc:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 from .. import identity, litefs
+from ..telling import tell
 from . import OPERATIONS, act, backup, holding, planning, progress, steps
 from . import situation as sit
 from .planning import WAITS, Plan, Request, Step
@@ -130,6 +131,7 @@ class Run:
             if look.plan["refusal"]:
                 # A rolling update, also one that only now gets to the primary, restarts it within seconds.
                 if not look.plan["final"] and _restarts(look.request.state) and time.monotonic() < patience:
+                    tell("The rolling update that is under way", deadline=patience)
                     time.sleep(POLL)
                     continue
                 raise Refused(look.plan)

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from typing import TypedDict
 
+from ..telling import Reading, tell
 from . import checksum
 
 MAGIC = b"SQLite format 3\x00"
@@ -55,6 +56,17 @@ def shape(head: bytes) -> tuple[int, str]:
     if mode is None:
         raise BadFile(f"has the format bytes {head[18]},{head[19]}, neither rollback journal (1,1) nor WAL (2,2)")
     return page_size, mode
+
+
+def said_size(head: bytes) -> int | None:
+    """How many bytes a database has, as its first 100 bytes say; None where they say nothing to rely on."""
+    try:
+        page_size, _mode = shape(head[:100])
+    except BadFile:
+        return None
+    # As SQLite does it: the count holds where both change counters agree.
+    counted: int = struct.unpack(">I", head[28:32])[0] if head[24:28] == head[92:96] else 0
+    return page_size * counted or None
 
 
 def header(path: Path) -> Header:
@@ -114,13 +126,15 @@ def sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal digits."""
     found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        reading = Reading(file, f"SHA-256 of {path.name}", path.stat().st_size)
+        while block := reading.read(1 << 20):
             found.update(block)
     return found.hexdigest()
 
 
 def integrity(path: Path) -> str | None:
     """What PRAGMA integrity_check finds, None for ok. The file is opened as one that nobody changes."""
+    tell(f"Integrity check of {path.name}")
     uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:

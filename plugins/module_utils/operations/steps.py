@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import identity, kube, litefs
+from ..telling import tell
 from . import act, holding, planning, progress, promote, retemplate, sqlitefile, transfer
 from . import situation as sit
 from .planning import Step
@@ -210,7 +211,8 @@ def _insist(write: Callable[[], None], seconds: float = 60) -> None:
     while True:
         try:
             return write()
-        except kube.KubeError:
+        except kube.KubeError as exc:
+            tell(f"The API takes a write of the record: {exc}", deadline=deadline)
             if time.monotonic() > deadline:
                 raise
             time.sleep(POLL)

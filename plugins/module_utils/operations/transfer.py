@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import kube, wording
-from . import positions
+from ..telling import Reading, tell
+from . import positions, sqlitefile
 
 PIECE = 1 << 16
 
@@ -26,7 +27,7 @@ def download(
     with opened(api, namespace, pod, port, path, timeout) as answer:
         if answer.status != 200:
             raise kube.KubeError(f"{where} was answered {answer.status}: {_text(answer)}.", answer.status)
-        save(answer, target, where)
+        save(answer, target, where, f"Copy of {path.partition('?')[0]} from pod {pod}")
         return {name.lower(): value for name, value in answer.getheaders()}
 
 
@@ -42,10 +43,16 @@ def opened(
         yield answer
 
 
-def save(answer: http.client.HTTPResponse, target: Path, where: str) -> None:
-    """The body of an answer into a file; KubeError that begins with ``where`` where it is cut."""
+def save(answer: http.client.HTTPResponse, target: Path, where: str, what: str) -> None:
+    """The body of an answer into a file, told as ``what``; KubeError that begins with ``where`` where it is cut."""
+    total, done = answer.length, 0
+    tell(what, 0, total)
     with target.open("wb") as file:
         while piece := answer.read(PIECE):
+            # LiteFS sends an export without its length, and SQLite's own header has it.
+            total = total or (sqlitefile.said_size(piece) if not done else None)
+            done += len(piece)
+            tell(what, done, total)
             file.write(piece)
     if answer.length:  # http.client says nothing where a body that is read in pieces ends early
         raise kube.KubeError(f"{where} broke off before the end of its answer.")
@@ -59,8 +66,10 @@ def upload(api: kube.Client, namespace: str, pod: str, port: int, path: str, sou
         head = f"POST {path} HTTP/1.1\r\nHost: {pod}:{port}\r\nConnection: close\r\n"
         stream.send(f"{head}Content-Type: application/octet-stream\r\nContent-Length: {size}\r\n\r\n".encode())
         with source.open("rb") as file:
-            while piece := file.read(PIECE):
+            reading = Reading(file, f"Copy of {source.name} to pod {pod}", size)
+            while piece := reading.read(PIECE):
                 stream.send(piece)
+        tell(f"Answer of pod {pod} to what it was sent")
         answer = http.client.HTTPResponse(stream)
         answer.begin()
         if answer.status != 200:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import struct
 import time
 import urllib.parse
@@ -21,6 +20,7 @@ from .. import clock, kube
 from ..conditions import is_ready
 from ..objects import Object, Part
 from ..state_types import Volume
+from ..telling import copy_file, tell
 from . import export, planning, sqlitefile, transfer
 from . import situation as sit
 from .act import Site
@@ -140,6 +140,7 @@ def opened(site: Site, volume: Volume, image: str, timeout: float, pull_secrets:
             except kube.KubeError as exc:
                 if exc.status != 409 or time.monotonic() > deadline:
                     raise
+                tell(f"The end of an earlier pod {name}", deadline=deadline)
                 time.sleep(0.5)
         while True:
             found = site.api.get("v1", "Pod", name, site.namespace) or {}
@@ -147,6 +148,7 @@ def opened(site: Site, volume: Volume, image: str, timeout: float, pull_secrets:
             state = ((status.get("containerStatuses") or [{}])[0]).get("state") or {}
             if "running" in state:
                 break
+            tell(f"Pod {name}, which reads volume {volume['name']}", deadline=deadline)
             if time.monotonic() > deadline or status.get("phase") in ("Failed", "Succeeded"):
                 waiting = state.get("waiting") or state.get("terminated") or {}
                 why = status.get("message") or waiting.get("message") or waiting.get("reason") or "it did not start"
@@ -167,6 +169,7 @@ def cluster_id(site: Site, pod: str, deadline: float) -> str | None:
         except kube.KubeError:
             if time.monotonic() > deadline:
                 raise
+            tell(f"Pod {pod} listens", deadline=deadline)
             time.sleep(0.5)  # the server in it listens a moment later
             continue
         if status == _NOT_THERE:
@@ -283,7 +286,7 @@ def _with_wal_aside(site: Site, volume: Volume, pod: str, base: str, path: Path,
     aside.parent.mkdir()
     if not _fetch(site, volume, pod, f"{base}/{PUT_ASIDE}", aside, timeout):
         return []
-    shutil.copyfile(path, aside.with_name("database"))
+    copy_file(path, aside.with_name("database"), f"Second copy of volume {volume['name']}")
     return [aside.with_name("database")]
 
 

@@ -1,6 +1,6 @@
 """The scheduled copy of the cluster's datastore, on the server: copy, prove, encrypt, keep. Standard library only.
 
-Beside it, in the package ``kept``, stand the collection's own datastore.py, keeping.py and retention.py. The only
+Beside it, in the package ``kept``, stand the collection's own datastore.py and what it needs. The only
 argument is a file of settings: data_dir, host, target (folder), keep, encrypt_command, record (file). Exit 0: one more
 copy, and the record says so. Exit 1: one sentence on stderr says what is wrong, and no file of this run is left.
 """
@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kept import datastore, keeping, retention
+from kept import datastore
+from kept.operations import keeping, retention
 
 PASSWORD = Path("/etc/rancher/node/password")
 

@@ -141,11 +141,11 @@ def test_check_mode_says_what_cannot_be_copied_and_changes_nothing(
 def program(tmp_path: Path) -> Path:
     """The timer's program beside the files that the role installs with it."""
     home = tmp_path / "home"
-    (home / "kept").mkdir(parents=True)
+    (home / "kept/operations").mkdir(parents=True)
     shutil.copy(ROOT / "roles/cluster_backup/files/job.py", home)
     utils = ROOT / "plugins/module_utils"
-    for path in (utils / "datastore.py", utils / "operations/keeping.py", utils / "operations/retention.py"):
-        shutil.copy(path, home / "kept")
+    for path in ("datastore.py", "telling.py", "operations/keeping.py", "operations/retention.py"):
+        shutil.copy(utils / path, home / "kept" / path)
     return home / "job.py"
 
 

@@ -6,7 +6,6 @@ described in state_types.py.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -113,7 +112,14 @@ def _image(state: State, desired: Desired, frozen: bool, ordinal: int) -> Image:
     named = str(desired.get("image") or "")
     chosen = app_image.choose(state, named, frozen, ordinal, desired.get("pulled") or ())
     pulls = app_image.pulls(chosen, named, str(desired.get("guard_image") or ""))
-    return Image(**dataclasses.asdict(chosen), pulls=pulls)
+    return {
+        "text": chosen.text,
+        "pull": chosen.pull,
+        "pin": chosen.pin,
+        "running": chosen.running,
+        "note": chosen.note,
+        "pulls": pulls,
+    }
 
 
 def _record(state: State, decision: identity.Decision) -> Record:

@@ -1,6 +1,6 @@
 """How many requests the modules make of a site.yml that has nothing to do.
 
-The whole is counted by test_quiet_run.py, and on a cluster by tests/e2e/test_10_quiet.py.
+The whole is counted by tests/e2e/test_10_quiet.py.
 """
 
 from __future__ import annotations

@@ -43,3 +43,47 @@ options:
     type: int
     default: 20202
 """
+
+    KNOWN = r"""
+options:
+  known:
+    description:
+      - What M(abaci.infra.objects_info) has read of this API (its RV(known)), and nothing changed since. It is not read
+        again. Of another API it is left aside. Use C(no_log) on the task where there are secrets in it.
+    type: dict
+    default: {}
+"""
+
+    # Of a module that has ``address``.
+    EDGE = r"""
+options:
+  https_port:
+    description: The public port of https, as it stands in URLs.
+    type: int
+    default: 443
+  edge_https_port:
+    description: The port for https at O(address).
+    type: int
+    default: 443
+  edge_http_port:
+    description: The port for http at O(address).
+    type: int
+    default: 80
+  health_path:
+    description: A path that has to be answered with 200.
+    type: str
+    default: /
+"""
+
+    # Of a module that asks the archive about a moment.
+    ARCHIVE = r"""
+options:
+  history:
+    description: The history of the archive. Empty for the newest, or of a moment for the one that was open then.
+    type: str
+    default: ""
+  timeout:
+    description: Seconds that the archive, or a copy from the primary, may take for each answer.
+    type: int
+    default: 600
+"""

@@ -57,12 +57,6 @@ def keyed_hash(text: str, key: str) -> str:
     return digest
 
 
-def same_quantity(one: object, other: object) -> bool:
-    """See module_utils/app_plan.py."""
-    same: bool = decisions.same_quantity(one, other)
-    return same
-
-
 class FilterModule:
     """Filters of the role app."""
 
@@ -71,6 +65,5 @@ class FilterModule:
             "app_plan": app_plan,
             "app_tls": app_tls,
             "keyed_hash": keyed_hash,
-            "same_quantity": same_quantity,
             "secret_values": secret_values,
         }

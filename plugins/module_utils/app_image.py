@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
+from .objects import Part
 from .state_types import State
 
 
@@ -59,8 +61,11 @@ class Pull(TypedDict, total=False):
     kept: bool
 
 
-def choose(state: State, image: str, frozen: bool, ordinal: int) -> Choice:
-    """``image`` is app_image, ``frozen`` whether keel.sh/policy is never, ``ordinal`` the primary's."""
+def choose(state: State, image: str, frozen: bool, ordinal: int, pulled: Iterable[Part] = ()) -> Choice:
+    """``image`` is app_image, ``frozen`` whether keel.sh/policy is never, ``ordinal`` the primary's.
+
+    ``pulled``: what was pulled of pulls() in this run, each with ``__app_pull`` and ``digest``.
+    """
     by_hand = rolled_out(state)
     if by_hand is not None and by_hand.over == image:
         note = (
@@ -79,7 +84,10 @@ def choose(state: State, image: str, frozen: bool, ordinal: int) -> Choice:
     else:
         digest = running_digest(state, image, ordinal) if living == image else ""
     if not digest:
-        return Choice(image, True, pin=True)
+        # From the first start on, or with a new app_image.
+        own = (one.get("digest") for one in pulled if one["__app_pull"].get("variable") == "app_image")
+        found = next((str(one) for one in own if str(one).startswith("sha256:")), "")
+        return Choice(f"{image}@{found}", False) if found else Choice(image, True, pin=True)
     note = (
         f"The image is frozen at {digest}, which the pods run, until keel.sh/policy is force again and site.yml runs."
     )

@@ -6,15 +6,13 @@ described in state_types.py.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Any
 
-from . import app_image, identity, isolation, litefs, wording
+from . import app_image, claims, identity, isolation, litefs, wording
 from . import state as documents
-from .app_types import Desired, IsolationPlan, Plan, Record, Retain
+from .app_types import Desired, Image, IsolationPlan, Plan, Record, Retain
 from .objects import Object
 from .operations import backup, progress
 from .placement import may_run
@@ -39,13 +37,6 @@ SAFE_SYSCTLS = frozenset(
 )
 # From this minor version on a MutatingAdmissionPolicy (v1) can make a volume Retain at its creation.
 ADMISSION_POLICY_MINOR = 36
-
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([EPTGMk]i?|Ki|m)?")
-_FACTORS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(1000), "Ki": Decimal(1024)} | {
-    letter + suffix: Decimal(base) ** power
-    for power, letter in enumerate("MGTPE", start=2)
-    for suffix, base in (("", 1000), ("i", 1024))
-}
 
 
 def plan(state: State, desired: Desired) -> Plan:
@@ -117,11 +108,18 @@ def _isolation(state: State, desired: Desired) -> IsolationPlan:
     return {"mode": chosen.mode, "reason": chosen.reason, "without_device": without}
 
 
-def _image(state: State, desired: Desired, frozen: bool, ordinal: int) -> dict[str, Any]:
+def _image(state: State, desired: Desired, frozen: bool, ordinal: int) -> Image:
     named = str(desired.get("image") or "")
-    chosen = app_image.choose(state, named, frozen, ordinal)
+    chosen = app_image.choose(state, named, frozen, ordinal, desired.get("pulled") or ())
     pulls = app_image.pulls(chosen, named, str(desired.get("guard_image") or ""))
-    return {**dataclasses.asdict(chosen), "pulls": pulls}
+    return {
+        "text": chosen.text,
+        "pull": chosen.pull,
+        "pin": chosen.pin,
+        "running": chosen.running,
+        "note": chosen.note,
+        "pulls": pulls,
+    }
 
 
 def _record(state: State, decision: identity.Decision) -> Record:
@@ -292,24 +290,13 @@ def immutable_changes(state: State, desired: Desired) -> list[str]:
             ("storage_class", "the class of its volumes", template["storage_class"], desired.get("storage_class")),
         ]
     for key, label, now, value in pairs:
-        same = same_quantity(now, value) if key == "storage_size" else now == value
+        same = claims.same_quantity(now, value) if key == "storage_size" else now == value
         if value is not None and not same:
             sentences.append(
                 f"app_{key} is {value}, but {where} was made with {now} and the API does not let {label} change: set "
                 f"app_{key} back to {now}."
             )
     return sentences
-
-
-def same_quantity(one: object, other: object) -> bool:
-    """Whether two Kubernetes quantities are the same amount (5Gi and 5120Mi are)."""
-    first, second = _amount(one), _amount(other)
-    return str(one) == str(other) if first is None or second is None else first == second
-
-
-def _amount(value: object) -> Decimal | None:
-    match = _QUANTITY.fullmatch(str(value))
-    return Decimal(match[1]) * _FACTORS[match[2] or ""] if match else None
 
 
 def sysctl_problems(state: State, desired: Desired) -> tuple[list[str], list[str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
+from .app_image import Pull
 from .objects import Object
 
 
@@ -13,6 +14,7 @@ class Desired(TypedDict, total=False):
     replicas: int
     primary_ordinal: int
     image: str
+    pulled: list[Object]  # what image_pull_check said of each of the plan's pulls (__app_pull); none before
     guard_image: str
     keel_policy: str  # keel.sh/policy of app_annotations, else of the role keel; empty: Keel is off
     litefs_port: int
@@ -54,6 +56,17 @@ class IsolationPlan(TypedDict):
     without_device: list[str]  # nodes that may run the pods, where none offers the FUSE device
 
 
+class Image(TypedDict):
+    """See app_image.Choice and app_image.Pull."""
+
+    text: str
+    pull: bool
+    pin: bool
+    running: bool
+    note: str
+    pulls: list[Pull]
+
+
 class Plan(TypedDict):
     """What the next apply of the application is."""
 
@@ -73,6 +86,5 @@ class Plan(TypedDict):
     retain: Retain
     isolation: IsolationPlan
     annotations: dict[str, str]  # of the StatefulSet, for Keel: whose policy is in force; none where Keel is off
-    # {text: str, pull, pin, running: bool, note: str} of app_image.Choice, and pulls: list[app_image.Pull]
-    image: dict[str, Any]
+    image: Image
     notes: list[str]  # sentences for the summary

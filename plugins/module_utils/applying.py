@@ -6,10 +6,11 @@ again. I/O, but for the functions at the top.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -102,9 +103,14 @@ def connect(kubeconfig: str, check: bool) -> kube.Client | None:
 
 
 class Apply:
-    """One run. ``check``: nothing is stored. ``timeout`` (s): how long kinds and webhooks may take to come up."""
+    """One run. ``check``: nothing is stored. ``timeout`` (s): how long kinds and webhooks may take to come up.
 
-    def __init__(self, client: kube.Client | None, check: bool, timeout: float = 0) -> None:
+    ``known``: what was read before, for kube.Client.know().
+    """
+
+    def __init__(
+        self, client: kube.Client | None, check: bool, timeout: float = 0, known: Object | None = None
+    ) -> None:
         self.client, self.check, self.timeout = client, check, timeout
         self.changes: list[str] = []
         self.differences: list[Object] = []
@@ -113,11 +119,9 @@ class Apply:
         self._found: dict[Group, dict[str, Object]] = {}
         self.unknown: set[Group] = set()
         self._missing: set[str] = set()  # namespaces
-
-    def know(self, objects: Iterable[Object]) -> None:
-        """Take these objects as they were read a moment ago: observe() does not ask for them."""
-        for obj in objects:
-            self._found.setdefault(_group(obj), {})[obj["metadata"]["name"]] = obj
+        self.reads: list[Object] = []  # what kube.Client.know() takes
+        if client is not None and known:
+            client.know(known)
 
     def observe(self, objects: Iterable[Object]) -> None:
         """Read what is there of these objects; a kind that the API does not serve (yet) has none.
@@ -131,16 +135,22 @@ class Apply:
         if self.client is None or not names:
             return
         reads = _reads(names)
-        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="observe") as pool:
-            try:
-                for read, found in zip(reads, pool.map(self._read, reads, reads.values()), strict=True):
-                    for group in names:
-                        if read == group or read == (*group[:2], None):
-                            self._keep(group, found)
-            except kube.KubeError as exc:
-                if not self.check or exc.status is not None:
-                    raise
-                self.client = None
+        with self._tolerant(), ThreadPoolExecutor(max_workers=8, thread_name_prefix="observe") as pool:
+            for read, found in zip(reads, pool.map(self._read, reads, reads.values()), strict=True):
+                for group in names:
+                    if read == group or read == (*group[:2], None):
+                        self._keep(group, found)
+                self._note(read, reads[read] if len(reads[read]) == 1 else None, found)
+
+    @contextlib.contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """In check mode an API that does not answer is one without objects."""
+        try:
+            yield
+        except kube.KubeError as exc:
+            if not self.check or exc.status is not None:
+                raise
+            self.client = None
 
     def _read(self, group: Group, names: list[str]) -> list[Object] | None:
         """The objects; None where the API does not serve their kind."""
@@ -164,6 +174,38 @@ class Apply:
         self.unknown.discard(group)
         ours = {obj["metadata"]["name"]: obj for obj in found if obj["metadata"].get("namespace") == group[2]}
         self._found.setdefault(group, {}).update(ours)
+
+    def _note(self, group: Group, names: list[str] | None, found: list[Object] | None) -> None:
+        if found is not None:
+            place = dict(zip(("apiVersion", "kind", "namespace"), group, strict=True))
+            self.reads.append({**place, "names": names, "items": found})
+
+    def read_all(self, lists: Iterable[Object]) -> None:
+        """Read whole kinds (apiVersion, kind; namespace, or of all), but those that the user may not list.
+
+        Raises as observe() does.
+        """
+        groups: dict[Group, list[str]] = {(one["apiVersion"], one["kind"], one.get("namespace")): [] for one in lists}
+        with self._tolerant(), ThreadPoolExecutor(max_workers=8, thread_name_prefix="observe") as pool:
+            for group, found in zip(groups, pool.map(self._list, groups), strict=True):
+                self._note(group, None, found)
+
+    def _list(self, group: Group) -> list[Object] | None:
+        try:
+            return self._read(group, [])
+        except kube.KubeError as exc:
+            if exc.status == 403:
+                return None
+            raise
+
+    def is_settled(self, objects: Iterable[Object], absent: Iterable[Object]) -> bool:
+        """Whether nothing is left to do: these are as they were applied, and those are not there. Raises KubeError."""
+        wanted, unwanted = list(objects), list(absent)
+        self.observe([*wanted, *unwanted])
+        there = ((obj, self.found(obj)) for obj in wanted)
+        return all(found and managed.unchanged(obj, found, FIELD_MANAGER) for obj, found in there) and not any(
+            self.found(obj) for obj in unwanted
+        )
 
     def found(self, obj: Object) -> Object | None:
         """The object as it was read, or as this run left it."""

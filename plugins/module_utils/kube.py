@@ -126,6 +126,40 @@ class Client:
         self._pool = api_client.rest_client.pool_manager
         self.server: str = self._configuration.host.rstrip("/")
         self._told: tuple[datetime.datetime, float] | None = None  # the server's time, and when it said so
+        self._known: list[Object] = []
+        self.forgot = False  # whether what was known may not be so any more
+
+    # --- what was read before ---------------------------------------------------------------------------------
+
+    def know(self, known: Mapping[str, Any]) -> None:
+        """Answer get() and list() from what objects_info read of this API before, as far as it has that.
+
+        Until forget(), or until a request that changes something. ``known`` (its RV(known)): ``server`` and ``reads``,
+        each with apiVersion, kind, namespace (None: of all), names (None: all that there are) and items.
+        """
+        self._known = list(known["reads"]) if known.get("server") == self.server else []
+
+    @property
+    def knows(self) -> bool:
+        """Whether anything is known that need not be asked for."""
+        return bool(self._known)
+
+    def forget(self) -> None:
+        """Ask the API itself from now on."""
+        self.forgot = self.forgot or self.knows
+        self._known = []
+
+    def _recalled(self, api_version: str, kind: str, namespace: str | None, name: str | None) -> list[Object] | None:
+        """The objects of this name (None: all) as they were read; None where that was not read."""
+        for read in self._known:
+            place = (read["apiVersion"], read["kind"]) == (api_version, kind) and read["namespace"] in (None, namespace)
+            if place and (read["names"] is None or name in read["names"]):
+                return [
+                    obj
+                    for obj in read["items"]
+                    if namespace in (None, obj["metadata"].get("namespace")) and name in (None, obj["metadata"]["name"])
+                ]
+        return None
 
     # --- objects ---------------------------------------------------------------------------------------------
 
@@ -133,6 +167,9 @@ class Client:
         self, api_version: str, kind: str, name: str, namespace: str | None = None, subresource: str = ""
     ) -> Object | None:
         """Return the object (or its subresource), or None where there is none of that name (or no such namespace)."""
+        recalled = None if subresource else self._recalled(api_version, kind, namespace, name)
+        if recalled is not None:
+            return recalled[0] if recalled else None
         try:
             found: Object = self._object("GET", (api_version, kind, namespace, name), subresource=subresource)
         except KubeError as exc:
@@ -145,6 +182,9 @@ class Client:
         self, api_version: str, kind: str, namespace: str | None = None, label_selector: str | None = None
     ) -> list[Object]:
         """Return all objects of a kind, of one namespace or of all (None); apiVersion and kind are filled in."""
+        recalled = None if label_selector else self._recalled(api_version, kind, namespace, None)
+        if recalled is not None:
+            return recalled
         items: list[Object] = []
         query = {"limit": "500"}
         if label_selector:
@@ -391,6 +431,8 @@ class Client:
     ) -> bytes:
         import urllib3
 
+        if method != "GET" and "dryRun" not in (query or {}):
+            self.forget()
         url = self.server + path + ("?" + urllib.parse.urlencode(query) if query else "")
         headers = {"Accept": "application/json, */*", "User-Agent": "abaci.infra", **self._auth_headers()}
         data = None

@@ -16,6 +16,7 @@ extends_documentation_fragment:
   - abaci.infra.arguments.kubeconfig
   - abaci.infra.arguments.application
   - abaci.infra.arguments.database
+  - abaci.infra.arguments.archive
 options:
   at:
     description:
@@ -23,10 +24,6 @@ options:
       - Of a time it is the last transaction that is not later.
     type: str
     required: true
-  history:
-    description: The history of the archive that it is in. Empty for the newest, or the one that was open at that time.
-    type: str
-    default: ""
   variable:
     description: The name of the user's variable that is O(at), for sentences.
     type: str
@@ -49,10 +46,6 @@ options:
     type: list
     elements: str
     default: []
-  timeout:
-    description: Seconds that the archive may take to answer.
-    type: int
-    default: 600
 author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
@@ -116,14 +109,13 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
+            **arguments.ARCHIVE,
             "at": {"type": "str", "required": True},
-            "history": {"type": "str", "default": ""},
             "variable": {"type": "str", "default": "at"},
             "directory": {"type": "path", "required": True},
             "work": {"type": "path"},
             "encrypt_command": arguments.COMMAND,
             "decrypt_command": arguments.COMMAND,
-            "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )

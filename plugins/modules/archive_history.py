@@ -16,6 +16,7 @@ extends_documentation_fragment:
   - abaci.infra.arguments.kubeconfig
   - abaci.infra.arguments.application
   - abaci.infra.arguments.database
+  - abaci.infra.arguments.archive
 options:
   by:
     description: Of what there is a line.
@@ -34,10 +35,6 @@ options:
     description: How many lines there are at most; the newest.
     type: int
     default: 50
-  history:
-    description: The history of the archive. Empty for the newest.
-    type: str
-    default: ""
   shrank:
     description: Whether to say where the database lost most pages.
     type: bool
@@ -50,10 +47,6 @@ options:
     description: How long that statement may run on each copy.
     type: float
     default: 30
-  timeout:
-    description: Seconds that the archive may take for each answer.
-    type: int
-    default: 600
 author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
@@ -168,15 +161,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
+            **arguments.ARCHIVE,
             "by": {"type": "str", "choices": ["transaction", "minute", "hour", "day"], "default": "transaction"},
             "since": {"type": "str", "default": ""},
             "until": {"type": "str", "default": ""},
             "limit": {"type": "int", "default": 50},
-            "history": {"type": "str", "default": ""},
             "shrank": {"type": "bool", "default": False},
             "lost": {"type": "str", "default": ""},
             "seconds": {"type": "float", "default": 30},
-            "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )

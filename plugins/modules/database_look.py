@@ -85,6 +85,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import (
     litefs,
 )
 from ansible_collections.abaci.infra.plugins.module_utils.operations import act
+from ansible_collections.abaci.infra.plugins.module_utils.state_types import State
 
 
 def writable(api: Any, namespace: str, pods: list[str], mount: str) -> list[str]:
@@ -119,12 +120,12 @@ def keep_mode(api: Any, namespace: str, name: str, mode: str, check_mode: bool) 
     return True
 
 
-def replicated(module: AnsibleModule, observe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def replicated(module: AnsibleModule, observe: Callable[[], State]) -> State:
     """The state document once every replica has what the primary had; fails the module where that does not come."""
     seconds = module.params["wait_replicated"]
     known = [module.params["state"]] if module.params["state"] else []
 
-    def look() -> dict[str, Any]:
+    def look() -> State:
         return known.pop() if known else observe()
 
     document, position, problems = gather.wait_replicated(look, module.params["database"], seconds)
@@ -134,7 +135,7 @@ def replicated(module: AnsibleModule, observe: Callable[[], dict[str, Any]]) -> 
         module.fail_json(msg=sentence, problems=problems, position=position, state=document)
     for sentence in litefs.left_out(document):
         module.warn(sentence)
-    return dict(document)
+    return document
 
 
 def main() -> None:
@@ -155,8 +156,8 @@ def main() -> None:
     try:
         api = kube.connect(options["kubeconfig"])
 
-        def observe() -> dict[str, Any]:
-            return dict(gather.gather_replicas(api, namespace, name, database, options["claim_template"], port))
+        def observe() -> State:
+            return gather.gather_replicas(api, namespace, name, database, options["claim_template"], port)
 
         waits = options["wait_replicated"] and not module.check_mode
         document = replicated(module, observe) if waits else options["state"] or observe()

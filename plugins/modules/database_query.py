@@ -15,6 +15,7 @@ extends_documentation_fragment:
   - abaci.infra.arguments.kubeconfig
   - abaci.infra.arguments.application
   - abaci.infra.arguments.database
+  - abaci.infra.arguments.archive
 options:
   sql:
     description: One statement that only reads.
@@ -22,11 +23,6 @@ options:
     required: true
   at:
     description: The moment, as for M(abaci.infra.archive_file). Empty for now.
-    type: str
-    default: ""
-  history:
-    description:
-      - The history of the archive that O(at) is in. Empty for the newest, or the one that was open at that time.
     type: str
     default: ""
   rows:
@@ -42,10 +38,6 @@ options:
     type: str
     choices: [text, csv, json]
     default: text
-  timeout:
-    description: Seconds that the copy may take to come.
-    type: int
-    default: 600
 author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
@@ -89,13 +81,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
+            **arguments.ARCHIVE,
             "sql": {"type": "str", "required": True},
             "at": {"type": "str", "default": ""},
-            "history": {"type": "str", "default": ""},
             "rows": {"type": "int", "default": 1000},
             "seconds": {"type": "float", "default": 30},
             "format": {"type": "str", "choices": ["text", "csv", "json"], "default": "text"},
-            "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )

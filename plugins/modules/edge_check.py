@@ -13,6 +13,7 @@ description:
   - Asks again until all answers are right. Fails with a sentence for each that is not when the time is over.
 version_added: 0.1.0
 author: The abaci.infra authors (@abaci-infra)
+extends_documentation_fragment: [abaci.infra.arguments.edge]
 options:
   domains:
     description: The site's names; the writes go to the first.
@@ -23,18 +24,6 @@ options:
     description: Where to connect to.
     type: str
     required: true
-  https_port:
-    description: The public port of https, as it stands in URLs.
-    type: int
-    default: 443
-  edge_https_port:
-    description: The port for https at O(address).
-    type: int
-    default: 443
-  edge_http_port:
-    description: The port for http at O(address).
-    type: int
-    default: 80
   upstream:
     description: Whether a proxy in front ends TLS, so that the site speaks http and redirects nobody.
     type: bool
@@ -51,10 +40,6 @@ options:
     description: The max-age of Strict-Transport-Security that has to come; with V(0) none may come.
     type: int
     default: 0
-  health_path:
-    description: A path that has to be answered with 200.
-    type: str
-    default: /
   verify_path:
     description: A path whose writes the application rejects.
     type: str
@@ -92,36 +77,31 @@ answers:
 """
 
 import time
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import edge, edge_status
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, edge, edge_status
 from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 POLL = 3.0
-OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS = arguments.EDGE | {
     "domains": {"type": "list", "elements": "str", "required": True},
     "address": {"type": "str", "required": True},
-    "https_port": {"type": "int", "default": 443},
-    "edge_https_port": {"type": "int", "default": 443},
-    "edge_http_port": {"type": "int", "default": 80},
     "upstream": {"type": "bool", "default": False},
     "verify": {"type": "bool", "default": True},
     "ca_file": {"type": "path", "default": ""},
     "hsts_seconds": {"type": "int", "default": 0},
-    "health_path": {"type": "str", "default": "/"},
     "verify_path": {"type": "str", "required": True},
     "write": {"type": "dict", "default": {}},
     "timeout": {"type": "int", "default": 60},
 }
 
 
-def wait(expected: dict[str, Any], timeout: float) -> tuple[list[dict[str, Any]], list[str]]:
+def wait(expected: edge_status.Expected, timeout: float) -> tuple[list[edge_status.Answer], list[str]]:
     """(the last answers, what is wrong with them: nothing once all are right)."""
     requests = [edge.parse(request) for request in edge_status.requests(expected)]
     deadline = time.monotonic() + timeout
     while True:
-        answers = [edge.send(request) for request in requests]
+        answers: list[edge_status.Answer] = [edge.send(request) for request in requests]
         problems = edge_status.problems(answers, expected)
         if not problems or time.monotonic() >= deadline:
             return answers, problems
@@ -129,14 +109,14 @@ def wait(expected: dict[str, Any], timeout: float) -> tuple[list[dict[str, Any]]
         time.sleep(POLL)
 
 
-def shown(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def shown(answers: list[edge_status.Answer]) -> list[edge_status.Answer]:
     """The answers without cookies and bodies, which may be secrets."""
     return [{key: value for key, value in answer.items() if key not in ("headers", "body")} for answer in answers]
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
-    expected: dict[str, Any] = module.params
+    expected: edge_status.Expected = module.params
     try:
         answers, problems = wait(expected, expected["timeout"])
         write = expected["write"]

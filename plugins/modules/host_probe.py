@@ -32,7 +32,7 @@ options:
         type: list
         elements: str
         default: []
-      packages:
+      packages: &packages
         description: Debian package names; those that are not installed come back in C(probe.packages_missing).
         type: list
         elements: str
@@ -42,12 +42,12 @@ options:
         type: list
         elements: str
         default: []
-      files:
+      files: &files
         description: Files and folders with C(topic), C(dest), C(mode) and C(content); empty is any content.
         type: list
         elements: dict
         default: []
-      desired:
+      desired: &desired
         description: What the role is asked for, returned for the decisions. Handled by the action plugin.
         type: dict
         default: {}
@@ -55,33 +55,15 @@ options:
     description: What the role C(fuse) asks. With it a FUSE file system is mounted for a moment, but not in check mode.
     type: dict
     suboptions:
-      packages:
-        description: As in O(host).
-        type: list
-        elements: str
-        default: []
-      files:
-        description: As in O(host).
-        type: list
-        elements: dict
-        default: []
-      desired:
-        description: As in O(host).
-        type: dict
-        default: {}
+      packages: *packages
+      files: *files
+      desired: *desired
   k3s:
     description: What the role C(k3s) asks.
     type: dict
     suboptions:
-      files:
-        description: As in O(host).
-        type: list
-        elements: dict
-        default: []
-      desired:
-        description: As in O(host).
-        type: dict
-        default: {}
+      files: *files
+      desired: *desired
       data_dir:
         description: k3s's data directory.
         type: path

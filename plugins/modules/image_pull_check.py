@@ -111,7 +111,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 
-def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, Any]:
+def check(api: Any, options: arguments.Options, pause: float = 0.5) -> dict[str, Any]:
     """Do it: returns {"digest", "node", "seconds"}, raises KubeError with the sentence. The pod is gone afterwards."""
     namespace, name, image = options["namespace"], options["name"], options["image"]
     if api.get("v1", "Namespace", namespace) is None:
@@ -171,7 +171,7 @@ def check(api: Any, options: dict[str, Any], pause: float = 0.5) -> dict[str, An
             _delete(api, namespace, pod_name, "Secret")
 
 
-def _sentence(options: dict[str, Any], pod: Object, status: image_pull.Status, reason: str | None) -> str:
+def _sentence(options: arguments.Options, pod: Object, status: image_pull.Status, reason: str | None) -> str:
     variables, image = options["variables"], options["image"]
     node = pod["spec"].get("nodeName")
     if status.fault is not None:
@@ -189,7 +189,7 @@ def _sentence(options: dict[str, Any], pod: Object, status: image_pull.Status, r
     return f"The image {image} cannot be pulled{by}{within}: {reason}; {advice} (nothing was changed)."
 
 
-def _fault(options: dict[str, Any], fault: str, node: str | None, reason: str | None) -> str:
+def _fault(options: arguments.Options, fault: str, node: str | None, reason: str | None) -> str:
     variable, command = options["variables"][0], options["command"]
     if fault == "processor":
         nodes = ", or app_node_selector to nodes that have it" if variable.startswith("app_") else ""

@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - abaci.infra.arguments.kubeconfig
   - abaci.infra.arguments.application
   - abaci.infra.arguments.database
+  - abaci.infra.arguments.known
 options:
   timeout:
     description: Seconds that each pod and each API request may take.
@@ -73,16 +74,25 @@ problems:
 """
 
 import os
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, gather, kube, litefs, state
+from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
+from ansible_collections.abaci.infra.plugins.module_utils.state_types import State
+
+
+def apart(known: Object) -> Object:
+    """Of what is known, what may be older than the pods: the record and the StatefulSet are compared with them."""
+    reads = known.get("reads") or []
+    kinds = ("Node", "PersistentVolume", "PersistentVolumeClaim")
+    return {**known, "reads": [read for read in reads if read["kind"] in kinds]}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
+            **arguments.KNOWN,
             "timeout": {"type": "int", "default": 10},
             "wait_replicated": {"type": "int", "default": 0},
         },
@@ -92,9 +102,10 @@ def main() -> None:
     client: kube.Client | None = None
     try:
         client = kube.connect(options["kubeconfig"], timeout=max(options["timeout"], 5))
+        client.know({} if options["wait_replicated"] else apart(options["known"]))
 
-        def look() -> dict[str, Any]:
-            document: dict[str, Any] = gather.gather(
+        def look() -> State:
+            document: State = gather.gather(
                 client,
                 options["namespace"],
                 options["name"],

@@ -13,13 +13,20 @@ description:
   - Use C(no_log) on the task where there are secrets among them.
 version_added: 0.1.0
 author: The abaci.infra authors (@abaci-infra)
-extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig, abaci.infra.arguments.known]
 options:
   objects:
     description: The objects, each with C(apiVersion), C(kind) and C(metadata) (C(name), C(namespace)).
     type: list
     elements: dict
-    required: true
+    default: []
+  lists:
+    description:
+      - Kinds to read whole for tasks that come later, each with C(apiVersion) and C(kind), of one C(namespace) or of
+        all. Only RV(known) has them.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     description: The module only reads.
@@ -41,6 +48,19 @@ objects:
   type: list
   elements: dict
   returned: success
+known:
+  description: What was read, for the option O(known) of this and other modules.
+  type: dict
+  returned: success
+ansible_facts:
+  description: That what was read for later holds. What changes something, and the lock, take it back.
+  returned: with O(lists)
+  type: dict
+  contains:
+    abaci_known_holds:
+      description: Whether it may be given to others as their O(known).
+      returned: always
+      type: bool
 reachable:
   description: Whether the API answered.
   type: bool
@@ -57,16 +77,21 @@ from ansible_collections.abaci.infra.plugins.module_utils import applying, argum
 
 
 def main() -> None:
-    spec = {**arguments.KUBECONFIG, "objects": {"type": "list", "elements": "dict", "required": True}}
+    several = {"type": "list", "elements": "dict", "default": []}
+    spec = {**arguments.KUBECONFIG, **arguments.KNOWN, "objects": several, "lists": several}
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
-    wanted = module.params["objects"]
+    wanted, lists = module.params["objects"], module.params["lists"]
     try:
-        look = applying.Apply(applying.connect(module.params["kubeconfig"], module.check_mode), module.check_mode)
+        client = applying.connect(module.params["kubeconfig"], module.check_mode)
+        look = applying.Apply(client, module.check_mode, known=module.params["known"])
         look.observe(wanted)
+        look.read_all(lists)
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(
         changed=False,
+        known={"server": look.client.server, "reads": look.reads} if look.client else {},
+        **({"ansible_facts": {arguments.KNOWN_HOLDS: True}} if lists else {}),
         objects=[look.found(obj) or {} for obj in wanted],
         reachable=look.client is not None,
         unknown=sorted({kind for _version, kind, _namespace in look.unknown}),

@@ -67,6 +67,15 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ansible_facts:
+  description: That nothing which was read before the lock was acquired is taken under it.
+  returned: with O(state=held)
+  type: dict
+  contains:
+    abaci_known_holds:
+      description: Whether what M(abaci.infra.objects_info) read by O(abaci.infra.objects_info#module:lists) holds.
+      returned: always
+      type: bool
 note:
   description: What was found, where a run had died.
   returned: success
@@ -113,7 +122,8 @@ def main() -> None:
         api = kube.connect(options["kubeconfig"])
         site = act.Site(api, options["namespace"], options["name"], "", "", 0)
         if options["state"] == "held":
-            answer |= _take(module, site, options)
+            # From here on all is read again.
+            answer |= _take(module, site, options) | {"ansible_facts": {arguments.KNOWN_HOLDS: False}}
         elif options["state"] == "renewed" and not module.check_mode:
             holding.Holding(site, options["holder"]).renew()
         elif options["state"] == "released":
@@ -132,7 +142,7 @@ def main() -> None:
     module.exit_json(**answer)
 
 
-def _take(module: AnsibleModule, site: act.Site, options: dict[str, Any]) -> dict[str, Any]:
+def _take(module: AnsibleModule, site: act.Site, options: arguments.Options) -> dict[str, Any]:
     lease = holding.lease_of(site)
     now = site.api.server_time()
     taken, note, refusal = lock.take(
@@ -161,7 +171,7 @@ def _take(module: AnsibleModule, site: act.Site, options: dict[str, Any]) -> dic
     return {"note": note}
 
 
-def _release(module: AnsibleModule, site: act.Site, options: dict[str, Any]) -> str:
+def _release(module: AnsibleModule, site: act.Site, options: arguments.Options) -> str:
     """Give back what is ours; who holds it afterwards."""
     lease = holding.lease_of(site)
     held: str = lock.holder_of(lease or {})
@@ -172,7 +182,7 @@ def _release(module: AnsibleModule, site: act.Site, options: dict[str, Any]) -> 
     return ""
 
 
-def _audit(site: act.Site, options: dict[str, Any], now: str, event: str, result: str) -> None:
+def _audit(site: act.Site, options: arguments.Options, now: str, event: str, result: str) -> None:
     if options["audit"]:
         line = {key: options[key] for key in ("holder", "operation", "parameters")}
         site.audit({"time": now, **line, "event": event, "result": result})

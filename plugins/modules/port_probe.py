@@ -80,7 +80,7 @@ import re
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import port_tries
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, port_tries
 
 
 def ports(listed: list[str]) -> list[port_tries.Port]:
@@ -94,7 +94,7 @@ def ports(listed: list[str]) -> list[port_tries.Port]:
     return found
 
 
-def listening(options: dict[str, Any]) -> dict[str, Any]:
+def listening(options: arguments.Options) -> dict[str, Any]:
     """Listen, and say what the others can try."""
     wanted = ports(options["ports"])
     port_tries.close()  # that of a run that died
@@ -105,7 +105,7 @@ def listening(options: dict[str, Any]) -> dict[str, Any]:
     return {"name": options["name"], "address": options["address"], "ports": told}
 
 
-def tried(options: dict[str, Any]) -> list[dict[str, Any]]:
+def tried(options: arguments.Options) -> list[dict[str, Any]]:
     """Connect to each peer but this host."""
     found = []
     for peer in options["peers"]:

@@ -12,12 +12,14 @@ description:
   - What is there is read by one request for each kind (of ConfigMaps and Secrets, for each namespace). An object whose
     C(managedFields) say that this manifest was applied last, and that has its values, is not written; without a change
     there are only these requests.
+  - O(known) only tells that nothing is to be done. As soon as an object differs, or something is waited for, all is
+    read again before anything is written.
   - After CRDs it waits until the API serves them. A Deployment, StatefulSet or DaemonSet of a Helm release is refused.
   - In check mode the API dry-runs what it can; what it cannot (no API, no namespace, no such kind yet) is named as what
     would be created.
 version_added: 0.1.0
 author: The abaci.infra authors (@abaci-infra)
-extends_documentation_fragment: [abaci.infra.arguments.kubeconfig]
+extends_documentation_fragment: [abaci.infra.arguments.kubeconfig, abaci.infra.arguments.known]
 options:
   objects:
     description: The manifests. Use C(no_log) on the task where they hold secrets.
@@ -28,13 +30,6 @@ options:
     description:
       - Objects that are not to be there, each with C(apiVersion), C(kind) and C(metadata). They are removed before
         O(objects) are applied, in their order; with O(timeout) each is waited for.
-    type: list
-    elements: dict
-    default: []
-  known:
-    description:
-      - Objects as M(abaci.infra.objects_info) has just read them, and nothing changed them since. They are not read
-        again. Use C(no_log) on the task where they hold secrets.
     type: list
     elements: dict
     default: []
@@ -113,6 +108,15 @@ changes:
   type: list
   elements: str
   returned: success
+ansible_facts:
+  description: After a change, or where what was known did not suffice.
+  returned: when it is so
+  type: dict
+  contains:
+    abaci_known_holds:
+      description: Whether what M(abaci.infra.objects_info) read by O(abaci.infra.objects_info#module:lists) holds.
+      returned: always
+      type: bool
 restarts:
   description: Of them, the workloads whose pods get another template.
   type: list
@@ -130,6 +134,17 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, kube, waiting
 
 
+def begin(module: AnsibleModule) -> applying.Apply:
+    """Connect. What was read before is taken where it says that nothing is to be done, and else read again."""
+    asked, check = module.params, module.check_mode
+    client = applying.connect(asked["kubeconfig"], check)
+    job = applying.Apply(client, check, asked["timeout"], asked["known"])
+    if client is not None and client.knows and not job.is_settled(asked["objects"], asked["absent"]):
+        client.forget()
+        job = applying.Apply(client, check, asked["timeout"])
+    return job
+
+
 def ready(module: AnsibleModule, job: applying.Apply, targets: list[waiting.Target]) -> bool:
     """Wait for them; in check mode, only look. Raises KubeError with the reason."""
     for target in targets:
@@ -139,11 +154,17 @@ def ready(module: AnsibleModule, job: applying.Apply, targets: list[waiting.Targ
             "metadata": {"name": target.name, "namespace": target.namespace},
         }
         found = None if job.changes else job.found(reference)
+        client = job.client
+        if client is not None and client.knows:
+            known = found or client.get(target.api_version, target.kind, target.name, target.namespace)
+            if waiting.judge(client, target, known).state != "done":
+                client.forget()
+                found = client.get(target.api_version, target.kind, target.name, target.namespace)
         if module.check_mode:
-            if job.client is None or waiting.judge(job.client, target, found).state != "done":
+            if client is None or waiting.judge(client, target, found).state != "done":
                 return False
             continue
-        status = waiting.wait(job.client, target, module.params["timeout"], found)
+        status = waiting.wait(client, target, module.params["timeout"], found)
         if status.state != "done":
             raise kube.KubeError(status.sentence)
         if status.warning:
@@ -154,11 +175,10 @@ def ready(module: AnsibleModule, job: applying.Apply, targets: list[waiting.Targ
 def main() -> None:
     module = AnsibleModule(argument_spec=arguments.APPLY, supports_check_mode=True)
     asked: dict[str, Any] = module.params
-    job = applying.Apply(None, module.check_mode, asked["timeout"])
+    job = applying.Apply(None, module.check_mode)
     try:
-        job.client = applying.connect(asked["kubeconfig"], module.check_mode)
+        job = begin(module)
         objects = list(asked["objects"])
-        job.know(asked["known"])
         job.run(objects, asked["absent"], asked["namespace"])
         targets = [
             waiting.Target(obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))
@@ -168,9 +188,11 @@ def main() -> None:
         done = ready(module, job, targets + [waiting.Target(**options) for options in asked["wait"]])
     except kube.KubeError as exc:
         module.fail_json(msg=str(exc), changed=bool(job.changes), changes=job.changes)
-    module.exit_json(
-        changed=bool(job.changes), changes=job.changes, restarts=job.restarts, ready=done, diff=job.differences
-    )
+    facts = {}
+    if job.changes or (job.client is not None and job.client.forgot):
+        facts = {"ansible_facts": {arguments.KNOWN_HOLDS: False}}
+    answer = {"changes": job.changes, "restarts": job.restarts, "ready": done, "diff": job.differences}
+    module.exit_json(changed=bool(job.changes), **answer, **facts)
 
 
 if __name__ == "__main__":

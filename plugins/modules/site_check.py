@@ -76,6 +76,10 @@ asked:
   description: Whether the API answered.
   returned: success
   type: bool
+known:
+  description: The routes that were read, for the option C(known) of M(abaci.infra.objects_info).
+  returned: success
+  type: dict
 hosts:
   description: The hosts that it was compared with, with the addresses that are known of them.
   returned: success
@@ -135,17 +139,27 @@ def main() -> None:
     options = dict(module.params)
     required = options.pop("required")
     try:
-        seen = look(kube.connect(options["kubeconfig"], timeout=10), options["apply"], options["ca_hash"])
+        api = kube.connect(options["kubeconfig"], timeout=10)
+        seen = look(api, options["apply"], options["ca_hash"])
     except kube.KubeError as exc:
         if required and not (module.check_mode and exc.status is None):
             module.fail_json(msg=str(exc))
-        module.exit_json(changed=False, asked=False, hosts=options["hosts"])
+        module.exit_json(changed=False, asked=False, known={}, hosts=options["hosts"])
     given = options.pop("hosts")
     hosts = {name: str(address or name) for name, address in given.items()}
     refusal = site.refusal(seen, site.Desired(hosts=hosts, **options))
     if refusal:
         module.fail_json(msg=refusal)
-    module.exit_json(changed=False, asked=True, hosts=given)
+    routes = {
+        ("networking.k8s.io/v1", "Ingress"): seen.ingresses,
+        ("traefik.io/v1alpha1", "IngressRoute"): seen.ingress_routes,
+    }
+    reads = [
+        {"apiVersion": version, "kind": kind, "namespace": None, "names": None, "items": items}
+        for (version, kind), items in routes.items()
+        if items
+    ]
+    module.exit_json(changed=False, asked=True, known={"server": api.server, "reads": reads}, hosts=given)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - abaci.infra.arguments.kubeconfig
   - abaci.infra.arguments.application
   - abaci.infra.arguments.database
+  - abaci.infra.arguments.edge
 options:
   cluster:
     description: Whether the cluster is looked at; else only O(hosts) are.
@@ -42,22 +43,6 @@ options:
     description: Where to connect to.
     type: str
     default: ""
-  https_port:
-    description: The public port of https, as it stands in URLs.
-    type: int
-    default: 443
-  edge_https_port:
-    description: The port for https at O(address).
-    type: int
-    default: 443
-  edge_http_port:
-    description: The port for http at O(address).
-    type: int
-    default: 80
-  health_path:
-    description: A path that has to be answered with 200.
-    type: str
-    default: /
   verify_path:
     description: A path whose writes the application rejects.
     type: str
@@ -177,7 +162,6 @@ checks:
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube
@@ -189,18 +173,15 @@ PART = {
     "namespace": {"type": "str", "required": True},
     "wanted": {"type": "bool", "default": True},
 }
-SPEC: dict[str, dict[str, Any]] = {
+SPEC: arguments.Spec = {
     **arguments.DATABASE,
+    **arguments.EDGE,
     "cluster": {"type": "bool", "default": True},
     # A name, not a secret.
     "tls_secret": {"type": "str", "default": "abaci-tls", "no_log": False},
     "tls": {"type": "bool", "default": True},
     "domains": {"type": "list", "elements": "str", "default": []},
     "address": {"type": "str", "default": ""},
-    "https_port": {"type": "int", "default": 443},
-    "edge_https_port": {"type": "int", "default": 443},
-    "edge_http_port": {"type": "int", "default": 80},
-    "health_path": {"type": "str", "default": "/"},
     "verify_path": {"type": "str", "default": "/"},
     "parts": {"type": "list", "elements": "dict", "default": [], "options": PART},
     "inventory_hosts": {"type": "dict", "default": {}},
@@ -219,7 +200,7 @@ SPEC: dict[str, dict[str, Any]] = {
 }
 
 
-def asked(options: dict[str, Any]) -> reading.Asked:
+def asked(options: arguments.Options) -> reading.Asked:
     """What is to be looked at."""
     same = (
         *("namespace", "name", "database", "kubeconfig", "claim_template", "port", "tls_secret", "tls", "address"),
@@ -242,7 +223,7 @@ def asked(options: dict[str, Any]) -> reading.Asked:
     )
 
 
-def seen(options: dict[str, Any], question: reading.Asked) -> reading.Seen:
+def seen(options: arguments.Options, question: reading.Asked) -> reading.Seen:
     """What the cluster says; a kubeconfig that cannot be used is a finding, too."""
     if not options["cluster"]:
         return reading.Seen()
@@ -254,7 +235,7 @@ def seen(options: dict[str, Any], question: reading.Asked) -> reading.Seen:
     return found
 
 
-def show(options: dict[str, Any], found: Facts, results: list[checks.Result], summary: checks.Summary) -> str:
+def show(options: arguments.Options, found: Facts, results: list[checks.Result], summary: checks.Summary) -> str:
     """The output that was asked for."""
     kind, said = options["output"], ""
     if kind == "text":

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 from ansible_collections.abaci.infra.plugins.module_utils import app_image
 from evaluating import evaluate
 from evaluating import living as there
@@ -157,31 +155,16 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     assert names.index(pull["name"]) < names.index("statefulset | Apply the StatefulSet")
 
 
-def test_only_the_digest_of_the_applications_own_image_is_frozen() -> None:
-    (take,) = yaml.safe_load((ROOT / "roles/app/tasks/freeze.yml").read_text())
-    guard = {"__app_pull": {"variable": "app_guard_image"}, "digest": "sha256:guard"}
-    for digest, wanted in (("sha256:app", True), ("", False)):
-        results = [guard, {"__app_pull": {"variable": "app_image"}, "digest": digest}]
-        known = {"__app_pulled": {"results": results}, "app_image": "a:1"}
-        templar = Templar(loader=DataLoader(), variables=known)
-        known["__app_digest"] = found = templar.template(trust_as_template(take["vars"]["__app_digest"]))
-        assert found == digest
-        templar = Templar(loader=DataLoader(), variables=known)
-        assert templar.evaluate_conditional(trust_as_template(take["when"])) is wanted, digest
-        pinned = templar.template(trust_as_template(take["ansible.builtin.set_fact"]["__app_pinned_image"]))
-        assert not wanted or pinned == "a:1@sha256:app"
-
-
 def test_frozen_from_the_first_start_is_what_was_pulled() -> None:
     tasks = yaml.safe_load((ROOT / "roles/app/tasks/statefulset.yml").read_text())
     names = [task["name"] for task in tasks]
-    (freeze,) = (task for task in tasks if task.get("ansible.builtin.include_tasks") == "freeze.yml")
+    (freeze,) = (task for task in tasks if task.get("ansible.builtin.include_tasks") == "plan.yml")
     assert "__app_plan.image.pin" in freeze["when"]
     pull, apply = (
         "statefulset | Check that the images can be pulled",
         "statefulset | Apply the StatefulSet",
     )
     assert names.index(pull) < names.index(freeze["name"]) < names.index(apply)
-    given = {"__app_plan": plan()["__app_plan"], "__app_pinned_image": "a:1@sha256:0"}
-    assert evaluate("app", "__app_image", **given) == "a:1@sha256:0"
-    assert evaluate("app", "__app_image_pull", **given) is False
+    pulled = [{"__app_pull": {"variable": "app_image"}, "digest": "sha256:0"}]
+    assert evaluate("app", "__app_desired", **plan(), __app_pulled={"results": pulled})["pulled"] == pulled
+    assert evaluate("app", "__app_desired", **plan())["pulled"] == []

@@ -116,7 +116,7 @@ def claim(name: str, storage_class: str = "nfs", phase: str = "Bound", **metadat
     ],
 )
 def test_what_the_api_lets_nobody_change_is_refused_in_a_sentence(claims: list[Object], words: str | None) -> None:
-    found = evaluate("storage", "__storage_conflicts", **NFS, __storage_found={"objects": claims})
+    found = evaluate("storage", "__storage_plan", **NFS, __storage_found={"objects": claims})["errors"]
     assert (words in found[0]) if words else found == []
 
 
@@ -128,6 +128,7 @@ def test_a_volume_whose_claim_was_deleted_is_freed_unless_it_is_anothers() -> No
 
     known = [volume("uploads-pv", "Released"), volume("vision-training-pv", "Released", "elsewhere")]
     known += [volume("strange-pv", "Released", of="scratch"), {}]
-    assert evaluate("storage", "__storage_released", **NFS, __storage_found={"objects": known}) == ["uploads-pv"]
+    plan = evaluate("storage", "__storage_plan", **NFS, __storage_found={"objects": known})
+    assert plan["released"] == ["uploads-pv"]
     bound = [volume("uploads-pv", "Bound")]
-    assert evaluate("storage", "__storage_released", **NFS, __storage_found={"objects": bound}) == []
+    assert evaluate("storage", "__storage_plan", **NFS, __storage_found={"objects": bound})["released"] == []

@@ -635,6 +635,19 @@ def _facts(content: bytes) -> dict[str, Any]:
         return facts
 
 
+def as_applied(obj: Object) -> Object:
+    """The object as the API has it after an apply of ours, with every list as a whole."""
+
+    def fields(value: Any) -> Object:
+        return {f"f:{key}": fields(one) for key, one in value.items()} if isinstance(value, dict) else {}
+
+    body = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata")}
+    if metadata := {key: value for key, value in obj["metadata"].items() if key not in ("name", "namespace")}:
+        body["metadata"] = metadata
+    entry = {"manager": "abaci.infra", "operation": "Apply", "apiVersion": obj["apiVersion"]}
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": [{**entry, "fieldsV1": fields(body)}]}}
+
+
 def _kind_of(obj: Object) -> str:
     """The kind of an object of the factory, which leaves it out."""
     name, spec = obj["metadata"]["name"], obj.get("spec", {})

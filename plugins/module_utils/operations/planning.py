@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 
+from ..objects import Object
 from ..state_types import Looked
 from .retention import Manifest
 
@@ -127,7 +128,7 @@ class Inventory(TypedDict, total=False):
 
     image: str  # app_image, "" where it is the default
     node_selector: dict[str, str]
-    tolerations: list[dict[str, Any]]
+    tolerations: list[Object]
     edge: dict[str, Any]  # as edge_status.requests() takes it; empty where it cannot be asked
 
 

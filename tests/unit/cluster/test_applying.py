@@ -119,17 +119,6 @@ def test_a_kind_in_several_namespaces_is_listed_once_unless_such_a_list_is_large
     assert sorted(store.asked) == [("GET", "ConfigMap"), ("GET", "ConfigMap"), ("LIST", "Role")]
 
 
-def test_what_was_read_a_moment_ago_is_not_read_again() -> None:
-    store = Store(manifest("Namespace", "there"))
-    run(store, NAMES)
-    known = [copy.deepcopy(store.stored[applying.label(obj)]) for obj in NAMES[:2]]
-    store.asked.clear()
-    job = applying.Apply(store, False)  # type: ignore[arg-type]
-    job.know(known)
-    job.run(NAMES, [], namespace="there")
-    assert job.changes == [] and store.asked == [("GET", "ConfigMap")]
-
-
 @pytest.mark.parametrize("check", [False, True])
 def test_a_namespace_is_asked_for_only_where_nothing_is_found_in_it(check: bool) -> None:
     store = Store()

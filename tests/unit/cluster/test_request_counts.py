@@ -8,14 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import factory_objects as make
 import pytest
+import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import gather, kube
-from ansible_collections.abaci.infra.plugins.modules import database_look, litefs_info, server_side_apply, site_check
-from fake_api import Cluster, FakeApi, database, run
+from ansible_collections.abaci.infra.plugins.modules import (
+    database_look,
+    litefs_info,
+    objects_info,
+    operation_lock,
+    server_side_apply,
+    site_check,
+)
+from fake_api import Cluster, FakeApi, Object, as_applied, database, run
 
 SITE = {"namespace": make.NAMESPACE, "name": make.NAME}
 PODS = 3
@@ -99,19 +108,149 @@ def test_the_check_of_the_cluster_asks_for_nodes_only_without_the_ca(
     assert count["Node"] == 1
 
 
-def test_an_apply_asks_for_what_is_not_known(site: Cluster) -> None:
-    objects = [
-        {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": make.NAMESPACE}}
-        for kind, name in (("Service", "a"), ("Service", "b"), ("Secret", "c"))
-    ]
-    asked(site, server_side_apply, objects=objects, namespace=make.NAMESPACE)
-    _answer, count = asked(
-        site,
-        server_side_apply,
-        objects=objects[:2],
-        namespace=make.NAMESPACE,
-        known=[site.have("Service", "a")],
-    )
-    assert count["Namespace"] == 0 and count["Service"] - 2 == 1, (
-        "one read, and a dry run of each: nobody has managedFields here"
-    )
+def deployment(name: str, image: str = "a:1") -> Object:
+    place = {"name": name, "namespace": make.NAMESPACE}
+    template = {"metadata": {}, "spec": {"containers": [{"name": name, "image": image}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": place, "spec": spec}
+
+
+def service(name: str) -> Object:
+    spec = {"type": "ClusterIP"}
+    place = {"name": name, "namespace": make.NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": place, "spec": spec}
+
+
+WANTED = [service("a"), service("b"), deployment("a")]
+UP = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
+LISTS = yaml.safe_load((Path(__file__).parents[3] / "roles/site/vars/main.yml").read_text())["__site_lists"]
+LISTS = [{**one, **({"namespace": make.NAMESPACE} if "namespace" in one else {})} for one in LISTS]
+
+
+def applied(site: Cluster) -> None:
+    """All of WANTED, and it has come up."""
+    for obj in WANTED:
+        stored = site.put({**as_applied(obj), "status": dict(UP)})
+        stored["metadata"]["generation"] = 1
+
+
+def look(site: Cluster) -> dict[str, Any]:
+    """What site.yml reads once for all roles."""
+    known: dict[str, Any] = asked(site, objects_info, lists=LISTS)[0]["known"]
+    return known
+
+
+def test_the_look_for_all_roles_takes_a_request_for_each_kind_and_has_no_secret(site: Cluster) -> None:
+    answer, count = asked(site, objects_info, lists=LISTS)
+    assert count == Counter(one["kind"] for one in LISTS) and set(count.values()) == {1}
+    assert "Secret" not in count and answer["ansible_facts"] == {"abaci_known_holds": True}
+
+
+def test_hazard_a_list_that_the_user_may_not_have_is_left_out_and_asked_for_one_by_one(site: Cluster) -> None:
+    applied(site)
+    site.fail("GET", "Service", how=403)
+    known = look(site)
+    assert "Service" not in {read["kind"] for read in known["reads"]}
+    _answer, count = asked(site, server_side_apply, objects=WANTED, known=known)
+    assert count == {"Service": 1}
+
+
+def test_what_was_looked_at_already_is_taken_into_the_look(site: Cluster) -> None:
+    known = asked(site, objects_info, lists=LISTS[:2])[0]["known"]
+    answer, count = asked(site, objects_info, lists=LISTS[:3], known=known)
+    assert count.total() == 1 and len(answer["known"]["reads"]) == 3
+
+
+def test_an_apply_that_finds_all_as_it_is_to_be_asks_for_nothing(site: Cluster) -> None:
+    applied(site)
+    known = look(site)
+    given = {"objects": WANTED, "absent": [service("gone")], "namespace": make.NAMESPACE, "wait_kinds": ["Deployment"]}
+    answer, count = asked(site, server_side_apply, **given, known=known)
+    assert (count.total(), answer["changed"], answer["ready"]) == (0, False, True) and "ansible_facts" not in answer
+
+
+def test_the_state_document_takes_of_the_look_what_does_not_move_by_itself(site: Cluster) -> None:
+    alone = asked(site, litefs_info, **SITE)[0]["state"]
+    answer, count = asked(site, litefs_info, **SITE, known=look(site))
+    assert not {"PersistentVolume", "PersistentVolumeClaim"} & set(count) and count["Node"] == PODS
+    # What the rules compare with each other is of one moment.
+    assert count["Pod"] == count["Lease"] == count["StatefulSet"] == count["ConfigMap"] == 1
+    assert count.total() == 6 + 2 * PODS
+    moving = {"gathered_at", "nodes"}  # the time since the last word of each
+    assert {k: v for k, v in answer["state"].items() if k not in moving} == {
+        k: v for k, v in alone.items() if k not in moving
+    }
+
+
+def test_a_state_that_is_waited_for_is_read_each_time(site: Cluster) -> None:
+    _answer, count = asked(site, litefs_info, **SITE, known=look(site), wait_replicated=5)
+    assert count["StatefulSet"] == count["PersistentVolume"] == 1
+
+
+@pytest.mark.parametrize(
+    "happened",
+    [
+        lambda site, known: known | {"server": "https://other.test"},
+        lambda site, known: {},
+    ],
+    ids=["of another API", "nothing is known"],
+)
+def test_hazard_what_is_not_known_of_this_api_is_asked_for(site: Cluster, happened: Any) -> None:
+    applied(site)
+    known = happened(site, look(site))
+    _answer, count = asked(site, server_side_apply, objects=WANTED, known=known)
+    assert count == {"Service": 1, "Deployment": 1}
+
+
+def test_hazard_where_one_object_differs_all_are_read_again_before_anything_is_written(site: Cluster) -> None:
+    applied(site)
+    known = look(site)
+    site.put({**as_applied(service("b")), "spec": {"type": "NodePort"}})  # by somebody else, since the look
+    wanted = [*WANTED[:2], deployment("a", "a:2")]
+    answer, count = asked(site, server_side_apply, objects=wanted, known=known)
+    assert answer["changes"] == ["Service abaci/b", "Deployment abaci/a"]
+    reads = [(one.method, one.kind) for one in site.requests]
+    assert set(reads[:2]) == {("GET", "Service"), ("GET", "Deployment")} and ("PATCH", "Service") in reads[2:]
+    assert answer["ansible_facts"] == {"abaci_known_holds": False}
+    assert count["Service"] == 2
+
+
+def test_hazard_what_is_to_be_absent_is_read_again_before_it_is_removed(site: Cluster) -> None:
+    applied(site)
+    known = look(site)
+    site.drop("Service", "b")
+    answer, count = asked(site, server_side_apply, objects=WANTED[:1], absent=[WANTED[1]], known=known)
+    assert (answer["changed"], count) == (False, {"Service": 1}), "it went meanwhile"
+
+
+def test_hazard_what_was_not_ready_is_read_again(site: Cluster) -> None:
+    applied(site)
+    living = site.have("Deployment", "a")
+    assert living is not None
+    living["status"]["availableReplicas"] = living["status"]["readyReplicas"] = 0
+    known = look(site)
+    living["status"] = dict(UP)
+    given = {"objects": WANTED, "wait_kinds": ["Deployment"], "known": known}
+    answer, count = asked(site, server_side_apply, **given)
+    assert answer["ready"] and count["Deployment"] == 1 and answer["ansible_facts"] == {"abaci_known_holds": False}
+
+
+def test_hazard_under_the_lock_nothing_is_known(site: Cluster) -> None:
+    lock = {"holder": "me", "operation": "site", "audit": False}
+    assert asked(site, operation_lock, **SITE, **lock)[0]["ansible_facts"] == {"abaci_known_holds": False}
+    plays = yaml.safe_load((Path(__file__).parents[3] / "playbooks/site.yml").read_text())
+    (play,) = (play for play in plays if "module_defaults" in play)
+    assert {*play["module_defaults"]} == {
+        f"abaci.infra.{module}" for module in ("objects_info", "server_side_apply", "litefs_info")
+    }
+    assert {json.dumps(given) for given in play["module_defaults"].values()} == {'{"known": "{{ __site_known }}"}'}
+    assert "if ansible_facts.abaci_known_holds | default(false) else {}" in play["vars"]["__site_known"]
+
+
+def test_the_check_of_the_cluster_gives_its_routes_to_the_look(site: Cluster) -> None:
+    rule = {"host": "other.test", "http": {"paths": [{"backend": {"service": {"name": "other"}}}]}}
+    ingress = {"kind": "Ingress", "metadata": {"name": "other", "namespace": "other"}, "spec": {"rules": [rule]}}
+    site.put(ingress)
+    known = asked(site, site_check, **SITE, hosts={"node-0": "node-0"}, aliases=["node-0"], apply=True)[0]["known"]
+    _answer, count = asked(site, objects_info, lists=LISTS, known=known)
+    assert count["Ingress"] == 0 and count["NetworkPolicy"] == 1

@@ -123,3 +123,25 @@ def test_the_plan_says_it_and_where_the_pull_hangs_it_is_the_applications_troubl
     assert found[1]["waiting"]["message"] == "no litefs"
     # Never "stopped by the guard", which has not looked yet.
     assert [one["init"]["state"] for one in found] == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize(("digest", "pinned"), [(A, True), ("", False), (None, False)])
+def test_frozen_from_the_first_start_is_what_was_pulled_of_the_applications_own_image(
+    digest: str | None, pinned: bool
+) -> None:
+    pulled = [
+        {"__app_pull": {"variable": "app_guard_image"}, "digest": B},
+        {"__app_pull": {"variable": "app_image"}, "digest": digest},
+    ]
+    choice = app_image.choose(document(), IMAGE, True, 0, pulled)
+    assert (choice.text, choice.pull, choice.pin) == ((f"{IMAGE}@{A}", False, False) if pinned else (IMAGE, True, True))
+    assert app_image.choose(document(), IMAGE, False, 0, pulled).text == IMAGE, "it is not frozen"
+    assert app_image.choose(document(), IMAGE, True, 0).pin
+
+
+def test_the_plan_takes_what_was_pulled() -> None:
+    pulled = [{"__app_pull": {"variable": "app_image"}, "digest": A}]
+    asked = desired(image=IMAGE, keel_policy="never")
+    assert app_plan.plan(document(), asked)["image"]["pin"]
+    image = app_plan.plan(document(), {**asked, "pulled": pulled})["image"]
+    assert (image["text"], image["pull"], image["pin"]) == (f"{IMAGE}@{A}", False, False)

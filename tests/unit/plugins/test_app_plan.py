@@ -448,27 +448,6 @@ def test_immutable_fields_are_refused_before_the_apply(desired: dict[str, str], 
     assert decided(document(), **{key: value for key, value in desired.items() if key != "claim"})["refusal"] is None
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("1Gi", "1024Mi", True),
-        ("1G", "1000M", True),
-        ("1.5Gi", "1536Mi", True),
-        ("1Gi", "1G", False),
-        (1073741824, "1Gi", True),
-        ("500m", "0.5", True),
-        ("2Ti", "2048Gi", True),
-        ("1k", "1000", True),
-        ("1Ki", "1024", True),
-        ("junk", "junk", True),
-        ("junk", "1Gi", False),
-        (None, "1Gi", False),
-    ],
-)
-def test_quantities_are_compared_as_amounts(one: object, other: object, same: bool) -> None:
-    assert app_plan.same_quantity(one, other) is same
-
-
 # --- sysctls -----------------------------------------------------------------------------------------------------
 
 

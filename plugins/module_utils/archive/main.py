@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from . import cluster, follower, layout, serve, settings, status
+from . import cluster, feed, follower, giving, layout, serve, settings, status
 from .alarms import STAYS_S, Alarm, Alarms
 from .ltx import Altered, Compressed, Position
 from .store import History, Lacking, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
@@ -166,6 +166,16 @@ class Archive:
             with self._files:
                 made = self._kept.rebuild(owner, database, moment, path, history)
             yield path, made
+
+    def following(self, owner: str, database: str, at: Position) -> Iterator[giving.Given]:
+        return self._kept.following(owner, database, at)
+
+    def heard(self) -> float:
+        """Until when a primary of the newest cluster was heard, by this clock; noted every few seconds."""
+        owner = self.newest_cluster()
+        noted = max((one.followed for one in self.histories() if one.cluster == owner), default=0.0)
+        seen = self.follower.seen
+        return max(noted, seen.heard) if seen.cluster_id == owner else noted
 
     def document(self) -> status.Document:
         root = Path(self.told.buffer)
@@ -430,6 +440,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, lambda *_: ended.set())
     serve.Server(archive, told.metrics_port, local=False).start()
     serve.Server(archive, told.local_port, local=True).start()
+    feed.Feed(archive, told.feed_port).start()
     archive.start()
     while not ended.wait(1):
         archive.turn()

@@ -29,6 +29,7 @@ class Settings:
     check_every: float = 86400.0
     metrics_port: int = 9102
     local_port: int = 9103
+    feed_port: int = 9104
 
 
 _FACTORS = {

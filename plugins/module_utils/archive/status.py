@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from .alarms import Alarm
 from .follower import Seen
+from .ltx import Position
 from .store import History, Moved, Transaction
 
 SCHEMA = 1
@@ -107,6 +108,19 @@ class TransactionDoc(TypedDict):
     bytes: int
 
 
+class FollowingDoc(TypedDict):
+    """What a copy lacks; without any ``last`` is where the copy is, and ``time`` null."""
+
+    cluster: str
+    database: str
+    history: str
+    count: int
+    first_time: str | None
+    last: str
+    checksum: str
+    time: str | None
+
+
 @dataclass(frozen=True)
 class Point:
     """Up to which TXID the archive is proven, and when that was."""
@@ -182,6 +196,21 @@ def transaction(one: Transaction) -> TransactionDoc:
         commit=one.commit,
         history=one.history,
         bytes=one.size,
+    )
+
+
+def following(
+    cluster: str, database: str, history: str, count: int, first: float, last: Position, time: float
+) -> FollowingDoc:
+    return FollowingDoc(
+        cluster=cluster,
+        database=database,
+        history=history,
+        count=count,
+        first_time=stamp(first) if count else None,
+        last=hexadecimal(last.txid),
+        checksum=hexadecimal(last.checksum),
+        time=stamp(time) if count else None,
     )
 
 

@@ -38,7 +38,7 @@ class Held:
     def heard(self) -> float:
         return HEARD
 
-    def following(self, cluster: str, database: str, at: Position | None) -> Iterator[giving.Given]:
+    def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]:
         return self.store.following(cluster, database, at)
 
 
@@ -70,7 +70,7 @@ class Site:
         path.write_bytes(self.copies[txid - 1])
         return Copy(path, txid)
 
-    def given(self, at: Position | None) -> list[giving.Given]:
+    def given(self, at: Position) -> list[giving.Given]:
         return list(self.store.following(OURS, DATABASE, at))
 
 
@@ -95,7 +95,7 @@ def test_what_follows_a_position_leads_from_it_to_the_last(site: Site, packed: b
 
 def test_all_of_it_comes_where_the_replica_has_no_such_database(site: Site, tmp_path: Path) -> None:
     with Copy(tmp_path / "none") as copy:
-        for one in site.store.following(OURS, DATABASE, None):
+        for one in site.store.following(OURS, DATABASE, giving.NOTHING):
             copy.apply(one.content, "given")
         assert copy.position == site.at[-1]
 
@@ -164,7 +164,7 @@ def served(site: Site) -> Iterator[tuple[str, int]]:
 def received(address: tuple[str, int], held: dict[str, Position]) -> tuple[str, dict[str, list[bytes]]]:
     """What a replica gets until it is level, and the cluster id."""
     asked = wire.positions({name: (at.txid, at.checksum) for name, at in held.items()})
-    stream, parser = Stream(address, "0123456789ABCDEF", asked, 10), wire.Parser()
+    stream, parser = Stream(address, "0123456789ABCDEF", asked, 60), wire.Parser()
     found: dict[str, list[bytes]] = {}
     with contextlib.closing(stream):
         for piece in stream.pieces():
@@ -192,7 +192,7 @@ def test_a_replica_is_fed_as_by_a_primary(site: Site, served: tuple[str, int]) -
 
 def test_what_comes_later_is_fed_as_well(site: Site, served: tuple[str, int]) -> None:
     stream, parser = (
-        Stream(served, "0123456789ABCDEF", wire.positions({DATABASE: (8, site.at[-1].checksum)}), 10),
+        Stream(served, "0123456789ABCDEF", wire.positions({DATABASE: (8, site.at[-1].checksum)}), 60),
         wire.Parser(),
     )
     with contextlib.closing(stream):

@@ -168,7 +168,7 @@ def test_a_replica_of_another_history_gets_nothing(make_cluster: MakeCluster, fe
     archive, (replica,) = fed(cluster), cluster.replicas
     lost(cluster, archive, 10)
     promote(replica)
-    write(replica, 5)
+    replica.insert(*(f"other {number}" for number in range(5)))
     bodies, where = replica.bodies(), replica.position()
     refused = archive.lacking(replica)
     assert refused.status == 409 and "another history" in refused.json()["error"]

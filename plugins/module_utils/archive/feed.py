@@ -132,12 +132,8 @@ class _Session:
         self._h2.send_headers(self._stream, [(":status", "200"), ("litefs-cluster-id", cluster)])
         self._flush()
         at = {name: Position(*where) for name, where in held.items()}
-        for one in self._archive.histories():
-            if one.cluster == cluster:
-                at.setdefault(one.database, giving.NOTHING)
         refused: set[str] = set()
-        for name in sorted(at):
-            self._follow(cluster, name, at, refused)
+        self._follow_all(cluster, at, refused)
         self._send(wire.READY)
         self._socket.settimeout(BEAT_S)
         while True:
@@ -145,8 +141,14 @@ class _Session:
             with contextlib.suppress(TimeoutError):
                 self._receive()
                 continue
-            for name in sorted(at):
-                self._follow(cluster, name, at, refused)
+            self._follow_all(cluster, at, refused)
+
+    def _follow_all(self, cluster: str, at: dict[str, Position], refused: set[str]) -> None:
+        for one in self._archive.histories():
+            if one.cluster == cluster:
+                at.setdefault(one.database, giving.NOTHING)
+        for name in sorted(at):
+            self._follow(cluster, name, at, refused)
 
     def _follow(self, cluster: str, name: str, at: dict[str, Position], refused: set[str]) -> None:
         """What cannot be proven to follow is not sent; whoever waits for it asks the archive why."""

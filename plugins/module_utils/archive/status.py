@@ -80,6 +80,18 @@ class LastDoc(TypedDict):
     problems: list[str]
 
 
+class DrillDoc(TypedDict):
+    """A moment that was rebuilt, only to see that it can be."""
+
+    cluster: str
+    database: str
+    txid: str
+    time: str
+    seconds: float
+    bytes: int
+    answer: str
+
+
 class AlarmDoc(TypedDict):
     kind: str
     database: str
@@ -96,6 +108,7 @@ class Document(TypedDict):
     remote_behind_seconds: float | None
     buffer: BufferDoc
     last: dict[str, LastDoc]
+    drills: list[DrillDoc]
     alarms: list[AlarmDoc]
 
 
@@ -150,6 +163,7 @@ class View:
     remote: float | None  # when the remote was last level
     buffer: BufferDoc
     last: Mapping[str, Ran]
+    drills: Sequence[DrillDoc]
     alarms: Sequence[Alarm]
 
 
@@ -235,6 +249,7 @@ def document(view: View) -> Document:
             name: {"time": stamp(ran.time), "seconds": round(ran.seconds, 1), "problems": list(ran.problems)}
             for name, ran in sorted(view.last.items())
         },
+        drills=list(view.drills),
         alarms=[
             {
                 "kind": one["kind"],

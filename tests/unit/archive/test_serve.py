@@ -67,6 +67,7 @@ class Fake:
             remote=NOW - 4,
             buffer={"bytes": 5000, "max_bytes": 0, "free_bytes": 10**9},
             last={"pack": status.Ran(NOW - 30, 0.25, ("a is altered.",))},
+            drills=[],
             alarms=[
                 {"kind": "fork", "database": "sqlite.db", "sentence": 'It "forked".', "since": NOW - 99, "until": 0.0}
             ],

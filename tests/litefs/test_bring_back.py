@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 from litefs_cluster import DATABASE, Cluster, MakeCluster, Node, free_ports, until
 from test_archive import Program, raw, small, whole, write
+from test_guard_with_litefs import Pods
 
 OTHER = "other.db"
 
@@ -207,3 +208,42 @@ def test_an_altered_file_is_refused_and_what_comes_before_it_is_given(
     refused = archive.lacking(replica)
     assert refused.status == 409 and path.name in refused.json()["error"]
     assert replica.bodies() == bodies[:-3]
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["an older copy", "as new as the archive"])
+def test_the_guard_lets_no_primary_start_that_has_less_than_the_archive(
+    make_cluster: MakeCluster, fed: Callable[[Cluster], Fed], tmp_path: Path, cut: bool
+) -> None:
+    """No other pod is there to say so."""
+    cluster = small(make_cluster)
+    archive, primary = fed(cluster), cluster.primary
+    archive.level()
+    primary.stop()
+    shutil.copytree(primary.data, tmp_path / "older")
+    primary.start()
+    write(primary, 5)
+    archive.level()
+    until(lambda: archive.status()["databases"][0]["received"]["txid"] == primary.position()[0], 30)
+    identity, has = primary.cluster_id(), primary.position()[0]
+    primary.stop()
+    if not cut:
+        primary.copy_volume(tmp_path / "older")
+    pods = Pods(cluster, tmp_path)
+    pods.record("recorded", identity)
+    pods.archive_port = archive.feed
+    if cut:
+        code, log = pods.ask(primary)
+        assert code == 0, log
+        return
+    assert "and the archive, which heard a primary of this cluster until 20" in pods.refusal(primary)
+    assert f"has TXID {has}" in (tmp_path / "termination").read_text()
+    # A person, or a restore, goes on without that.
+    (pods.identity / "archiveGivenUpTime").write_text(
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
+    )
+    code, log = pods.ask(primary)
+    assert code == 0 and "was given up" in log, log
+    (pods.identity / "archiveGivenUpTime").unlink()
+    archive.stop()
+    code, log = pods.ask(primary)
+    assert code == 0, log

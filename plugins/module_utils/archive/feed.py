@@ -42,7 +42,7 @@ class Archive(Protocol):
 
 
 def info(archive: Archive) -> dict[str, object]:
-    """/info of a node that is no primary; ``heard``: until when a primary of that cluster was, by this clock."""
+    """/info of a node that is no primary; ``heard``: until when it was level with one that is, by this clock."""
     heard = status.stamp(archive.heard())[:19] + "Z"
     return {"isPrimary": False, "clusterID": archive.newest_cluster(), "archive": True, "heard": heard}
 

@@ -177,11 +177,13 @@ class Archive:
         return self._kept.following(owner, database, at)
 
     def heard(self) -> float:
-        """Until when a primary of the newest cluster was heard, by this clock; noted every few seconds."""
-        owner = self.newest_cluster()
-        noted = max((one.followed for one in self.histories() if one.cluster == owner), default=0.0)
-        seen = self.follower.seen
-        return max(noted, seen.heard) if seen.cluster_id == owner else noted
+        """Until when every database of the newest cluster was level with a primary, by this clock.
+
+        Not merely connected: while a whole database is on its way, what is held is still what was before.
+        """
+        owner, level = self.newest_cluster(), self.follower.seen.level
+        ends = [one for one in status.newest(self.histories()) if one.cluster == owner and one.last]
+        return min((max(one.followed, level.get((owner, one.database), 0.0)) for one in ends), default=0.0)
 
     def document(self) -> status.Document:
         root = Path(self.told.buffer)

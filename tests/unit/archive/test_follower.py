@@ -331,7 +331,7 @@ def test_a_call_to_reconnect_is_heard_while_the_stream_begins(run: Callable[...,
 
 
 def test_a_second_primary_of_the_cluster_is_told_and_the_one_that_was_followed_stays(run: Callable[..., Run]) -> None:
-    second, first = Primary(says(), primary=False), Primary(says(file(FIRST)))
+    second, first = Primary(says(), primary=False), Primary(says(file(FIRST)), says())
     one = run(second, first)
     one.start()
     until(lambda: one.store.files)

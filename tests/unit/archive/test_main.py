@@ -123,7 +123,7 @@ def test_what_came_is_proven_checked_and_given_back(
     txid = f"{data[0].txid:016x}"
     assert found["received"]["txid"] == txid and found["verified"] and found["verified"]["txid"] == txid
     assert doc["alarms"] == [] and one.api.told == [] and doc["primary"]["connected"]
-    assert set(doc["last"]) == {"pack", "base", "prune", "check"} and doc["target"] is None
+    assert set(doc["last"]) == {"pack", "base", "prune", "drill", "check"} and doc["target"] is None
     assert all(ran["problems"] == [] for ran in doc["last"].values())
     assert doc["buffer"]["bytes"] > 0 and doc["buffer"]["free_bytes"] > 0
     with one.archive.rebuilt("LFSC1", "sqlite.db", data[0].txid, None) as (path, made):
@@ -507,6 +507,20 @@ def test_a_moment_that_a_drill_cannot_have_is_an_alarm(
     until(lambda: "drill" in {alarm["kind"] for alarm in one.turn()["alarms"]})
     (alarm,) = [alarm for alarm in one.archive.document()["alarms"] if alarm["kind"] == "drill"]
     assert "cannot be had: no such column" in alarm["sentence"] and one.archive.document()["drills"] == []
+
+
+def test_what_the_guard_is_told_is_of_when_the_archive_was_level(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    one = site()
+    assert one.archive.heard() == 0.0
+    began = time.time()
+    one.bring(*data[1])
+    until(lambda: one.archive.heard() >= began)
+    level = one.archive.follower.seen.level
+    one.archive.follower.end()
+    one.archive.follower.seen.heard = time.time() + 1000
+    assert one.archive.heard() <= max(level.values())
 
 
 def test_at_random_never_in_a_gap() -> None:

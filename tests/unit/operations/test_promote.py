@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cases
@@ -20,6 +22,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import (
     promote,
     runner,
 )
+from archived import Site
 from cases import A, B, alone, dead_node, export, gone, guarded, site
 from fake_api import Cluster
 
@@ -474,3 +477,61 @@ def test_the_role_goes_to_another_ordinal_and_back_and_every_pod_follows() -> No
         data = cluster.record()
         assert data["primaryOrdinal"] == str(target) and not {"fencedOrdinals", promote.KEY} & set(data)
     assert moved(cluster, to=0) == []
+
+
+# --- the archive brings it back ------------------------------------------------------------------------------------
+
+
+class Fed(Site):
+    """Its replicas are at ``have``, and the archive has ``last``; a pod that follows the archive has all at once."""
+
+    def __init__(self, folder: Path, have: int, last: int) -> None:
+        super().__init__(folder, last)
+        self.last = last
+        self.put(make.record("recorded", A, ordinal=1, fenced="0"))
+        self.node(0).running = False
+        for ordinal in (1, 2):
+            self.put_at(ordinal, have)
+        self.after.append(self.feed)
+
+    def put_at(self, ordinal: int, txid: int) -> None:
+        with self.archive.rebuilt(make.A, make.DATABASE, txid, None) as (_path, made):
+            self.node(ordinal).txid, self.node(ordinal).checksum = txid, f"{made.checksum:016x}"
+
+    def feed(self, request: Any) -> None:
+        """What LiteFS does when it starts while litefs.yml names the archive."""
+        if request.method == "DELETE" and request.kind == "Pod" and self.archive_feeds():
+            self.put_at(int(request.name.rpartition("-")[2]), self.last)
+
+
+@pytest.fixture
+def fed_site(tmp_path: Path) -> Iterator[Fed]:
+    made = Fed(tmp_path, 5, 9)
+    yield made
+    made.close()
+
+
+def bring(api: Fed, monkeypatch: pytest.MonkeyPatch, seconds: int = 2) -> str:
+    monkeypatch.setattr(act.time, "sleep", lambda _seconds: None)
+    where = act.Site(api, make.NAMESPACE, make.NAME, make.DATABASE, "litefs-data", 20202, 1)
+    uid = (api.have("Pod", "abaci-app-1") or {})["metadata"]["uid"]
+    step = planning.step("bring_back", "", ordinal=1, pod="abaci-app-1", uid=uid, cluster_id=A)
+    return deciding.do(where, step, seconds=seconds, state=where.look())
+
+
+def test_a_pod_follows_the_archive_until_it_lacks_nothing(fed_site: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (fed_site.have("Pod", "abaci-app-1") or {})["metadata"]["uid"]
+    assert f"sqlite.db is at TXID {9:016x}" in bring(fed_site, monkeypatch)
+    after = (fed_site.have("Pod", "abaci-app-1") or {})["metadata"]["uid"]
+    text = (fed_site.have("ConfigMap", "abaci-app-litefs") or {})["data"]["litefs.yml"]
+    assert after != before and "hostname: abaci-app-archive-1" in text
+    assert "advertise-url: http://abaci-app-archive.abaci.svc.cluster.local:9104" in text
+    # Once more, as after a run that was killed: nothing is restarted.
+    bring(fed_site, monkeypatch)
+    assert (fed_site.have("Pod", "abaci-app-1") or {})["metadata"]["uid"] == after
+
+
+def test_what_keeps_the_pod_from_having_it_all_is_said(fed_site: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed_site.last = 7
+    with pytest.raises(act.NotDone, match=r"abaci-app-1 lacks 2 transactions of sqlite\.db"):
+        bring(fed_site, monkeypatch)

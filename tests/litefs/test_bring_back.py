@@ -21,7 +21,7 @@ from test_guard_with_litefs import Pods
 OTHER = "other.db"
 
 
-class Fed(Program):
+class Fed(Program):  # type: ignore[misc]
     """The archive's program, with the port at which it gives."""
 
     def __init__(self, folder: Path, node: Node) -> None:

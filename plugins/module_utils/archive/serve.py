@@ -168,11 +168,13 @@ class _Handler(BaseHTTPRequestHandler):
         """What a copy at this position lacks, every file of it read and proven."""
         asked = query(text, ("cluster", "database", "txid", "checksum"), self.server.databases())
         at = position(asked.values)
-        count, first, last, history = 0, 0.0, at, ""
-        time = 0.0
+        count, first, last, history, time, pages = 0, 0.0, at, "", 0.0, 0
         for one in self.server.archive.following(asked.cluster, asked.database, at):
-            count, last, history, time = count + 1, one.position, one.history, one.header.time
+            count, last, history = count + 1, one.position, one.history
+            time, pages = one.header.time, one.header.commit
             first = first or time
+        if count and not pages and not at.txid:
+            count, last = 0, at  # it was removed since, and a copy that never had it lacks nothing
         self.give(200, status.following(asked.cluster, asked.database, history, count, first, last, time))
 
     def database(self, text: str) -> None:

@@ -482,7 +482,7 @@ def test_the_role_goes_to_another_ordinal_and_back_and_every_pod_follows() -> No
 # --- the archive brings it back ------------------------------------------------------------------------------------
 
 
-class Fed(Site):
+class Fed(Site):  # type: ignore[misc]
     """Its replicas are at ``have``, and the archive has ``last``; a pod that follows the archive has all at once."""
 
     def __init__(self, folder: Path, have: int, last: int) -> None:

@@ -152,12 +152,14 @@ def test_every_database_is_brought_back_also_one_that_no_replica_ever_had(
     fill(OTHER, 5)
     fill("new.db", 7)
     places = {name: one["txid"] for name, one in primary.databases().items()}
-    until(lambda: list(archive.folder.glob(f"buffer/archive/*/new.db/*/*-{places['new.db']}.ltx")))
+    # LiteFS sends each database for itself.
+    for name, txid in places.items():
+        until(lambda end=f"{name}/*/*-{txid}.ltx": list(archive.folder.glob(f"buffer/archive/*/{end}")), 30)
     primary.kill()
     primary.unmount()
     archive.feeds(replica)
     replica.wait_ready()
-    until(lambda: {name: one["txid"] for name, one in replica.databases().items()} == places)
+    until(lambda: {name: one["txid"] for name, one in replica.databases().items()} == places, 30)
     for name, rows in ((OTHER, 8), ("new.db", 7)):
         with closing(sqlite3.connect(replica.mount / name)) as db:
             assert db.execute("SELECT count(*) FROM t").fetchone() == (rows,)

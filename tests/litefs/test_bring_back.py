@@ -146,7 +146,7 @@ def test_every_database_is_brought_back_also_one_that_no_replica_ever_had(
 
     fill(OTHER, 3)
     cluster.wait_replicated()
-    until(lambda: replica.databases()[OTHER] and archive.lacking(replica, OTHER).json()["count"] == 0)
+    until(lambda: replica.databases()[OTHER] and archive.lacking(replica, OTHER).json()["count"] == 0, 60)
     replica.kill()
     replica.unmount()
     fill(OTHER, 5)

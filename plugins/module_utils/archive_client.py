@@ -21,7 +21,7 @@ from .operations import transfer
 from .telling import tell
 
 if TYPE_CHECKING:
-    from .archive.status import HistoryDoc, TransactionDoc
+    from .archive.status import FollowingDoc, HistoryDoc, TransactionDoc
 
 PORT = 9103  # on 127.0.0.1 in the pod
 ASK_SECONDS = 30.0
@@ -103,12 +103,24 @@ class Archive:
 
     def histories(self) -> list[HistoryDoc]:
         """All of the database, the oldest first."""
+        return [one for one in self.everything() if one["database"] == self._database]
+
+    def everything(self) -> list[HistoryDoc]:
+        """All histories of all databases, the oldest of each first."""
         with self._opened("/moments", {}, min(ASK_SECONDS, self._timeout)) as answer:
             found = _json(answer.read(), self.pod)
         histories = found.get("histories")
         if not isinstance(histories, list):
             raise ArchiveError(f"The archive {self.pod} answers something else than its moments: run site.yml.")
-        return [one for one in cast("list[HistoryDoc]", histories) if one["database"] == self._database]
+        return cast("list[HistoryDoc]", histories)
+
+    def following(self, cluster: str, database: str, at: str) -> FollowingDoc:
+        """What a copy at this position (TXID/checksum) lacks, every file read and proven there; ArchiveError says why
+        that cannot be told."""
+        txid, _, checksum = at.partition("/")
+        asked = {"cluster": cluster, "database": database, "txid": txid, "checksum": checksum}
+        with self._opened("/following", asked, self._timeout) as answer:
+            return cast("FollowingDoc", _json(answer.read(), self.pod))
 
     def transactions(self, cluster: str, since: str = "", until: str = "") -> Iterator[TransactionDoc]:
         """By history and TXID, as they come: there may be a million. ArchiveError where the list is cut."""

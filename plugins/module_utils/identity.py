@@ -19,6 +19,8 @@ RUNBOOK = "docs/runbooks/primary-refused.md"
 PROMOTE = "playbooks/promote.yml"
 # The keys of the record that site.yml decides; hold is its own as well (see roles/app/tasks/retain.yml).
 LOW_WATER, LOW_WATER_TIME = "lowWaterTXID", "lowWaterTime"
+# When it was decided to go on without what the archive had more: the guard takes no word of before that from it.
+GIVEN_UP = "archiveGivenUpTime"
 DECIDED = frozenset({"state", "clusterID", "primaryOrdinal", "desiredPrimaryOrdinal", "hold"})
 
 

@@ -214,6 +214,7 @@ class Looked(State):
     """With what only operations ask: what the rendered litefs.yml says."""
 
     rendered_ordinal: int | None  # whom it names as primary
+    fed_ordinal: int | None  # whom it lets follow the archive instead, while nobody is
     routed_ordinal: int | None  # whom the primary's Service selects
     rendered_quiet: bool  # it runs no command
     rendered_at: str | None  # when it last changed

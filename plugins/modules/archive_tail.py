@@ -19,7 +19,7 @@ options:
   timeout:
     description: Seconds that the archive may take to answer.
     type: int
-    default: 10
+    default: 30
 author: The abaci.infra authors (@abaci-infra)
 attributes:
   check_mode:
@@ -52,7 +52,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import act,
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**arguments.DATABASE, "timeout": {"type": "int", "default": 10}}, supports_check_mode=True
+        argument_spec={**arguments.DATABASE, "timeout": {"type": "int", "default": 30}}, supports_check_mode=True
     )
     try:
         site = act.connect(module.params)

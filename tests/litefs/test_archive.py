@@ -106,22 +106,27 @@ class Archive:
 class Program:
     """The archive as its pod runs it, beside the primary's processes."""
 
-    def __init__(self, folder: Path, node: Node) -> None:
-        self.folder, self.node = folder, node
-        self.metrics, self.local = free_ports(2)
+    def __init__(self, folder: Path, node: Node, **settings: object) -> None:
+        self.folder = folder
+        self.metrics, self.local, feed = free_ports(3)
         (folder / "archive.pyz").write_bytes(base64.b64decode(archive_bundle.pack(archive_bundle.collect()).data))
-        told = {
-            "service": node.host,
-            "port": node.api,
+        self._told = {
             "namespace": "abaci",
             "app": "abaci-app",
             "record": "",
             "buffer": str(folder / "buffer"),
             "metrics_port": self.metrics,
             "local_port": self.local,
+            "feed_port": feed,
+            **settings,
         }
-        (folder / "settings.json").write_text(json.dumps(told))
         self.process: subprocess.Popen[bytes] | None = None
+        self.follow(node)
+
+    def follow(self, node: Node) -> None:
+        """Start it beside this primary."""
+        self.node = node
+        (self.folder / "settings.json").write_text(json.dumps({**self._told, "service": node.host, "port": node.api}))
         self.start()
 
     def start(self) -> None:

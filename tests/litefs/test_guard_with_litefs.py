@@ -29,6 +29,7 @@ class Pods:
         self.identity = self.folder / "identity"
         self.identity.mkdir()
         self.listed = list(self.cluster.nodes)
+        self.archive_port = 0
 
     def record(self, state: str, cluster_id: str = "", ordinal: int = 0) -> None:
         values = {"state": state, "clusterID": cluster_id, "primaryOrdinal": str(ordinal)}
@@ -40,9 +41,13 @@ class Pods:
     def busybox(self) -> Path:
         """busybox, but for what DNS says."""
         found = "".join(f"Name:\t{SERVICE}\nAddress: {node.host}\n" for node in self.listed)
-        answer = f"Server:\t\t10.43.0.10\nAddress:\t10.43.0.10:53\n\n{found}"
+        server = "Server:\t\t10.43.0.10\nAddress:\t10.43.0.10:53\n\n"
+        archive = "Name:\tarchive\nAddress: 127.0.0.1\n" if self.archive_port else "** NXDOMAIN\n"
         command = self.folder / "busybox"
-        command.write_text(f'#!/bin/sh\n[ "$1" = nslookup ] || exec busybox "$@"\ncat <<END\n{answer}END\n')
+        command.write_text(
+            f'#!/bin/sh\n[ "$1" = nslookup ] || exec busybox "$@"\n'
+            f"case $3 in *-archive.*) cat <<END\n{server}{archive}END\nexit ;; esac\ncat <<END\n{server}{found}END\n"
+        )
         command.chmod(0o755)
         return command
 
@@ -60,6 +65,7 @@ class Pods:
             "GUARD_PATIENCE": str(patience),
             "GUARD_TERMINATION_LOG": str(self.folder / "termination"),
             "GUARD_BUSYBOX": str(self.busybox()),
+            "GUARD_ARCHIVE_PORT": str(self.archive_port),
         }
         # As in the pod: root that has dropped every capability.
         without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]

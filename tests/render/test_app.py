@@ -502,9 +502,9 @@ def test_nobody_else_comes_into_the_namespace(rendered: Rendered) -> None:
 
 def test_egress_is_open_unless_targets_are_listed(run: Run) -> None:
     assert run["defaults"].one("NetworkPolicy", "abaci-app")["spec"]["egress"] == [{}]
-    dns, litefs, redis, listed = run["device"].one("NetworkPolicy", "abaci-app")["spec"]["egress"]
+    dns, litefs, archive, redis, listed = run["device"].one("NetworkPolicy", "abaci-app")["spec"]["egress"]
     assert [port["port"] for port in dns["ports"]] == [53, 53]
-    assert [port["port"] for port in litefs["ports"] + redis["ports"]] == [20202, 6379]
+    assert [port["port"] for port in litefs["ports"] + archive["ports"] + redis["ports"]] == [20202, 9104, 6379]
     assert listed == VARIANTS["device"]["app_egress"][0]
 
 
@@ -1054,9 +1054,9 @@ def test_the_checksum_follows_the_configuration_and_nothing_else(run: Run) -> No
 
 
 @pytest.mark.parametrize("there", ["defaults", "other"])
-@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize(("back", "archive"), [(False, False), (True, False), (False, True)])
 def test_an_operation_makes_of_the_living_objects_what_site_yml_renders_for_the_new_primary(
-    run: Run, there: str, back: bool
+    run: Run, there: str, back: bool, archive: bool
 ) -> None:
     """Or the next run of site.yml would restart every pod. A restore takes the commands out and brings them back."""
     moved = {"defaults": run["moved"], "other": None}[there]
@@ -1071,6 +1071,14 @@ def test_an_operation_makes_of_the_living_objects_what_site_yml_renders_for_the_
         retarget.config_map(living, app, wanted, True)
         text = living["data"]["litefs.yml"]
         assert retarget.is_quiet(text) and "exec" not in expand(text, f"{app}-0")
+    if archive:
+        retarget.config_map(living, app, wanted, False, archive=True)
+        text = living["data"]["litefs.yml"]
+        assert retarget.feeds(text, app) == wanted and retarget.primary_of(text, app) is None
+        for ordinal in range(3):
+            lease = expand(text, f"{app}-{ordinal}")["lease"]
+            assert lease["candidate"] is False and lease["hostname"] == f"{app}-archive-{wanted}"
+            assert lease["advertise-url"].startswith(f"http://{app}-archive.") and "headless" not in str(lease)
     retarget.config_map(living, app, wanted, False)
     retarget.service(service, app, wanted)
     assert retarget.primary_of(living["data"]["litefs.yml"], app) == wanted

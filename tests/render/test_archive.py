@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils.archive import settings
+from ansible_collections.abaci.infra.plugins.module_utils.operations import retarget
 from evaluating import errors, evaluate
 from rendering import ROOT, Rendered, check_across, check_schema
 
@@ -129,7 +130,7 @@ def test_it_may_note_events_and_read_the_record(variant: Object) -> None:
     ]
 
 
-def test_litefs_lets_it_in_and_nobody_comes_to_it(variant: Object) -> None:
+def test_litefs_lets_it_in_and_the_applications_pods_alone_come_to_it(variant: Object) -> None:
     objects = manifests(**variant)
     litefs, own = objects["NetworkPolicy", "-litefs"]["spec"], objects["NetworkPolicy", ""]["spec"]
     labels = objects["Deployment", ""]["spec"]["template"]["metadata"]["labels"]
@@ -139,10 +140,29 @@ def test_litefs_lets_it_in_and_nobody_comes_to_it(variant: Object) -> None:
         {"from": [{"podSelector": {"matchLabels": labels}}], "ports": [{"port": port, "protocol": "TCP"}]}
     ]
     assert own["policyTypes"] == ["Ingress", "Egress"]
-    peers = [rule["from"] for rule in own.get("ingress", [])]
+    fed, *others = own["ingress"]
+    assert fed == {
+        "from": [{"podSelector": {"matchLabels": {"app": name}}}],
+        "ports": [{"port": retarget.FEED_PORT, "protocol": "TCP"}],
+    }
+    peers = [rule["from"] for rule in others]
     assert peers == ([variant["archive_metrics_from"]] if "archive_metrics_from" in variant else [])
     ports = [{item["port"] for item in rule["ports"]} for rule in own["egress"]]
     assert ports == [{53}, {port}, {443, 6443}, *([{9000}] if "archive_egress" in variant else [])]
+
+
+def test_the_applications_pods_find_it_by_the_name_that_a_promote_renders(variant: Object) -> None:
+    objects = manifests(**variant)
+    service, template = objects["Service", ""], objects["Deployment", ""]["spec"]["template"]
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    (port,) = service["spec"]["ports"]
+    name = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local:{port['port']}"
+    app = variant.get("app_name", "abaci-app")
+    text = evaluate("app", "__app_headless", **variant)
+    rendered = retarget.litefs_yml(f"  advertise-url: http://{app}-0.{text}:20202\n", app, 1, archive=True)
+    assert rendered.splitlines()[-1] == f"  advertise-url: http://{name}"
+    named = {item["name"]: item["containerPort"] for item in template["spec"]["containers"][0]["ports"]}
+    assert named[port["targetPort"]] == port["port"] == settings.Settings.feed_port
 
 
 def test_the_pod_restarts_when_its_program_or_settings_change_and_only_then() -> None:

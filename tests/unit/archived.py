@@ -12,7 +12,8 @@ from typing import Any
 
 import factory_objects as make
 import ltx_files
-from ansible_collections.abaci.infra.plugins.module_utils.archive import serve, status
+from ansible_collections.abaci.infra.plugins.module_utils.archive import giving, serve, status
+from ansible_collections.abaci.infra.plugins.module_utils.archive.ltx import Position
 from ansible_collections.abaci.infra.plugins.module_utils.archive.store import (
     History,
     Moment,
@@ -43,6 +44,9 @@ class Held:
 
     def transactions(self, cluster: str, database: str, since: float, until: float) -> Iterator[Transaction]:
         return self.store.transactions(cluster, database, since, until)
+
+    def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]:
+        return self.store.following(cluster, database, at)
 
     @contextlib.contextmanager
     def rebuilt(

@@ -538,12 +538,18 @@ class Cluster(FakeApi):
         assert claim is not None
         disk = self.disks[claim["spec"]["volumeName"]]
         disk.running = not fenced and starts
-        disk.primary = ordinal == int(self.record()["primaryOrdinal"]) and not fenced
-        disk.host = f"{make.NAME}-{self.record()['primaryOrdinal']}"
+        fed = self.archive_feeds()
+        disk.primary = ordinal == int(self.record()["primaryOrdinal"]) and not fenced and not fed
+        disk.host = f"{make.NAME}-{'archive-' if fed else ''}{self.record()['primaryOrdinal']}"
         self.litefs[name] = disk
         for other in self.litefs.values():
             leader = next((one for one in self.litefs.values() if one.primary and one.running), None)
             other.follows = None if other.primary else leader
+
+    def archive_feeds(self) -> bool:
+        """Whether litefs.yml lets whoever starts follow the archive."""
+        text = (self.have("ConfigMap", f"{make.NAME}-litefs") or {})["data"]["litefs.yml"]
+        return f"hostname: {make.NAME}-archive-" in text
 
     def _control(self, request: Request) -> None:
         """What the controller and the kubelet do after a request."""
@@ -667,7 +673,9 @@ def _kind_of(obj: Object) -> str:
 
 
 def _litefs_yml(ordinal: int) -> Object:
-    text = f"lease:\n  hostname: {make.NAME}-{ordinal}\nexec:\n  - cmd: node server.js\n"
+    url = f"http://{make.NAME}-{ordinal}.{make.NAME}-headless.{make.NAMESPACE}.svc.cluster.local:20202"
+    lease = f"lease:\n  hostname: {make.NAME}-{ordinal}\n  advertise-url: {url}\n"
+    text = f"{lease}exec:\n  - cmd: node server.js\n"
     changed = [{"manager": "abaci.infra", "time": "2026-01-01T00:00:00Z"}]
     metadata = {"name": f"{make.NAME}-litefs", "managedFields": changed}
     return {"kind": "ConfigMap", "metadata": metadata, "data": {"litefs.yml": text}}

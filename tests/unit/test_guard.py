@@ -27,6 +27,7 @@ RUNBOOK = "docs/runbooks/primary-refused.md"
 OURS = "LFSC0123456789ABCDEF"
 OTHER = "LFSCFEDCBA9876543210"
 SERVICE = "abaci-app-headless.abaci.svc.cluster.local"
+ARCHIVE = "abaci-app-archive.abaci.svc.cluster.local"
 SELF = "127.0.0.1"
 DATABASE = "sqlite.db"
 
@@ -59,6 +60,7 @@ class Peer:
     beside: str = "e" * 16  # the TXID of zlast.db
     silent: bool = False
     broken: bool = False
+    heard: str = ""  # of an archive: until when it heard a primary
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> bytes | None:
@@ -74,6 +76,8 @@ class Peer:
             }
             if self.cluster_id:
                 info = {"clusterID": self.cluster_id, **info}
+            if self.heard:
+                info["heard"] = self.heard
             return json.dumps(info, indent=2).encode() + b"\n"  # as LiteFS does: indented
         if path == "/debug/vars":
             databases: dict[str, Any] = {}
@@ -141,10 +145,14 @@ class Pod:
         self.busybox = folder / "busybox"
         self.busybox.write_text(
             '#!/bin/sh\n[ "$1" = nslookup ] || exec busybox "$@"\n'
+            f"case $3 in *-archive.*) cat {folder}/archive; exit ;; esac\n"
             f'echo "$*" >>{folder}/questions\ncat {self.dns_reply}\n'
         )
         self.busybox.chmod(self.busybox.stat().st_mode | stat.S_IXUSR)
         self.questions = folder / "questions"
+        self.archive_reply = folder / "archive"
+        self.archive_reply.write_text(f"** server can't find {ARCHIVE}: NXDOMAIN\n")
+        self.archive_port = 1
         with socket.socket() as probe:
             probe.bind((SELF, 0))
             self.port: int = probe.getsockname()[1]
@@ -190,7 +198,8 @@ class Pod:
         """litefs.yml as the role renders it."""
         name = self.name.rpartition("-")[0]
         named = candidate if hostname is None else hostname
-        expression = f'${{POD_NAME == "{name}-{candidate}"}}' if isinstance(candidate, int) else candidate
+        whole = isinstance(candidate, int) or candidate.startswith("archive-")
+        expression = f'${{POD_NAME == "{name}-{candidate}"}}' if whole else candidate
         text = f"lease:\n  type: static\n  candidate: {expression}\n  hostname: {name}-{named}\n"
         new = self.litefs_config.with_suffix(".new")
         new.write_text(text)
@@ -216,7 +225,19 @@ class Pod:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.servers.append(server)
         if listed:
-            self.dns([SELF, *(str(found.server_address[0]) for found in self.servers)])
+            self.dns(
+                [SELF, *(str(one.server_address[0]) for one in self.servers if one.server_address[1] == self.port)]
+            )
+        return self
+
+    def archive(self, peer: Peer) -> Pod:
+        """An archive that answers this."""
+        server = Server(("127.0.0.9", 0), Handler)
+        server.peer = peer
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.servers.append(server)
+        self.archive_port = server.server_address[1]
+        self.archive_reply.write_text(f"Server:\t10.43.0.10\n\nName:\t{ARCHIVE}\nAddress: 127.0.0.9\n")
         return self
 
     def run(self, timeout: float = 25) -> Outcome:
@@ -226,6 +247,7 @@ class Pod:
             "POD_IP": SELF,
             "GUARD_SERVICE": SERVICE,
             "GUARD_PORT": str(self.port),
+            "GUARD_ARCHIVE_PORT": str(self.archive_port),
             "GUARD_DATABASE": DATABASE,
             "GUARD_DATA_DIR": str(self.volume),
             "GUARD_IDENTITY_DIR": str(self.identity),
@@ -270,6 +292,16 @@ def txid(number: int) -> str:
     return f"{number:016x}"
 
 
+def archive(last: int, cluster: str = OURS, **more: Any) -> Peer:
+    """What an archive answers that has so many transactions."""
+    return Peer(cluster, txid=txid(last), heard="2026-01-01T12:00:00Z", **{"beside": txid(1), **more})
+
+
+def given_up(pod: Pod, when: str) -> Pod:
+    (pod.identity / "archiveGivenUpTime").write_text(when)
+    return pod
+
+
 LISTENER = "127.0.0.2"
 SECOND = "127.0.0.3"
 
@@ -302,6 +334,23 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
     "a restore, on an empty volume": lambda pod: pod.record("restore"),
     "a restore, on a foreign volume that a peer is ahead of": lambda pod: (
         pod.record("restore").holds(OTHER, 3).peer(LISTENER, Peer(OTHER, txid=txid(9)))
+    ),
+    "the archive has as much": lambda pod: pod.record().holds(OURS, 7).archive(archive(7)),
+    "the archive has more of another cluster": lambda pod: pod.record().holds(OURS, 7).archive(archive(9, OTHER)),
+    "the archive has more of another database, which the volume has not": lambda pod: (
+        pod.record().holds(OURS, 7).archive(archive(7, beside=txid(9)))
+    ),
+    "the archive has more, and that was given up": lambda pod: given_up(
+        pod.record().holds(OURS, 7).archive(archive(9)), "2026-01-01T12:00:00Z"
+    ),
+    "the archive does not answer": lambda pod: pod.record().holds(OURS, 7).archive(Peer(silent=True)),
+    "the archive answers something else": lambda pod: pod.record().holds(OURS, 7).archive(Peer(broken=True)),
+    "the archive is of no interest to a restore": lambda pod: pod.record("restore").holds(OURS, 7).archive(archive(9)),
+    "the archive is of no interest to a replica": lambda pod: follower(
+        pod, 7, Peer(OURS, primary=True, txid=txid(7))
+    ).archive(archive(9)),
+    "it is brought back what the archive has more": lambda pod: (
+        pod.record().holds(OURS, 7).rendered("archive-0", None).archive(archive(9))
     ),
     "ordinal moved by the record": lambda pod: rename(pod.record(ordinal="1").holds(OURS, 7), 1),
 }
@@ -425,7 +474,24 @@ def test_starts(pod: Pod, arrange: Callable[[Pod], Pod]) -> None:
     assert outcome.termination == ""
 
 
+HEARD = "the archive, which heard a primary of this cluster until 2026-01-01T12:00:00Z, has TXID"
 REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
+    "the archive has more": (
+        lambda pod: pod.record().holds(OURS, 7).archive(archive(8)),
+        f"its volume ends at TXID {txid(7)} of {DATABASE}, and {HEARD} {txid(8)}",
+    ),
+    "the archive has more than any peer": (
+        lambda pod: pod.record().holds(OURS, 7).peer(LISTENER, Peer(OURS, txid=txid(7))).archive(archive(8)),
+        HEARD,
+    ),
+    "the archive has more of another database": (
+        lambda pod: pod.record().holds(OURS, 7).has("zlast.db", 3).archive(archive(7, beside=txid(4))),
+        f"its volume ends at TXID {txid(3)} of zlast.db, and {HEARD} {txid(4)}",
+    ),
+    "the archive has more of after what was given up": (
+        lambda pod: given_up(pod.record().holds(OURS, 7).archive(archive(8)), "2026-01-01T11:59:59Z"),
+        HEARD,
+    ),
     "no record": (lambda pod: pod, "there is no record ConfigMap abaci-app-litefs-identity"),
     "no record, although the volume has data": (lambda pod: pod.holds(OURS, 7), "there is no record"),
     "recorded, empty volume (hazard 2: LiteFS would serve an empty database)": (

@@ -95,6 +95,7 @@ class Follower:
         self._nodes, self._recorded = nodes, recorded
         self._heard = self.seen.level
         self._stream: Stream | None = None
+        self._last: Address | None = None  # whom it followed last
         self._again = threading.Event()
         self.stop = threading.Event()
 
@@ -141,13 +142,29 @@ class Follower:
         # Without a record the archive says whose transactions they are; an empty one takes the first that come.
         expected = self._recorded() or self._store.newest_cluster()
         ours = [one for one, cluster in found if cluster and expected in ("", cluster)]
+        self._tell_two(ours)
         if not ours:
             wrong = judging.foreign(expected, found[0][1])
             if wrong is None:
                 raise StreamError("the primary has no cluster id yet")
             self._alarms.raise_(wrong.kind, wrong.sentence)
             raise StreamError(wrong.sentence)
-        self._follow(ours[0], expected)
+        # Of two it stays with the one that it had: to change over would end what is known of it.
+        self._follow(next((one for one in ours if one == self._last), ours[0]), expected)
+
+    def look_for_two(self) -> None:
+        """From another thread: whether a second primary of the cluster came beside the one that is followed."""
+        cluster = self.seen.cluster_id
+        if self.seen.primary and cluster:
+            self._tell_two([one for one in self._nodes() if cluster_of(one) == cluster])
+
+    def _tell_two(self, ours: list[Address]) -> None:
+        kept = next((one for one in ours if one == self._last), ours[0] if ours else ("", 0))
+        found = judging.two([address for address, _port in ours], kept[0])
+        if found is not None:
+            self._alarms.raise_(found.kind, found.sentence)
+        elif ours:
+            self._alarms.clear("two_primaries")
 
     def _follow(self, address: Address, expected: str) -> None:
         """One stream. What an earlier stream left half is removed first."""
@@ -171,7 +188,7 @@ class Follower:
                 self._alarms.raise_(wrong.kind, wrong.sentence)
                 raise StreamError(wrong.sentence)
             self._alarms.clear("foreign_cluster")
-            seen = self.seen
+            seen, self._last = self.seen, address
             seen.primary, seen.since, seen.error, seen.cluster_id = address[0], time.time(), "", cluster
             Session(self._store, self._alarms, self._incoming, cluster, held, self._heard, seen).run(stream.pieces())
         finally:

@@ -5,13 +5,14 @@ The archive never decides which of two histories is the right one: it keeps both
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .ltx import Position
 from .store import Received
 
-Kind = Literal["primary_behind", "no_database", "foreign_cluster", "fork", "gap"]
+Kind = Literal["primary_behind", "no_database", "foreign_cluster", "two_primaries", "fork", "gap"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def broke(name: str, held: Position | None, came: Received, away: float, kept: f
     return Finding(
         "gap",
         f"The transactions of {name} between {ours} and {theirs} are not in the archive: no primary was heard for "
-        f"{away:.0f} s, and LiteFS keeps them for {kept:.0f} s. From {theirs} on it is complete again.",
+        f"{away:.0f} s, and LiteFS keeps them for {kept:.0f} s. So nothing proves that {theirs} comes of {ours} and "
+        f"not of an older copy that was written to meanwhile: what the primary has is kept as another history, "
+        f"{came.history}, which is complete from there on.",
     )
 
 
@@ -64,6 +67,17 @@ def without_database(name: str, held: Position) -> Finding:
         "no_database",
         f"The primary has no database {name}, and the archive holds it up to transaction {held.txid:016x}: the primary "
         "was started on an empty or another volume. The archive keeps what it has.",
+    )
+
+
+def two(addresses: Sequence[str], followed: str) -> Finding | None:
+    """Where several nodes of one cluster say at one time that they are primary."""
+    if len(addresses) < 2:
+        return None
+    return Finding(
+        "two_primaries",
+        f"{' and '.join(addresses)} each say that they are the primary of this cluster, and what one of them "
+        f"acknowledges the other does not have. The archive follows {followed} alone: stop the wrong one.",
     )
 
 

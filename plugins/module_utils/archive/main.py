@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -19,9 +20,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
-from . import cluster, follower, layout, serve, settings, status
+from . import cluster, feed, follower, giving, layout, serve, settings, status
 from .alarms import STAYS_S, Alarm, Alarms
 from .ltx import Altered, Compressed, Position
 from .store import History, Lacking, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
@@ -32,8 +33,11 @@ REMOTE_LATE_S = 900.0
 # moments() reads folders; the status is asked by probes and scrapes.
 LOOK_S = 5.0
 HANGS_S = 60.0
+TWO_S = 10.0
 # Transactions that are read before they are sent.
 AT_ONCE = 1000
+# For which a drill's query may run.
+QUERY_S = 60.0
 
 
 def say(text: str) -> None:
@@ -59,6 +63,7 @@ class State(TypedDict):
     """What a restart must not forget."""
 
     last: dict[str, RanState]
+    drills: NotRequired[list[status.DrillDoc]]  # of an older version there are none
     verified: list[tuple[str, str, tuple[int, float]]]
 
 
@@ -86,6 +91,7 @@ class Archive:
         self._moved: Moved | None = None
         self._state = root / "state.json"
         self._last: dict[str, status.Ran] = {}
+        self._drills: list[status.DrillDoc] = []
         self._verified: dict[tuple[str, str], status.Point] = {}
         self._remember()
         self.alarms = Alarms(root / "alarms.json", self._tell)
@@ -167,6 +173,18 @@ class Archive:
                 made = self._kept.rebuild(owner, database, moment, path, history)
             yield path, made
 
+    def following(self, owner: str, database: str, at: Position) -> Iterator[giving.Given]:
+        return self._kept.following(owner, database, at)
+
+    def heard(self) -> float:
+        """Until when every database of the newest cluster was level with a primary, by this clock.
+
+        Not merely connected: while a whole database is on its way, what is held is still what was before.
+        """
+        owner, level = self.newest_cluster(), self.follower.seen.level
+        ends = [one for one in status.newest(self.histories()) if one.cluster == owner and one.last]
+        return min((max(one.followed, level.get((owner, one.database), 0.0)) for one in ends), default=0.0)
+
     def document(self) -> status.Document:
         root = Path(self.told.buffer)
         look = self._look()
@@ -184,6 +202,7 @@ class Archive:
                     "free_bytes": shutil.disk_usage(root).free,
                 },
                 last=dict(self._last),
+                drills=self._drills,
                 alarms=self.alarms.active(),
             )
         )
@@ -198,6 +217,7 @@ class Archive:
             self._known.add((one.cluster, one.database))
             self.buffer.position(one.cluster, one.database)
         self._thread.start()
+        threading.Thread(target=self._watch_primaries, daemon=True).start()
         if self.target is not None:
             threading.Thread(target=self._watch_target, args=(self.target,), daemon=True).start()
         self._started = True
@@ -215,6 +235,8 @@ class Archive:
                 self._run("base", lambda: self._kept.make_base(time.time(), told.base_every).problems)
             if self._due("prune", PRUNE_S):
                 self._run("prune", self._prune)
+            if self._due("drill", told.drill_every) and any(one.last for one in self.histories()):
+                self._run("drill", self._drill)
             if self._due("check", told.check_every):
                 self._run("check", self._check)
         self._watch_remote()
@@ -267,8 +289,18 @@ class Archive:
             self._tidied = True
         self._ours, self._renew = True, time.monotonic() + PACK_S
 
+    def _watch_primaries(self) -> None:
+        """A second primary makes no stream end, so that somebody has to look."""
+        while not self.follower.stop.wait(TWO_S):
+            with contextlib.suppress(OSError):
+                self.follower.look_for_two()
+
     def _watch_target(self, target: Store) -> None:
-        """A share that is away may hang whoever asks, for ever: that is told by somebody who does not ask."""
+        """A share that is away may hang whoever asks, for ever: that is told by somebody who does not ask.
+
+        The buffer is packed and kept below its size from here, as whoever else would do that may be one who hangs.
+        """
+        packed = float("-inf")
         answered = time.monotonic()
 
         def ask() -> None:
@@ -282,10 +314,21 @@ class Archive:
         threading.Thread(target=ask, daemon=True).start()
         while not self.follower.stop.wait(HANGS_S / 10):
             if time.monotonic() - answered > HANGS_S:
-                self.alarms.raise_(
-                    "move",
-                    f"The target {target.root} does not answer for {HANGS_S:.0f} s: see to its mount.",
-                )
+                sentence = f"The target {target.root} does not answer for {HANGS_S:.0f} s: see to its mount."
+                self.alarms.raise_("move", sentence)
+                if time.monotonic() - packed > min(PACK_S, HANGS_S):
+                    packed = time.monotonic()
+                    with contextlib.suppress(OSError, Altered, Compressed):
+                        self._alone(sentence)
+
+    def _alone(self, sentence: str) -> None:
+        """What has to be done of the buffer while the target hangs."""
+        if self._mover is None:
+            raise AssertionError("there is no target")
+        known = len(self._mover.lost())
+        self.buffer.pack(time.time(), self.told.pack_after, first_stays=True)
+        self._moved = self._mover.bound(sentence)
+        self._tell_lost(self._moved, known)
 
     def _move(self) -> tuple[str, ...]:
         if self._mover is None:
@@ -296,11 +339,14 @@ class Archive:
         finally:
             # It also keeps the buffer below its size.
             self._moved = self._mover.run()
-            if len(lost := self._moved.lost) > known:
-                self.alarms.raise_("lost", lost[-1], stays=STAYS_S)
+            self._tell_lost(self._moved, known)
             if self._moved.anew:
                 self.follower.reconnect()
         return (self._moved.error,) if self._moved.error else ()
+
+    def _tell_lost(self, moved: Moved, known: int) -> None:
+        if len(moved.lost) > known:
+            self.alarms.raise_("lost", moved.lost[-1], stays=STAYS_S)
 
     def _remote(self) -> float | None:
         """When all was last copied to the remote; the start of this process where it never was."""
@@ -357,6 +403,38 @@ class Archive:
                 self._proven(one.cluster, one.database, made.txid)
         return tuple(found)
 
+    def _drill(self) -> tuple[str, ...]:
+        """Rebuild the newest moment of each database and one at random, as a restore would, and look into both."""
+        found: list[str] = []
+        drills: list[status.DrillDoc] = []
+        for one in status.newest(self._kept.moments()):
+            for txid in dict.fromkeys((one.last, at_random(one)) if one.last else ()):
+                began = time.monotonic()
+                with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+                    path = Path(folder) / "database"
+                    try:
+                        made = self._kept.rebuild(one.cluster, one.database, txid, path, one.history)
+                        problem, answer = integrity(path), asked(path, self.told.drill_query)
+                        size = path.stat().st_size
+                    except (Refused, Altered, Compressed, sqlite3.Error) as exc:
+                        found.append(f"{one.database} as it was at {txid:016x} cannot be had: {exc}")
+                        continue
+                if problem:
+                    found.append(f"{one.database} as it was at {txid:016x} is not sound: {problem}")
+                drills.append(
+                    status.DrillDoc(
+                        cluster=one.cluster,
+                        database=one.database,
+                        txid=status.hexadecimal(made.txid),
+                        time=status.stamp(made.time),
+                        seconds=round(time.monotonic() - began, 1),
+                        bytes=size,
+                        answer=answer,
+                    )
+                )
+        self._drills = drills
+        return tuple(found)
+
     def _tell(self, alarm: Alarm) -> None:
         """Not on the follower's time: the API may be away."""
         say(f"{alarm['kind']}: {alarm['sentence']}")
@@ -379,6 +457,7 @@ class Archive:
                 for name, one in kept["last"].items()
             }
             self._verified = {(owner, name): status.Point(*at) for owner, name, at in kept["verified"]}
+            self._drills = kept.get("drills", [])
 
     def save(self) -> None:
         """At each turn that did something, and at the end."""
@@ -388,6 +467,7 @@ class Archive:
                 name: {"time": ran.time, "seconds": ran.seconds, "problems": list(ran.problems)}
                 for name, ran in self._last.items()
             },
+            drills=self._drills,
             verified=[(owner, name, (at.txid, at.time)) for (owner, name), at in dict(self._verified).items()],
         )
         with contextlib.suppress(OSError):
@@ -403,6 +483,26 @@ def size(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 found += os.stat(os.path.join(place, name)).st_size
     return found
+
+
+def at_random(one: History) -> int:
+    """A transaction of a history that can be had; the last where all tries fall into gaps."""
+    for _try in range(100):
+        txid = random.randint(one.first, one.last)
+        if not any(gap.first <= txid <= gap.last for gap in one.gaps):
+            return txid
+    return one.last
+
+
+def asked(path: Path, query: str) -> str:
+    """The first row that a database answers, as text; "" without a query. sqlite3.Error where it is none."""
+    if not query or not path.stat().st_size:
+        return ""
+    end = time.monotonic() + QUERY_S
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        db.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+        row = db.execute(query).fetchone()
+    return "" if row is None else ", ".join(str(value) for value in row)[:200]
 
 
 def integrity(path: Path) -> str:
@@ -430,6 +530,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, lambda *_: ended.set())
     serve.Server(archive, told.metrics_port, local=False).start()
     serve.Server(archive, told.local_port, local=True).start()
+    feed.Feed(archive, told.feed_port).start()
     archive.start()
     while not ended.wait(1):
         archive.turn()

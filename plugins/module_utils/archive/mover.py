@@ -84,6 +84,13 @@ class Mover:
             if error:
                 left += self._missing(folder, files)
         anew = not error and self._heal()
+        return self._told(moved, left, error, anew)
+
+    def bound(self, error: str) -> Moved:
+        """Keep the buffer below its size while the target must not be asked, because it does not answer."""
+        return self._told(0, [one for _folder, files in self._waiting() for one in files], error)
+
+    def _told(self, moved: int, left: list[_Waiting], error: str, anew: bool = False) -> Moved:
         left = self._drop(left)
         since = min((one.time for one in left), default=None)
         return Moved(moved, len(left), sum(one.size for one in left), since, self.lost(), error, anew)

@@ -19,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
 
-from . import status
-from .ltx import Altered, Compressed
+from . import giving, status
+from .ltx import Altered, Compressed, Position
 from .store import History, Moment, Rebuilt, Refused, Transaction
 
 
@@ -31,6 +31,8 @@ class Archive(Protocol):
     def document(self) -> status.Document: ...
     def histories(self) -> list[History]: ...
     def transactions(self, cluster: str, database: str, since: float, until: float) -> Iterator[Transaction]: ...
+
+    def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]: ...
 
     def rebuilt(
         self, cluster: str, database: str, moment: Moment, history: str | None
@@ -87,6 +89,14 @@ def moment(values: Mapping[str, str]) -> Moment:
         return int(values["txid"], 16)
     except ValueError as exc:
         raise Wrong(400, f"txid={values['txid']} is no hexadecimal number, as 00000000000000a7.") from exc
+
+
+def position(values: Mapping[str, str]) -> Position:
+    """TXID and checksum of a copy, as LiteFS writes them."""
+    try:
+        return Position(int(values["txid"], 16), int(values["checksum"], 16))
+    except (KeyError, ValueError) as exc:
+        raise Wrong(400, "Give txid= and checksum= of the copy (hexadecimal, as LiteFS writes them).") from exc
 
 
 def when(values: Mapping[str, str], name: str) -> datetime.datetime:
@@ -154,6 +164,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(json.dumps(status.transaction(one)).encode() + b"\n")
         self.wfile.write(json.dumps({"end": True, "count": count}).encode() + b"\n")
 
+    def following(self, text: str) -> None:
+        """What a copy at this position lacks, every file of it read and proven."""
+        asked = query(text, ("cluster", "database", "txid", "checksum"), self.server.databases())
+        at = position(asked.values)
+        count, first, last, history, time, pages = 0, 0.0, at, "", 0.0, 0
+        for one in self.server.archive.following(asked.cluster, asked.database, at):
+            count, last, history = count + 1, one.position, one.history
+            time, pages = one.header.time, one.header.commit
+            first = first or time
+        if count and not pages and not at.txid:
+            count, last = 0, at  # it was removed since, and a copy that never had it lacks nothing
+        self.give(200, status.following(asked.cluster, asked.database, history, count, first, last, time))
+
     def database(self, text: str) -> None:
         allowed = ("cluster", "database", "history", "txid", "time")
         asked = query(text, allowed, self.server.databases())
@@ -207,6 +230,7 @@ class Server(ThreadingHTTPServer):
                 "/status": _Handler.status,
                 "/moments": _Handler.moments,
                 "/transactions": _Handler.transactions,
+                "/following": _Handler.following,
                 "/database": _Handler.database,
             }
         self.address_family = socket.AF_INET if local or not socket.has_dualstack_ipv6() else socket.AF_INET6

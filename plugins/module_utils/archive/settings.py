@@ -27,8 +27,11 @@ class Settings:
     pack_after: float = 600.0
     base_every: float = 86400.0
     check_every: float = 86400.0
+    drill_every: float = 7 * 86400.0
+    drill_query: str = ""  # SQL that each rebuilt database has to answer
     metrics_port: int = 9102
     local_port: int = 9103
+    feed_port: int = 9104
 
 
 _FACTORS = {

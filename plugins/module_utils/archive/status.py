@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from .alarms import Alarm
 from .follower import Seen
+from .ltx import Position
 from .store import History, Moved, Transaction
 
 SCHEMA = 1
@@ -79,6 +80,18 @@ class LastDoc(TypedDict):
     problems: list[str]
 
 
+class DrillDoc(TypedDict):
+    """A moment that was rebuilt, only to see that it can be."""
+
+    cluster: str
+    database: str
+    txid: str
+    time: str
+    seconds: float
+    bytes: int
+    answer: str
+
+
 class AlarmDoc(TypedDict):
     kind: str
     database: str
@@ -95,6 +108,7 @@ class Document(TypedDict):
     remote_behind_seconds: float | None
     buffer: BufferDoc
     last: dict[str, LastDoc]
+    drills: list[DrillDoc]
     alarms: list[AlarmDoc]
 
 
@@ -105,6 +119,19 @@ class TransactionDoc(TypedDict):
     commit: int
     history: str
     bytes: int
+
+
+class FollowingDoc(TypedDict):
+    """What a copy lacks; without any ``last`` is where the copy is, and ``time`` null."""
+
+    cluster: str
+    database: str
+    history: str
+    count: int
+    first_time: str | None
+    last: str
+    checksum: str
+    time: str | None
 
 
 @dataclass(frozen=True)
@@ -136,6 +163,7 @@ class View:
     remote: float | None  # when the remote was last level
     buffer: BufferDoc
     last: Mapping[str, Ran]
+    drills: Sequence[DrillDoc]
     alarms: Sequence[Alarm]
 
 
@@ -185,6 +213,21 @@ def transaction(one: Transaction) -> TransactionDoc:
     )
 
 
+def following(
+    cluster: str, database: str, history: str, count: int, first: float, last: Position, time: float
+) -> FollowingDoc:
+    return FollowingDoc(
+        cluster=cluster,
+        database=database,
+        history=history,
+        count=count,
+        first_time=stamp(first) if count else None,
+        last=hexadecimal(last.txid),
+        checksum=hexadecimal(last.checksum),
+        time=stamp(time) if count else None,
+    )
+
+
 def document(view: View) -> Document:
     seen = view.seen
     return Document(
@@ -206,6 +249,7 @@ def document(view: View) -> Document:
             name: {"time": stamp(ran.time), "seconds": round(ran.seconds, 1), "problems": list(ran.problems)}
             for name, ran in sorted(view.last.items())
         },
+        drills=list(view.drills),
         alarms=[
             {
                 "kind": one["kind"],

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from . import disk, layout, ltx, packs, reading
+from . import disk, giving, layout, ltx, packs, reading
 from .ltx import Altered, Compressed, Position
 from .mover import Moved, Mover
 from .reading import Gap, History, Lacking, Moment, Rebuilt, Refused, Transaction
@@ -420,6 +420,10 @@ class Store:
     def transactions(self, cluster: str, database: str, since: float, until: float) -> Iterator[Transaction]:
         """By history and TXID."""
         return self._reading(cluster, database).transactions(since, until)
+
+    def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]:
+        """The LTX files of the newest history after a position, each proven; see giving.files()."""
+        return giving.files(self._reading(cluster, database), database, at)
 
     def moments(self) -> list[History]:
         """All histories, oldest first within their database."""

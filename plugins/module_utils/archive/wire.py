@@ -173,3 +173,45 @@ class Parser:
         if kind == _HIGH_WATER:
             return HighWater(name, number)
         return Drop(name) if kind == _DROP else Handoff(name)
+
+
+# What a primary says: the same frames, the other way round.
+
+READY = struct.pack(">I", _READY)
+FILE_END = struct.pack(">H", 0)
+CHUNK = 0xFFFF
+
+
+def held(body: bytes) -> dict[str, tuple[int, int]]:
+    """What positions() made. WireError where it is cut or goes on."""
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        (count,) = struct.unpack_from(">I", body)
+        at = 4
+        for _ in range(count):
+            (length,) = struct.unpack_from(">I", body, at)
+            name = body[at + 4 : at + 4 + length].decode()
+            txid, checksum = struct.unpack_from(">QQ", body, at + 4 + length)
+            found[name] = (txid, checksum)
+            at += 20 + length
+    except (struct.error, UnicodeDecodeError) as exc:
+        raise WireError("positions that are cut") from exc
+    if at != len(body):
+        raise WireError("positions that go on after their end")
+    return found
+
+
+def file_begin(database: str) -> bytes:
+    """What comes before the chunks of an LTX file."""
+    name = database.encode()
+    return struct.pack(">IQI", _LTX, 0, len(name)) + name
+
+
+def chunk(data: bytes) -> bytes:
+    """At most CHUNK bytes of the file."""
+    return struct.pack(">H", len(data)) + data
+
+
+def heartbeat(time_ms: int) -> bytes:
+    """The primary is there."""
+    return struct.pack(">Iq", _HEARTBEAT, time_ms)

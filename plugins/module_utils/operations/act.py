@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import applying, conditions, edge, edge_status, gather, identity, kube, litefs, rollout, waiting
@@ -63,6 +63,7 @@ class Site:
         return {
             **state,
             "rendered_ordinal": retarget.primary_of(text, self.name),
+            "fed_ordinal": retarget.feeds(text, self.name),
             "routed_ordinal": retarget.routed_to(service, self.name),
             "rendered_quiet": retarget.is_quiet(text),
             "revisions": retemplate.revisions(revisions, state["statefulset"]["uid"]),
@@ -154,6 +155,15 @@ class Site:
             "ConfigMap",
             f"{self.name}-litefs",
             lambda found: retarget.config_map(found, self.name, ordinal, quiet),
+        )
+
+    def feed(self, ordinal: int) -> None:
+        """Make whoever starts follow the archive, as the last before this ordinal is primary; nobody is meanwhile."""
+        self._change(
+            "v1",
+            "ConfigMap",
+            f"{self.name}-litefs",
+            lambda found: retarget.config_map(found, self.name, ordinal, quiet=False, archive=True),
         )
 
     def divert(self, ordinal: int, seconds: float) -> None:
@@ -259,6 +269,32 @@ class Site:
             return [self._why(pod, ordinal)]
 
         return self.wait(seconds, missing, f"make {self.name}-{ordinal} primary")
+
+    def wait_fed(
+        self,
+        ordinal: int,
+        follows: str,
+        lacking: Callable[[str, str], planning.More],
+        databases: Sequence[str],
+        seconds: float,
+    ) -> Looked:
+        """Wait until this pod follows the archive and lacks nothing of it; ``lacking``: of a database at a position."""
+
+        def missing(document: Looked) -> list[str]:
+            pod = sit.pod_of(document, ordinal)
+            if pod is None or pod["deleting"] or not pod["litefs"]["reachable"]:
+                return [self._why(pod, ordinal)]
+            if pod["litefs"]["primary_hostname"] != follows:
+                return [f"{pod['name']} does not follow the archive yet."]
+            for name in databases:
+                more = lacking(name, str(litefs.position(pod, name) or litefs.Position(0, "0" * 16)))
+                if more.get("problem") and name == self.database:
+                    return [more["problem"]]
+                if more.get("count"):
+                    return [f"{pod['name']} lacks {more['count']} transactions of {name}."]
+            return []
+
+        return self.wait(seconds, missing, f"bring back to {self.name}-{ordinal} what the archive has")
 
     def wait_stopped(self, ordinal: int, uid: str | None, seconds: float) -> Looked:
         """Wait until LiteFS does not run in this ordinal's pod: it is fenced, cannot be placed, or is not there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import datetime
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from .. import clock, kube, moments
+from .. import clock, kube, litefs, moments
 from ..archive_client import Archive, ArchiveError, Found, NoArchive
 from . import export, planning, retention, sqlitefile
 from .act import Site
 from .retention import Manifest
 
+NOTHING = f"{0:016x}/{0:016x}"  # where a database is that is not there
 REASON = "moment"  # of the manifest; backup_keep does not count it
 
 
@@ -50,23 +49,14 @@ def archive_of(site: Site, timeout: float) -> Archive:
     return Archive(site.api, site.namespace, site.name, site.database, timeout)
 
 
-TAIL_SECONDS = 600
-TAIL_LINES = 1000
-
-
 def tail(site: Site, timeout: float) -> planning.Archived:
-    """What the archive has last; never raises, since it may stop nothing."""
+    """What the archive has last, and more than each pod; never raises, since it may stop nothing."""
     archive = archive_of(site, timeout)
     try:
         one = moments.newest(archive.histories())
         if one is None:
             return {}
-        last = clock.moment(one["last"]["time"])
-        since = (last - datetime.timedelta(seconds=TAIL_SECONDS)).isoformat() if last else ""
-        kept: collections.deque[tuple[str, str]] = collections.deque(maxlen=TAIL_LINES)
-        for line in archive.transactions(one["cluster"], since=since):
-            if line["history"] == one["history"]:
-                kept.append((line["txid"], line["time"]))
+        more = _more(archive, site, one["cluster"])
     except NoArchive:
         return {}
     except (kube.KubeError, moments.Refused) as exc:
@@ -77,7 +67,39 @@ def tail(site: Site, timeout: float) -> planning.Archived:
         "txid": one["last"]["txid"],
         "time": one["last"]["time"],
         "followed": one["followed"],
-        "tail": list(kept),
+        "more": more,
+    }
+
+
+def _more(archive: Archive, site: Site, cluster: str) -> dict[str, dict[str, planning.More]]:
+    """Than each pod of the cluster that answers."""
+    databases = sorted({one["database"] for one in archive.everything() if one["cluster"] == cluster})
+    known: dict[tuple[str, str], planning.More] = {}
+    found: dict[str, dict[str, planning.More]] = {}
+    for pod in litefs.reachable(site.look()):
+        if pod["litefs"]["cluster_id"] != cluster:
+            continue
+        for database in databases:
+            at = str(litefs.position(pod, database) or NOTHING)
+            if (database, at) not in known:
+                known[database, at] = lacking(archive, cluster, database, at)
+            found.setdefault(pod["name"], {})[database] = known[database, at]
+    return found
+
+
+def lacking(archive: Archive, cluster: str, database: str, at: str) -> planning.More:
+    """What a copy of a database at ``at`` (TXID/checksum) lacks."""
+    try:
+        said = archive.following(cluster, database, at)
+    except kube.KubeError as exc:
+        return {"problem": str(exc)}
+    first = f"{int(at.partition('/')[0], 16) + 1:016x}" if said["count"] else ""
+    return {
+        "count": said["count"],
+        "first": first,
+        "first_time": said["first_time"] or "",
+        "last": said["last"],
+        "time": said["time"] or "",
     }
 
 

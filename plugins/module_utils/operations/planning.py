@@ -54,6 +54,7 @@ Act = Literal[
     "stop",
     "restart",
     "divert",
+    "bring_back",
     "render",
     "record_restore",
     "record_id",
@@ -93,6 +94,7 @@ class Arguments(TypedDict, total=False):
     primary_ordinal: int
     fenced: list[int]
     promote: str | None
+    given_up: bool  # whether what the archive has more is left there
     quiet: bool
     exported: str | None
     followers: list[int]
@@ -175,6 +177,17 @@ class File(TypedDict, total=False):
     user_version: int
 
 
+class More(TypedDict, total=False):
+    """What the archive has of a database more than a pod, every file of it proven."""
+
+    problem: str  # why that cannot be told; then there is nothing else
+    count: int
+    first: str  # TXID and time of the first of them, and of the last; "" for none
+    first_time: str
+    last: str
+    time: str
+
+
 class Archived(TypedDict, total=False):
     """What the archive has of the database; empty where there is none."""
 
@@ -184,7 +197,7 @@ class Archived(TypedDict, total=False):
     txid: str  # the last transaction, and its time
     time: str
     followed: str  # until when nothing came after it
-    tail: list[tuple[str, str]]  # TXID and time of the last ones, in their order
+    more: dict[str, dict[str, More]]  # than each pod of that cluster that answered, by its name and the database's
 
 
 class Proof(TypedDict):

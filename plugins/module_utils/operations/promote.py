@@ -7,12 +7,16 @@ then the others. A run that died anywhere is continued: what is done shows in th
 A planned move (desired ``to``) is the same with a proof in between: once the old primary is stopped its volume is
 looked into, and the successor starts only if it has the very last transaction. So nothing is lost, and the old primary
 follows again at the end. Until the successor was primary either kind can be called off.
+
+Where the archive proves that it has transactions which the successor lacks, the successor follows the archive before it
+is primary, as it would follow a primary: LiteFS applies them itself, and nobody can write meanwhile.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from .. import identity, litefs, values, wording
@@ -23,7 +27,7 @@ from .planning import Plan, Request, Step
 if TYPE_CHECKING:
     from typing import Unpack
 
-KEY = "promote"  # of the record: what was there before, as JSON {from: int, fenced: [int], planned: bool, equal: bool}
+KEY = "promote"  # of the record: what was there before, as JSON, see Before
 RESET = "playbooks/replica_reset.yml"
 
 
@@ -37,10 +41,29 @@ class Parameters(TypedDict, total=False):
     give_up_volume: object
     call_off: object
     to: object
+    from_archive: object
 
 
-# What was there before the promote that the record tells of; "from": the old primary's ordinal.
-Before = TypedDict("Before", {"from": int, "fenced": list[int], "planned": bool, "equal": bool})
+# What was there before the promote that the record tells of; "from": the old primary's ordinal. "archive": the TXID
+# that the archive had, where what it has more is to be brought back, else "".
+Before = TypedDict("Before", {"from": int, "fenced": list[int], "planned": bool, "equal": bool, "archive": str})
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What the archive proves to have more than a pod, by database; ``problem``: why it cannot prove that it has none.
+
+    ``said``: one sentence about it, "" where there is no archive of this cluster.
+    """
+
+    more: Mapping[str, planning.More]
+    said: str
+    problem: bool = False
+
+    def end(self, database: str, have: int) -> int:
+        """The TXID of the database once it was brought back."""
+        one = self.more.get(database)
+        return int(one["last"], 16) if one else have
 
 
 def decide(request: Request) -> Plan:
@@ -51,7 +74,7 @@ def decide(request: Request) -> Plan:
     as shown), node_off (name of the old primary's node, which a person has made sure is off), lost_replicas (ordinals
     of pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names
     of volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role
-    back), to (ordinal: a planned move).
+    back), to (ordinal: a planned move), from_archive (bool, default true: bring back what the archive has more).
     """
     state, parameters = request.state, cast("Parameters", request.parameters)
     if not state["statefulset"]["exists"]:
@@ -78,7 +101,7 @@ def decide(request: Request) -> Plan:
     if before and before["planned"]:
         return _continue_planned(state, record, before, request.volumes)
     if _begun(state, record):
-        return _continue(state, record, parameters, request.volumes)
+        return _continue(request, record)
     if parameters.get("to") not in (None, ""):
         return _planned(state, record, parameters["to"])
     top = _candidates(state, record, leaders, parameters)
@@ -164,11 +187,14 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
     successor, problem = _successor(state, top, parameters.get("successor"))
     if problem or successor is None:
         return _refuse(problem or "")
-    figure = f"{sit.txid(state, successor):016x}"
+    tail = _tail(request, record, successor)
+    back = tail.more if parameters.get("from_archive", True) else {}
+    have = sit.txid(state, successor)
+    figure = f"{tail.end(state['database'], have) if back else have:016x}"
     number = successor["ordinal"]
     loss: planning.Loss = {"after_txid": figure, "pod": successor["name"], "seconds": _lag(successor)}
     since = f", which heard from the old primary {_lag(successor)} s ago" if _lag(successor) is not None else ""
-    stands = f"The best copy is {successor['name']} at TXID {figure}{since}."
+    stands = f"The best copy is {successor['name']} at TXID {have:016x}{since}."
     problem = _not_off(state, record, parameters.get("node_off"))
     if problem:
         return _refuse(problem, "primary-node-gone", successor=number, loss=loss)
@@ -185,11 +211,12 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
     problem, said = _weigh(state, record, {name: seen[name] for name in names}, successor)
     if problem:
         return _refuse(problem, _cause(state, old), successor=number, loss=loss)
-    said += _archived(request, record, successor)
+    said += _archived(request, tail, successor, back=bool(back))
     if str(parameters.get("accept") or "").lower() != figure:
         given = f" (promote_accept_loss_after is {parameters['accept']})" if parameters.get("accept") else ""
         return _refuse(
-            f"{stands} What the old primary acknowledged after that transaction is lost, unless its volume comes back. "
+            f"{stands} What the old primary acknowledged after {'TXID ' + figure if back else 'that transaction'} is "
+            "lost, unless its volume comes back. "
             f"{' '.join([*said, ''])}To accept that, give the figure back: -e promote_accept_loss_after={figure}"
             f"{given}.",
             _cause(state, old),
@@ -206,7 +233,7 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
                 successor=number,
                 loss=loss,
             )
-    steps, problem = _begin_steps(state, record, successor, parameters)
+    steps, problem = _begin_steps(state, record, successor, parameters, back, figure)
     if problem:
         return _refuse(problem, "primary-node-gone", successor=number, loss=loss)
     notes = [*said, *_order(state, successor["ordinal"])]
@@ -226,12 +253,23 @@ def _exports(request: Request) -> list[str]:
 
 
 def _begin_steps(
-    state: sit.Looked, record: identity.Record, successor: sit.Pod, parameters: Parameters
+    state: sit.Looked,
+    record: identity.Record,
+    successor: sit.Pod,
+    parameters: Parameters,
+    back: Mapping[str, planning.More],
+    figure: str,
 ) -> tuple[list[Step], str | None]:
     fenced = sit.fenced(state)
     given_up = _numbers(parameters.get("lost_replicas"))
     fence = sorted({record.primary_ordinal, *fenced, *given_up} - {successor["ordinal"]})
-    before: Before = {"from": record.primary_ordinal, "fenced": fenced, "planned": False, "equal": False}
+    before: Before = {
+        "from": record.primary_ordinal,
+        "fenced": fenced,
+        "planned": False,
+        "equal": False,
+        "archive": figure if back else "",
+    }
     first = planning.step(
         "record",
         f"record ordinal {successor['ordinal']} as primary and fence "
@@ -239,8 +277,10 @@ def _begin_steps(
         primary_ordinal=successor["ordinal"],
         fenced=fence,
         promote=json.dumps(before),
+        given_up=not back,
     )
-    rest, problem = _rest(state, record, successor["ordinal"], fence, parameters, fresh=True)
+    bring = [_bring_back(record, successor, back)] if back else []
+    rest, problem = _rest(state, record, successor["ordinal"], fence, parameters, fresh=True, bring=bring)
     return [first, *rest], problem
 
 
@@ -253,10 +293,13 @@ def _before(state: sit.Looked) -> Before | None:
             "fenced": [int(ordinal) for ordinal in said["fenced"]],
             "planned": bool(said["planned"]),
             "equal": bool(said["equal"]),
+            "archive": str(said.get("archive") or ""),
         }
     except (ValueError, TypeError, KeyError):
         fenced = sit.fenced(state)
-        return {"from": fenced[0], "fenced": [], "planned": False, "equal": False} if len(fenced) == 1 else None
+        if len(fenced) != 1:
+            return None
+        return {"from": fenced[0], "fenced": [], "planned": False, "equal": False, "archive": ""}
     return before if before["from"] in sit.fenced(state) else None
 
 
@@ -264,17 +307,31 @@ def _begun(state: sit.Looked, record: identity.Record) -> bool:
     """Whether a promote has begun: an old primary is fenced, and the recorded one is there with its data."""
     fenced = sit.fenced(state)
     pod = sit.pod_of(state, record.primary_ordinal)
-    return bool(fenced) and record.primary_ordinal not in fenced and pod in sit.holders(state, record.cluster_id or "")
+    if not fenced or record.primary_ordinal in fenced:
+        return False
+    return pod in sit.holders(state, record.cluster_id or "") or _fed(state, pod)
 
 
-def _continue(state: sit.Looked, record: identity.Record, parameters: Parameters, seen: sit.Seen) -> Plan:
+def _fed(state: sit.Looked, pod: sit.Pod | None) -> bool:
+    """Whether this pod does not answer only because it starts, to follow the archive."""
+    before = _before(state)
+    if pod is None or pod["litefs"]["reachable"] or state.get("fed_ordinal") != pod["ordinal"]:
+        return False
+    return bool(before and before["archive"]) and not (pod["node"] and sit.unheard(state, pod["node"]))
+
+
+def _continue(request: Request, record: identity.Record) -> Plan:
     """The record names the successor already: what is left."""
+    state, parameters, seen = request.state, cast("Parameters", request.parameters), request.volumes
     fenced = sit.fenced(state)
+    bring: list[Step] = []
     successor = record.primary_ordinal
     steps: list[Step] = []
     notes: list[str] = []
     present = sit.pod_of(state, successor)
-    if present is not None and not present["litefs"]["is_primary"]:
+    if present is not None and _fed(state, present):
+        bring = [_bring_back(record, present, {})]
+    elif present is not None and not present["litefs"]["is_primary"]:
         # Until the old primary stopped, another replica may have received more.
         others = [pod for pod in sit.holders(state, record.cluster_id or "") if pod["ordinal"] not in fenced]
         top = sit.best(state, others)
@@ -299,9 +356,62 @@ def _continue(state: sit.Looked, record: identity.Record, parameters: Parameters
         problem, notes = _weigh(state, record, {name: seen[name] for name in names}, top[0], back=True)
         if problem:
             return _refuse(problem, "primary-node-gone", successor=successor)
-    rest, refusal = _rest(state, record, successor, fenced, parameters, fresh=bool(steps))
+        bring, left, problem = _still_lacking(request, record, top[0] if steps else present)
+        if problem:
+            return _refuse(problem, "primary-node-gone", successor=successor)
+        steps += left
+    rest, refusal = _rest(state, record, successor, fenced, parameters, fresh=bool(steps), bring=bring)
     notes = [*notes, *_order(state, successor)]
     return planning.plan(refusal, [*steps, *rest], notes, successor=successor, final=True)
+
+
+def _still_lacking(
+    request: Request, record: identity.Record, successor: sit.Pod
+) -> tuple[list[Step], list[Step], str | None]:
+    """(what brings back what the archive has more, what says in the record that it is left there, why neither)."""
+    state, parameters = request.state, cast("Parameters", request.parameters)
+    before = _before(state)
+    if before is None or not before["archive"]:
+        return [], [], None  # to lose it was accepted, or there was none
+    tail = _tail(request, record, successor)
+    if tail.more and parameters.get("from_archive", True):
+        return [_bring_back(record, successor, tail.more)], [], None
+    have = sit.txid(state, successor)
+    if have >= int(before["archive"], 16) and not tail.more:
+        return [], [], None
+    figure = f"{have:016x}"
+    if str(parameters.get("accept") or "").lower() == figure:
+        say = f"record that what the archive has after TXID {figure} is left there"
+        gone = planning.step(
+            "record",
+            say,
+            primary_ordinal=successor["ordinal"],
+            fenced=sit.fenced(state),
+            promote=json.dumps({**before, "archive": ""}),
+            given_up=True,
+        )
+        return [], [gone], None
+    why = tail.said or "The archive is not there any more."
+    return (
+        [],
+        [],
+        f"{successor['name']} is at TXID {figure}, and the archive had transactions up to TXID {before['archive']} "
+        f"when this began. {why} See to the archive and run again, or leave them behind with -e "
+        f"promote_from_archive=false -e promote_accept_loss_after={figure}.",
+    )
+
+
+def _bring_back(record: identity.Record, pod: sit.Pod, more: Mapping[str, planning.More]) -> Step:
+    count = sum(one["count"] for one in more.values())
+    what = f"{count} transaction{'s' if count > 1 else ''}" if count else "the transactions"
+    return planning.step(
+        "bring_back",
+        f"bring back {what} from the archive, which {pod['name']} follows for that, before it is primary",
+        ordinal=pod["ordinal"],
+        pod=pod["name"],
+        uid=pod["uid"],
+        cluster_id=record.cluster_id,
+    )
 
 
 def _call_off(state: sit.Looked, record: identity.Record, leaders: list[sit.Pod]) -> Plan:
@@ -412,7 +522,7 @@ def _planned(state: sit.Looked, record: identity.Record, desired: object) -> Pla
             "primary-node-gone",
         )
     fenced = sit.fenced(state)
-    before: Before = {"from": leader["ordinal"], "fenced": fenced, "planned": True, "equal": False}
+    before: Before = {"from": leader["ordinal"], "fenced": fenced, "planned": True, "equal": False, "archive": ""}
     fence = sorted({*fenced, leader["ordinal"]})
     steps = [
         planning.step(
@@ -554,6 +664,7 @@ def _rest(
     parameters: Parameters,
     *,
     fresh: bool,
+    bring: Iterable[Step] = (),
 ) -> tuple[list[Step], str | None]:
     """(what is left, None), or ([], why an old primary cannot be taken for stopped)."""
     steps: list[Step] = []
@@ -579,6 +690,7 @@ def _rest(
         elif not pod["deleting"]:
             # A replica: it cannot write, and its node ends it when it is back.
             steps.append(_stop(pod, f" when its node {pod['node']} is back; nobody waits for that", wait=False))
+    steps += bring
     if fresh or state.get("rendered_ordinal") != successor:
         say = f"name {name} as primary in litefs.yml and in the Service of the primary"
         steps.append(planning.step("render", say, ordinal=successor, quiet=False))
@@ -679,25 +791,63 @@ def _weigh(
     return None, said
 
 
-def _archived(request: Request, record: identity.Record, best: sit.Pod) -> list[str]:
-    """What the archive has of the old primary's transactions that the best copy lacks; one sentence, or none."""
-    archive, have = request.archive, f"{sit.txid(request.state, best):016x}"
+def _tail(request: Request, record: identity.Record, pod: sit.Pod) -> Tail:
+    """What the archive has more than a pod."""
+    archive, state = request.archive, request.state
     if archive.get("problem"):
-        return [f"The archive was not asked whether it has more: {_capital(archive['problem'])}"]
+        return Tail({}, f"The archive was not asked whether it has more: {_capital(archive['problem'])}", problem=True)
     if archive.get("cluster_id") != record.cluster_id:
-        return []
-    last = archive["txid"]
-    if last <= have:
-        return [f"The archive, which followed the old primary until {archive['followed']}, has nothing more either."]
-    count = int(last, 16) - int(have, 16)
-    first = next((time for txid, time in archive["tail"] if txid > have), "")
-    made = f"from {first} to {archive['time']}" if count > 1 and first else f"up to {archive['time']}"
-    word = f"{identity.RESTORE} -e restore_at={last} -e restore_history={archive['history']}"
-    return [
-        f"The archive has {count} acknowledged {'transactions' if count > 1 else 'transaction'} that {best['name']} "
-        f"lacks, up to TXID {last}, made {made}: after the promote {word} brings them back, over what is written until "
-        "then, so keep writes away for that long."
+        return Tail({}, "")
+    asked = archive["more"].get(pod["name"])
+    if asked is None:
+        return Tail({}, f"The archive was not asked whether it has more than {pod['name']}: run again.", problem=True)
+    problem = asked.get(state["database"], {}).get("problem")
+    if problem:
+        return Tail({}, f"The archive cannot give {pod['name']} what it has: {_capital(problem)}", problem=True)
+    wrong = [
+        f" It cannot give it {name}: {_capital(one['problem'])}" for name, one in asked.items() if "problem" in one
     ]
+    # It was asked once, and what it had is there by now where the pod is as far.
+    more = {name: one for name, one in asked.items() if one.get("count") and int(one["last"], 16) > _txid_of(pod, name)}
+    if not more:
+        none = f"The archive, which followed the old primary until {archive['followed']}, has nothing more either."
+        return Tail({}, "".join([none, *wrong]))
+    listed = wording.listed(_range(name, one, plain=name == state["database"]) for name, one in sorted(more.items()))
+    return Tail(more, f"The archive has {listed}, which {pod['name']} lacks.{''.join(wrong)}")
+
+
+def _txid_of(pod: sit.Pod, database: str) -> int:
+    where = litefs.position(pod, database)
+    return where.txid if where is not None else 0
+
+
+def _range(name: str, one: planning.More, *, plain: bool) -> str:
+    """Which transactions, and of when."""
+    of = "" if plain else f" of {name}"
+    if one["count"] == 1:
+        return f"1 acknowledged transaction{of} (TXID {one['last']} of {one['time']})"
+    return (
+        f"{one['count']} acknowledged transactions{of} (TXID {one['first']} to {one['last']}, of {one['first_time']} "
+        f"to {one['time']})"
+    )
+
+
+def _archived(request: Request, tail: Tail, best: sit.Pod, *, back: bool) -> list[str]:
+    """What the archive has that the best copy lacks, and what becomes of it; one sentence or two, or none."""
+    archive = request.archive
+    if not tail.said:
+        return []
+    if back:
+        return [tail.said, f"They are brought back, before {best['name']} takes writes."]
+    if tail.more or (tail.problem and archive.get("txid", "") > f"{sit.txid(request.state, best):016x}"):
+        word = f"{identity.RESTORE} -e restore_at={archive['txid']} -e restore_history={archive['history']}"
+        what = "With promote_from_archive false they stay there" if tail.more else "What it has can still be had"
+        return [
+            tail.said,
+            f"{what}: after the promote {word} brings it back, over what is written until then, so keep writes away "
+            "for that long.",
+        ]
+    return [tail.said]
 
 
 def _order(state: sit.Looked, successor: int) -> list[str]:

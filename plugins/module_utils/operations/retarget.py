@@ -13,6 +13,9 @@ from ..objects import Object
 # The commands of LiteFS (litefs.yml, exec) while they are left out.
 EXEC = "abaci.infra/exec"
 POD_NAME = "statefulset.kubernetes.io/pod-name"
+FEED_PORT = 9104  # of the archive's Service
+# The address of the primary beside that of the archive, which stands in its place.
+_KEPT = re.compile(r"^(\s*)# (advertise-url: .*)\n\s*advertise-url: .*$", re.MULTILINE)
 
 
 def primary_of(text: str, app: str) -> int | None:
@@ -26,19 +29,40 @@ def is_quiet(text: str) -> bool:
     return bool(text) and not re.search(r"^exec:", text, re.MULTILINE)
 
 
-def litefs_yml(text: str, app: str, ordinal: int) -> str:
-    """The litefs.yml with another primary: roles/app/templates/litefs.yml.j2 for this ordinal."""
-    name = rf"{re.escape(app)}-\d+"
-    for before, after in (
-        (r"^(\s*hostname:\s*)", r"(?=\s*$)"),
-        (r"^(\s*advertise-url:\s*http://)", r"(?=\.)"),
-        (r"(POD_NAME == (?:\"|'))", r"(?=\"|')"),
+def feeds(text: str, app: str) -> int | None:
+    """The ordinal whose LiteFS a litefs.yml lets follow the archive, while nobody is primary."""
+    match = re.search(rf"^\s*hostname:\s*{re.escape(app)}-archive-(\d+)\s*$", text, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def litefs_yml(text: str, app: str, ordinal: int, archive: bool = False) -> str:
+    """The litefs.yml with another primary: roles/app/templates/litefs.yml.j2 for this ordinal.
+
+    With ``archive`` nobody is primary, and whoever starts follows the archive. The guard reads the ordinal from the
+    names all the same, so that it lets this one start first, as the primary that it will be. ValueError where no
+    address of a primary is in it.
+    """
+    text = _KEPT.sub(r"\g<1>\g<2>", text)
+    name = rf"{re.escape(app)}-(?:archive-)?\d+"
+    to = f"{app}-archive-{ordinal}" if archive else f"{app}-{ordinal}"
+    for before, after, put in (
+        (r"^(\s*hostname:\s*)", r"(?=\s*$)", to),
+        (r"^(\s*advertise-url:\s*http://)", r"(?=\.)", f"{app}-{ordinal}"),
+        (r"(POD_NAME == (?:\"|'))", r"(?=\"|')", to),
     ):
-        text = re.sub(f"{before}{name}{after}", rf"\g<1>{app}-{ordinal}", text, flags=re.MULTILINE)
-    return text
+        text = re.sub(f"{before}{name}{after}", rf"\g<1>{put}", text, flags=re.MULTILINE)
+    if not archive:
+        return text
+    found = re.search(
+        rf"^(\s*)(advertise-url:\s*http://){re.escape(app)}-\d+\.[^.:\s]+(\S*):\d+\s*$", text, re.MULTILINE
+    )
+    if not found:
+        raise ValueError("its litefs.yml names no address of a primary (advertise-url): run site.yml, which has it")
+    line = f"{found[1]}{found[2]}{app}-archive{found[3]}:{FEED_PORT}"
+    return f"{text[: found.start(2)]}# {text[found.start(2) : found.end()].rstrip()}\n{line}{text[found.end() :]}"
 
 
-def config_map(found: Object, app: str, ordinal: int, quiet: bool) -> None:
+def config_map(found: Object, app: str, ordinal: int, quiet: bool, archive: bool = False) -> None:
     """Change the ConfigMap <app>-litefs. ValueError where its commands are to come back and are not kept."""
     text = str(found["data"]["litefs.yml"])
     annotations = found["metadata"].setdefault("annotations", {})
@@ -54,7 +78,7 @@ def config_map(found: Object, app: str, ordinal: int, quiet: bool) -> None:
         text = text.rstrip("\n") + "\n" + annotations[EXEC]
     if not quiet:
         annotations.pop(EXEC, None)
-    found["data"]["litefs.yml"] = litefs_yml(text, app, ordinal)
+    found["data"]["litefs.yml"] = litefs_yml(text, app, ordinal, archive)
 
 
 def service(found: Object, app: str, ordinal: int) -> None:

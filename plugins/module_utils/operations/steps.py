@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import identity, kube, litefs
+from .. import clock, identity, kube, litefs
 from ..telling import tell
-from . import act, holding, planning, progress, promote, retemplate, sqlitefile, transfer
+from . import act, from_archive, holding, planning, progress, promote, retemplate, sqlitefile, transfer
 from . import situation as sit
 from .planning import Step
 
@@ -61,7 +61,10 @@ def _release(on: Context, one: Step) -> None:
 
 def _record(on: Context, one: Step) -> None:
     raw, successor = identity.raw(on.state), sit.pod_of(on.state, one["primary_ordinal"])
-    mark = identity.lowered(raw, sit.txid(on.state, successor), on.site.api.server_time()) if successor else {}
+    now = on.site.api.server_time()
+    mark = identity.lowered(raw, sit.txid(on.state, successor), now) if successor else {}
+    if one.get("given_up"):
+        mark[identity.GIVEN_UP] = clock.second(now)
     changes = {
         "primaryOrdinal": str(one["primary_ordinal"]),
         act.FENCED_KEY: ",".join(map(str, one["fenced"])) or None,
@@ -92,6 +95,25 @@ def _render(on: Context, one: Step) -> None:
     on.site.render(one["ordinal"], one["quiet"])
 
 
+def _bring_back(on: Context, one: Step) -> str:
+    """Let a pod follow the archive, in place of a primary, until it has all that the archive has."""
+    site, ordinal, cluster = on.site, one["ordinal"], str(one["cluster_id"])
+    archive = from_archive.archive_of(site, on.seconds)
+    databases = sorted({found["database"] for found in archive.everything() if found["cluster"] == cluster})
+    site.feed(ordinal)
+    pod = sit.pod_of(on.state, ordinal)
+    follows = f"{site.name}-archive-{ordinal}"
+    # One that only starts has what was rendered before; where that was something else the guard waits for this.
+    if pod is not None and pod["litefs"]["reachable"] and pod["litefs"]["primary_hostname"] != follows:
+        site.delete_pod(one["pod"], one["uid"])
+    site.wait_fed(
+        ordinal, follows, lambda name, at: from_archive.lacking(archive, cluster, name, at), databases, on.seconds
+    )
+    found = sit.pod_of(site.look(), ordinal)
+    where = litefs.position(found, site.database) if found is not None else None
+    return f"{one['pod']} has all that the archive has: {site.database} is at TXID {where.txid if where else 0:016x}"
+
+
 def _record_restore(on: Context, _one: Step) -> None:
     on.site.write_record({"state": "restore"})
 
@@ -105,7 +127,8 @@ def _record_id(on: Context, one: Step) -> None:
     if where is None or where.checksum != on.request.file.get("imported_checksum"):
         raise act.NotDone(f"{site.name}-{ordinal} does not hold the restored content: run again.")
     # The file's TXIDs are others, also under an id that was kept: what was seen before says nothing of them.
-    mark = dict.fromkeys((identity.LOW_WATER, identity.LOW_WATER_TIME))
+    mark: dict[str, str | None] = dict.fromkeys((identity.LOW_WATER, identity.LOW_WATER_TIME))
+    mark[identity.GIVEN_UP] = clock.second(site.api.server_time())
     site.write_record({"state": "recorded", "clusterID": leaders[0]["litefs"]["cluster_id"], **mark})
 
 
@@ -292,6 +315,7 @@ DO: dict[planning.Act | planning.Wait, Callable[[Context, Step], str | None]] = 
     "stop": _stop,
     "restart": _restart,
     "divert": _divert,
+    "bring_back": _bring_back,
     "render": _render,
     "record_restore": _record_restore,
     "record_id": _record_id,

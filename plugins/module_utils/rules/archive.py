@@ -11,6 +11,7 @@ _LEAST = {
     "archive_pack_after": 60,
     "archive_base_every": 1,
     "archive_check_every": 1,
+    "archive_drill_every": 1,
     "archive_user": 1,
 }
 

@@ -200,7 +200,10 @@ class ClusterBackup:
 
 @dataclass(frozen=True)
 class Archive:
-    """What the archive says of the application's database; ``error``: why it says nothing. ``gaps``: how many."""
+    """What the archive says of the application's database; ``error``: why it says nothing. ``gaps``: how many.
+
+    ``drilled``: when it last rebuilt moments only to see that it can, ``drill_seconds``: how long the longest took.
+    """
 
     connected: bool
     received: str | None
@@ -210,6 +213,8 @@ class Archive:
     gaps: int
     alarms: tuple[str, ...]
     error: str | None
+    drilled: str | None = None
+    drill_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -472,6 +472,10 @@ def _archive(said: Part | str | None, document: State) -> f.Archive | None:
         gaps=len(mine.get("gaps") or []),
         alarms=tuple(str(one.get("sentence")) for one in said.get("alarms") or []),
         error=str(primary.get("error") or "") or None,
+        drilled=((said.get("last") or {}).get("drill") or {}).get("time"),
+        drill_seconds=max(
+            (one["seconds"] for one in said.get("drills") or [] if one["database"] == name), default=None
+        ),
     )
 
 

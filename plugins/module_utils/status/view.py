@@ -205,7 +205,9 @@ def _archive(found: Archive) -> str:
         return f"NOT connected: {found.error or NONE}"
     behind = NONE if found.behind_seconds is None else f"{found.behind_seconds:.0f} s"
     verified = f"verified to {found.verified or NONE} at {found.verified_at or NONE}"
-    return f"{verified}, received {found.received or NONE}, behind {behind}, gaps {found.gaps}"
+    took = "" if found.drill_seconds is None else f" in {found.drill_seconds:g} s"
+    drill = f"drill {found.drilled or NONE}{took}"
+    return f"{verified}, received {found.received or NONE}, behind {behind}, gaps {found.gaps}, {drill}"
 
 
 def _audit(facts: Facts) -> Section:

@@ -16,7 +16,7 @@
 # GUARD_LITEFS_CONFIG (litefs.yml, as LiteFS will read it; whom it names counts as primary where there is no record);
 # optional GUARD_PATIENCE (seconds for a peer that does not answer), GUARD_SETTLE (seconds in which a mounted ConfigMap may still be an old one), GUARD_COLD (seconds
 # since the host's start in which other hosts may still be starting), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox
-# whose wget and nslookup are used).
+# whose wget and nslookup are used), GUARD_ARCHIVE_PORT (where the archive answers, if there is one).
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -26,6 +26,9 @@ patience=${GUARD_PATIENCE:-20}
 settle=${GUARD_SETTLE:-90}
 cold=${GUARD_COLD:-900}
 busybox=${GUARD_BUSYBOX:-busybox}
+# Beside the pods' own name, so that a site gets an archive without a restart of its pods.
+archive=${POD_NAME%-*}-archive.${GUARD_SERVICE#*.}
+archive_port=${GUARD_ARCHIVE_PORT:-9104}
 runbook=docs/runbooks/primary-refused.md
 newline='
 '
@@ -179,16 +182,21 @@ refuse_if_damaged() {
     fi
 }
 
-# Ask DNS for the pods' addresses. Sets peers (without this pod), listed (this pod is among them) and dns: found,
-# none (DNS says that there are none) or failed (DNS gave no usable answer, which says nothing about peers).
-look_up() {
+# Ask DNS for the name $1. Sets reply, and found, which are the addresses.
+resolve() {
     case $POD_IP in
         *:*) type=aaaa ;;
         *) type=a ;;
     esac
-    reply=$("$busybox" nslookup "-type=$type" "$GUARD_SERVICE." 2>&1) || :
+    reply=$("$busybox" nslookup "-type=$type" "$1." 2>&1) || :
     # What precedes the first Name: is the DNS server's own address.
     found=$(printf '%s\n' "$reply" | sed -n '/^Name:/,$s/^Address[^:]*:[[:space:]]*//p')
+}
+
+# Ask DNS for the pods' addresses. Sets peers (without this pod), listed (this pod is among them) and dns: found,
+# none (DNS says that there are none) or failed (DNS gave no usable answer, which says nothing about peers).
+look_up() {
+    resolve "$GUARD_SERVICE"
     peers=''
     listed=no
     for address in $found; do
@@ -212,13 +220,18 @@ get() {
     "$busybox" timeout 3 "$busybox" wget -q -Y off -O - "$1" 2>/dev/null | tr -d ' \t\r\n'
 }
 
-# Ask the LiteFS at address $1. Prints "<cluster id or -> <is primary> <TXID or -> <checksum or ->" and then a line
+# The URL of address $1 and port $2.
+url_of() {
+    case $1 in
+        *:*) printf 'http://[%s]:%s' "$1" "$2" ;;
+        *) printf 'http://%s:%s' "$1" "$2" ;;
+    esac
+}
+
+# Ask the LiteFS at address $1 and port $2. Prints "<cluster id or -> <is primary> <TXID or -> <checksum or ->" and then a line
 # "<name> <TXID> <checksum>" for each database that it has; fails if it gave no usable answer.
 ask() {
-    case $1 in
-        *:*) url="http://[$1]:$GUARD_PORT" ;;
-        *) url="http://$1:$GUARD_PORT" ;;
-    esac
+    url=$(url_of "$1" "$2")
     info=$(get "$url/info")
     case $info in
         *'"isPrimary":true'*) is_primary=true ;;
@@ -308,7 +321,7 @@ ask_peers() {
             case $asked in
                 *" $peer "*) continue ;;
             esac
-            if reply=$(ask "$peer"); then
+            if reply=$(ask "$peer" "$GUARD_PORT"); then
                 first=${reply%%"$newline"*}
                 answers="$answers$peer $first$newline"
                 while read -r name number _; do
@@ -360,6 +373,46 @@ refuse_if_behind() {
     done <<END
 $positions
 END
+}
+
+# Refuse if the archive, which answers as a replica does, has more of this cluster than this volume. Asked once: one that
+# is away has no say. What it had when a person, or a restore, went on without it is no reason either.
+refuse_if_archive_has_more() {
+    resolve "$archive"
+    for address in $found; do
+        heard=$(get "$(url_of "$address" "$archive_port")/info")
+        case $heard in
+            *'"heard":"'*) heard=${heard#*'"heard":"'} ;;
+            *) continue ;;
+        esac
+        heard=${heard%%'"'*}
+        given_up=$(content "$GUARD_IDENTITY_DIR/archiveGivenUpTime")
+        if [ -n "$given_up" ] && ! below "$given_up" "$heard"; then
+            log "the archive heard a primary until $heard, and what it had then was given up at $given_up"
+            continue
+        fi
+        reply=$(ask "$address" "$archive_port") || continue
+        first=${reply%%"$newline"*}
+        if [ "${first%% *}" != "$own_id" ]; then
+            continue
+        fi
+        while read -r name number _; do
+            if [ -z "$number" ] || [ ! -d "$GUARD_DATA_DIR/dbs/$name" ]; then
+                continue
+            fi
+            look_into "$name"
+            if below "$txid" "$number"; then
+                refuse "$older" "its volume ends at TXID $txid of $name, and the archive, which heard a primary of this cluster until $heard, has TXID $number: starting on this older copy would lose what came after."
+            fi
+        done <<END
+${reply#"$first"}
+END
+    done
+}
+
+# Whether LiteFS will follow the archive and not be primary: promote.yml brings back what the archive has more.
+is_fed() {
+    grep -q '^ *hostname: .*-archive-[0-9]* *$' "${GUARD_LITEFS_CONFIG:-/dev/null}" 2>/dev/null
 }
 
 fence() {
@@ -552,6 +605,12 @@ if [ "$state" = restore ]; then
     start 'a backup is being restored, onto whatever its volume holds'
 fi
 refuse_if_behind
+if [ "$state" = recorded ]; then
+    if is_fed; then
+        start "its volume holds cluster $own_id at TXID $own_txid; LiteFS follows the archive, which has more"
+    fi
+    refuse_if_archive_has_more
+fi
 
 if [ "$state" = bootstrap ] && [ -z "$own_id" ]; then
     start 'first start of this site, on an empty volume'

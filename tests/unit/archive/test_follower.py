@@ -328,3 +328,19 @@ def test_a_call_to_reconnect_is_heard_while_the_stream_begins(run: Callable[...,
     one.store.position = at_the_worst_moment  # type: ignore[method-assign]
     one.start()
     until(lambda: len(primary.streams) == 2 and one.follower.seen.ready)
+
+
+def test_a_second_primary_of_the_cluster_is_told_and_the_one_that_was_followed_stays(run: Callable[..., Run]) -> None:
+    second, first = Primary(says(), primary=False), Primary(says(file(FIRST)), says())
+    one = run(second, first)
+    one.start()
+    until(lambda: one.store.files)
+    second.info["isPrimary"] = True
+    one.follower.look_for_two()
+    assert [alarm["kind"] for alarm in one.told] == ["two_primaries"]
+    one.follower.reconnect()
+    until(lambda: len(first.streams) > 1)
+    assert second.streams == [] and len(one.told) == 1
+    second.info["isPrimary"] = False
+    one.follower.look_for_two()
+    assert one.alarms.active() == []

@@ -30,11 +30,19 @@ def came(kind: Any, cause: Any, txid: int) -> Received:
         (HELD, came("new_history", "absent", 200), 539, "fork", "539 s after"),
         (HELD, came("new_history", "absent", 200), 540, "gap", "transaction 00000000000000c8 are not in the archive"),
         (HELD, came("new_history", "absent", 200), float("inf"), "gap", "was heard for"),
+        (HELD, came("new_history", "absent", 200), 9999, "gap", "kept as another history, 2,"),
     ],
 )
 def test_a_break_is_named(held: Position | None, received: Received, away: float, kind: str | None, words: str) -> None:
     finding = judging.broke("sqlite.db", held, received, away, 540)
     assert (finding and finding.kind) == kind and words in (finding.sentence if finding else "")
+
+
+def test_two_primaries_are_named() -> None:
+    assert judging.two([], "") is None and judging.two(["10.0.0.5"], "10.0.0.5") is None
+    found = judging.two(["10.0.0.5", "10.0.0.6"], "10.0.0.6")
+    assert found and found.kind == "two_primaries" and "10.0.0.5 and 10.0.0.6 each say" in found.sentence
+    assert "follows 10.0.0.6 alone" in found.sentence
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.archive import cluster, layout, main, settings, status
 from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import Alarm
+from ansible_collections.abaci.infra.plugins.module_utils.archive.store import Gap
 from ltx_files import Primary as Database
 from ltx_files import primary as database_of
 from primary import Answer, Primary
 from test_follower import READY, file, frame, until
+from test_serve import history
 
 
 class Api(cluster.Api):  # type: ignore[misc]
@@ -121,7 +123,7 @@ def test_what_came_is_proven_checked_and_given_back(
     txid = f"{data[0].txid:016x}"
     assert found["received"]["txid"] == txid and found["verified"] and found["verified"]["txid"] == txid
     assert doc["alarms"] == [] and one.api.told == [] and doc["primary"]["connected"]
-    assert set(doc["last"]) == {"pack", "base", "prune", "check"} and doc["target"] is None
+    assert set(doc["last"]) == {"pack", "base", "prune", "drill", "check"} and doc["target"] is None
     assert all(ran["problems"] == [] for ran in doc["last"].values())
     assert doc["buffer"]["bytes"] > 0 and doc["buffer"]["free_bytes"] > 0
     with one.archive.rebuilt("LFSC1", "sqlite.db", data[0].txid, None) as (path, made):
@@ -424,7 +426,7 @@ def test_one_copy_of_a_database_is_on_the_claim_at_a_time(
 def test_a_target_that_hangs_is_told_and_keeps_nobody_from_following(
     site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "HANGS_S", 0.3, raising=False)
+    monkeypatch.setattr(main, "HANGS_S", 1.0)
     target = tmp_path / "nas"
     target.mkdir()
     one = site(target=str(target))
@@ -446,3 +448,81 @@ def test_a_target_that_hangs_is_told_and_keeps_nobody_from_following(
     until(lambda: "does not answer" in str(one.archive.alarms.active()))
     back.set()
     until(lambda: one.turn()["alarms"] == [])
+
+
+def test_while_the_target_hangs_the_buffer_is_packed_and_bounded_and_the_loss_told(
+    site: Callable[..., Site], data: tuple[Database, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "HANGS_S", 1.0)
+    target = tmp_path / "nas"
+    target.mkdir()
+    one = site(target=str(target), buffer_size="40k", pack_after=-(10.0**10))
+    one.bring(*data[1])
+    one.turn()
+    listed, back = os.listdir, threading.Event()
+
+    def hangs(path: Path) -> list[str]:
+        if Path(path).is_relative_to(target):
+            back.wait(60)
+        return listed(path)
+
+    monkeypatch.setattr(layout.os, "listdir", hangs)
+    # As in the pod: whoever does what is due hangs, with the lock of the files.
+    stuck = threading.Thread(target=one.archive.turn)
+    stuck.start()
+    try:
+        one.bring(*(data[0].write() for _ in range(60)))
+        until(lambda: list((one.folder / "buffer/archive").rglob("*.ltx.gz")), 30)
+        one.bring(*[data[0].write("INSERT INTO t (body) VALUES (hex(randomblob(30000)))") for _ in range(3)])
+        until(lambda: "lost" in {alarm["kind"] for alarm in one.archive.alarms.active()}, 30)
+        moved = one.archive._moved
+        assert moved and moved.behind_files and "does not answer" in moved.error and "are lost" in moved.lost[-1]
+    finally:
+        back.set()
+        stuck.join(60)
+    assert not stuck.is_alive()
+
+
+def test_a_drill_rebuilds_the_newest_moment_and_another_and_is_kept_over_a_restart(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    one = site(drill_query="SELECT count(*), 'rows' FROM t")
+    assert one.turn()["drills"] == [], "there is nothing to rebuild yet"
+    one.bring(*data[1])
+    until(lambda: one.turn()["drills"])
+    drills = one.archive.document()["drills"]
+    assert 1 <= len(drills) <= 2 and drills[0]["txid"] == f"{len(data[1]):016x}"
+    assert drills[0]["answer"] == f"{len(data[0].rows())}, rows" and drills[0]["bytes"] > 0
+    assert one.archive.document()["last"]["drill"]["problems"] == []
+    one.archive.follower.end()
+    one.start()
+    assert one.archive.document()["drills"] == drills
+
+
+def test_a_moment_that_a_drill_cannot_have_is_an_alarm(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    one = site(drill_query="SELECT no_such_column FROM t")
+    one.bring(*data[1])
+    until(lambda: "drill" in {alarm["kind"] for alarm in one.turn()["alarms"]})
+    (alarm,) = [alarm for alarm in one.archive.document()["alarms"] if alarm["kind"] == "drill"]
+    assert "cannot be had: no such column" in alarm["sentence"] and one.archive.document()["drills"] == []
+
+
+def test_what_the_guard_is_told_is_of_when_the_archive_was_level(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    one = site()
+    assert one.archive.heard() == 0.0
+    began = time.time()
+    one.bring(*data[1])
+    until(lambda: one.archive.heard() >= began)
+    level = one.archive.follower.seen.level
+    one.archive.follower.end()
+    one.archive.follower.seen.heard = time.time() + 1000
+    assert one.archive.heard() <= max(level.values())
+
+
+def test_at_random_never_in_a_gap() -> None:
+    one = replace(history(), first=1, last=9, gaps=(Gap(2, 8),))
+    assert {main.at_random(one) for _try in range(200)} == {1, 9}

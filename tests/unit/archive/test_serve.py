@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 import time
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.archive import serve, status
+from ansible_collections.abaci.infra.plugins.module_utils.archive import giving, serve, status
 from ansible_collections.abaci.infra.plugins.module_utils.archive.follower import Seen
-from ansible_collections.abaci.infra.plugins.module_utils.archive.ltx import Altered
+from ansible_collections.abaci.infra.plugins.module_utils.archive.ltx import Altered, Header, Position
 from ansible_collections.abaci.infra.plugins.module_utils.archive.store import (
     Gap,
     History,
@@ -67,6 +68,7 @@ class Fake:
             remote=NOW - 4,
             buffer={"bytes": 5000, "max_bytes": 0, "free_bytes": 10**9},
             last={"pack": status.Ran(NOW - 30, 0.25, ("a is altered.",))},
+            drills=[],
             alarms=[
                 {"kind": "fork", "database": "sqlite.db", "sentence": 'It "forked".', "since": NOW - 99, "until": 0.0}
             ],
@@ -87,6 +89,17 @@ class Fake:
         self.asked.append((cluster, database, since, until))
         for txid in (1, 2):
             yield Transaction(txid, NOW + txid, 3, 40, "2", 4200)
+
+    def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]:
+        self.asked.append((cluster, database, at))
+        if self.fails:
+            raise self.fails
+        for txid in (6, 7):
+            commit = 0 if self.removed and txid == 7 else 3
+            header = Header(0, 4096, commit, txid, txid, NOW + txid, 5)
+            yield giving.Given(header, (1 << 63) + txid, "2", io.BytesIO())
+
+    removed = False
 
     @contextlib.contextmanager
     def rebuilt(
@@ -197,6 +210,31 @@ def test_moments_and_transactions(running: Running) -> None:
     assert lines[-1] == {"end": True, "count": 2}
     ((cluster, database, since, until),) = running.archive.asked
     assert (cluster, database, until - since) == ("LFSC1", "sqlite.db", 3600.0)
+
+
+def test_what_a_copy_lacks_is_told(running: Running) -> None:
+    code, found = running.json("/following?database=sqlite.db&txid=0000000000000005&checksum=c0ffee0000000005")
+    assert (code, running.archive.asked[-1]) == (200, ("LFSC1", "sqlite.db", Position(5, 0xC0FFEE0000000005)))
+    assert found == {
+        "cluster": "LFSC1",
+        "database": "sqlite.db",
+        "history": "2",
+        "count": 2,
+        "first_time": status.stamp(NOW + 6),
+        "last": f"{7:016x}",
+        "checksum": f"{(1 << 63) + 7:016x}",
+        "time": status.stamp(NOW + 7),
+    }
+    running.archive.removed = True
+    assert running.json("/following?database=sqlite.db&txid=5&checksum=5")[1]["count"] == 2
+    code, found = running.json("/following?database=sqlite.db&txid=0&checksum=0")
+    assert (code, found["count"], found["last"], found["time"]) == (200, 0, "0" * 16, None)
+    for wrong in ("txid=5", "txid=5&checksum=x", ""):
+        code, found = running.json(f"/following?database=sqlite.db&{wrong}")
+        assert code == 400 and "Give txid= and checksum=" in found["error"]
+    running.archive.fails = Refused("It is of another history.")
+    code, found = running.json("/following?database=sqlite.db&txid=5&checksum=5")
+    assert (code, found) == (409, {"error": "It is of another history."})
 
 
 def test_a_database_comes_whole_with_its_position(running: Running) -> None:

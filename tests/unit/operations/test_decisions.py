@@ -721,6 +721,7 @@ def test_promote_begins_anew_when_the_next_primary_is_lost_while_the_first_is_st
         "primary_ordinal": 2,
         "fenced": [0, 1],
         "promote": "",
+        "given_up": True,
     }
 
 

@@ -211,7 +211,8 @@ def test_without_an_archive_each_says_so(api: Site, module: Any, arguments: dict
 def test_what_the_archive_has_last_is_told_and_its_absence_stops_nothing(api: Site) -> None:
     found = run(archive_tail, api, check=True)["archive"]
     assert (found["cluster_id"], found["txid"]) == (make.A, f"{20:016x}")
-    assert [txid for txid, _time in found["tail"]] == [f"{number:016x}" for number in range(10, 21)]
+    # The pods are at 5 with another checksum than it was here.
+    assert "another history" in found["more"]["abaci-app-1"][make.DATABASE]["problem"]
     api.close()
     away = run(archive_tail, api)["archive"]
     assert list(away) == ["problem"] and POD in away["problem"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cases
@@ -20,12 +22,13 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import (
     promote,
     runner,
 )
+from archived import Site
 from cases import A, B, alone, dead_node, export, gone, guarded, site
 from fake_api import Cluster
 
 ACCEPT = {"accept": f"{5:016x}"}
 NOW = cases.NOW
-EMERGENCY = {"from": 0, "fenced": [], "planned": False, "equal": False}
+EMERGENCY = {"from": 0, "fenced": [], "planned": False, "equal": False, "archive": ""}
 
 
 def volume(cluster: str | None = None, txid: int | None = None, **more: Any) -> dict[str, Any]:
@@ -59,10 +62,33 @@ def begun(before: dict[str, Any] | None = None, answers: dict[int, Any] | None =
 # --- what the archive has -------------------------------------------------------------------------------------------
 
 
-def archived(last: int = 8, cluster: str = A) -> dict[str, Any]:
-    tail = [(f"{txid:016x}", f"2026-11-30T14:00:0{txid}.000Z") for txid in range(4, last + 1)]
-    at = {"txid": tail[-1][0], "time": tail[-1][1], "followed": "2026-11-30T14:00:09.000Z"}
-    return {"cluster_id": cluster, "history": "h1", "tail": tail, **at}
+def more(last: int, have: int = 5, **changed: Any) -> dict[str, Any]:
+    """What the archive has more of one database than a copy at ``have``."""
+    times = {"first_time": f"2026-11-30T14:00:0{have + 1}.000Z", "time": f"2026-11-30T14:00:0{last}.000Z"}
+    none = {"count": 0, "first": "", "last": f"{have:016x}", "first_time": "", "time": ""}
+    found = {"count": last - have, "first": f"{have + 1:016x}", "last": f"{last:016x}", **times}
+    return {**(found if last > have else none), **changed}
+
+
+def archived(last: int = 8, cluster: str = A, **others: Any) -> dict[str, Any]:
+    asked = {"sqlite.db": more(last), **others}
+    at = {"txid": f"{last:016x}", "time": "2026-11-30T14:00:08.000Z", "followed": "2026-11-30T14:00:09.000Z"}
+    return {"cluster_id": cluster, "history": "h1", "more": {"abaci-app-1": asked, "abaci-app-2": asked}, **at}
+
+
+def with_archive(archive: Any, state: Any = None, **given: Any) -> dict[str, Any]:
+    seen = {f"pvc-{n}": volume() for n in range(3)}
+    made = {"exports": [export(), export(B)], "volumes": seen, "archive": archive, "now": NOW}
+    plan: dict[str, Any] = OPERATIONS["promote"].decide(planning.Request(given, state=state or guarded(), **made))
+    return plan
+
+
+def said(plan: dict[str, Any]) -> str:
+    return " ".join([plan["refusal"] or "", *plan["notes"]])
+
+
+EIGHT = {"accept": f"{8:016x}"}
+BROKEN = "sqlite.db at 5/c0 is of another history than h1 of the archive."
 
 
 @pytest.mark.parametrize(
@@ -70,28 +96,112 @@ def archived(last: int = 8, cluster: str = A) -> dict[str, Any]:
     [
         (
             archived(),
-            "The archive has 3 acknowledged transactions that abaci-app-1 lacks, up to TXID 0000000000000008, made "
-            "from 2026-11-30T14:00:06.000Z to 2026-11-30T14:00:08.000Z: after the promote playbooks/restore.yml -e "
-            "restore_at=0000000000000008 -e restore_history=h1 brings them back",
+            "The archive has 3 acknowledged transactions (TXID 0000000000000006 to 0000000000000008, of "
+            "2026-11-30T14:00:06.000Z to 2026-11-30T14:00:08.000Z), which abaci-app-1 lacks. They are brought back, "
+            "before abaci-app-1 takes writes.",
         ),
-        (archived(6), "The archive has 1 acknowledged transaction that abaci-app-1 lacks"),
-        (archived(5), "The archive, which followed the old primary until 2026-11-30T14:00:09.000Z, has nothing more"),
+        (archived(6), "The archive has 1 acknowledged transaction (TXID 0000000000000006 of 2026-11-30T14:00:06.000Z)"),
         (
-            {"problem": "GET /moments was not answered within 10 s."},
-            "The archive was not asked whether it has more: GET",
+            archived(other=more(7)),
+            "2 acknowledged transactions of other (TXID 0000000000000006 to 0000000000000007, of "
+            "2026-11-30T14:00:06.000Z to 2026-11-30T14:00:07.000Z) and 3 acknowledged transactions (TXID",
         ),
-        (archived(8, B), None),
-        ({}, None),
+        (archived(other={"problem": "It is cut."}), "lacks. It cannot give it other: It is cut."),
     ],
 )
-def test_the_plan_says_what_the_archive_has_more_and_goes_on_without_it(archive: Any, words: str | None) -> None:
-    seen = {f"pvc-{n}": volume() for n in range(3)}
-    for given in ({}, ACCEPT):
-        made = {"exports": [export(), export(B)], "volumes": seen}
-        plan = OPERATIONS["promote"].decide(planning.Request(given, state=guarded(), archive=archive, **made, now=NOW))
-        text = " ".join([plan["refusal"] or "", *plan["notes"]])
-        assert (words in text) if words else ("archive" not in text.lower())
-        assert (plan["refusal"] is None) == bool(given)
+def test_what_the_archive_has_more_is_named_and_brought_back_first(archive: Any, words: str) -> None:
+    figure = archive["txid"]
+    refused = with_archive(archive)
+    assert words in said(refused) and f"-e promote_accept_loss_after={figure}" in refused["refusal"]
+    assert f"acknowledged after TXID {figure}" in refused["refusal"] and refused["loss"]["after_txid"] == figure
+    plan = with_archive(archive, accept=figure)
+    assert words in said(plan)
+    assert kinds(plan)[:5] == ["record 1", "stop 0", "bring_back 1", "render 1", "restart 1"]
+    first, _stop, bring = plan["steps"][:3]
+    assert json.loads(first["promote"])["archive"] == figure and not first["given_up"]
+    assert (bring["pod"], bring["cluster_id"]) == ("abaci-app-1", A)
+    # The figure of the copy alone is not the word for it.
+    assert with_archive(archive, **ACCEPT)["refusal"]
+
+
+def test_where_only_another_database_lacks_something_it_is_brought_back_as_well() -> None:
+    plan = with_archive(archived(5, other=more(7)), **ACCEPT)
+    assert kinds(plan)[:3] == ["record 1", "stop 0", "bring_back 1"]
+
+
+@pytest.mark.parametrize(
+    ("archive", "given", "words"),
+    [
+        (
+            archived(5),
+            {},
+            "The archive, which followed the old primary until 2026-11-30T14:00:09.000Z, has nothing more",
+        ),
+        (
+            {"problem": "GET /moments was not answered within 10 s."},
+            {},
+            "The archive was not asked whether it has more",
+        ),
+        (
+            archived(sqlite={}) | {"more": {"abaci-app-1": {"sqlite.db": {"problem": BROKEN}}}},
+            {},
+            f"The archive cannot give abaci-app-1 what it has: S{BROKEN[1:]} What it has can still be had: after the "
+            "promote playbooks/restore.yml -e restore_at=0000000000000008 -e restore_history=h1 brings it back",
+        ),
+        (archived() | {"more": {}}, {}, "The archive was not asked whether it has more than abaci-app-1: run again."),
+        (archived(8, B), {}, None),
+        ({}, {}, None),
+        (archived(), {"from_archive": False}, "lacks. With promote_from_archive false they stay there: after"),
+    ],
+    ids=["nothing more", "away", "another history", "not asked", "another cluster", "none", "not wanted"],
+)
+def test_without_it_the_promote_goes_on_as_ever_with_the_loss_said(archive: Any, given: Any, words: str | None) -> None:
+    for accept in ({}, ACCEPT):
+        plan = with_archive(archive, **given, **accept)
+        assert (words in said(plan)) if words else ("archive" not in said(plan).lower())
+        assert (plan["refusal"] is None) == bool(accept)
+    assert kinds(plan)[:3] == ["record 1", "stop 0", "render 1"]
+    # From then on the guard takes no word of before that from the archive.
+    assert plan["steps"][0]["given_up"] and json.loads(plan["steps"][0]["promote"])["archive"] == ""
+
+
+BRINGING = {**EMERGENCY, "archive": f"{8:016x}"}
+
+
+def fed(txid: int | None = 5, archive: Any = None, **given: Any) -> dict[str, Any]:
+    """A promote that brings back up to 8 was killed; where pod 1 is at since. None: it starts."""
+    answers = {1: gone() if txid is None else alone(txid)}
+    state = begun(BRINGING, answers, rendered_ordinal=None)
+    state["fed_ordinal"] = 1
+    return with_archive(archived() if archive is None else archive, state, **given)
+
+
+def test_killed_on_the_way_it_is_brought_back_by_the_next_run() -> None:
+    assert kinds(with_archive(archived(), begun(BRINGING)))[0] == "bring_back 1"
+    assert kinds(fed())[0] == "bring_back 1"
+    assert kinds(fed(7))[0] == "bring_back 1"
+    assert kinds(fed(None))[0] == "bring_back 1", "it starts, and nobody else is taken in its place"
+    assert kinds(fed(8))[0] == "render 1", "it has all of it"
+    assert kinds(fed(8, {}))[0] == "render 1", "the archive went away after that"
+
+
+@pytest.mark.parametrize("archive", [{"problem": "It is away."}, {}, archived(8, B)])
+def test_an_archive_that_goes_away_on_the_way_loses_nothing_without_a_word(archive: Any) -> None:
+    plan = fed(6, archive)
+    assert (
+        "is at TXID 0000000000000006, and the archive had transactions up to TXID 0000000000000008" in plan["refusal"]
+    )
+    word = re.search(r"promote_accept_loss_after=([0-9a-f]{16})", plan["refusal"])
+    assert word and word[1] == f"{6:016x}"
+    assert fed(6, archive, **EIGHT)["refusal"], "that figure was for all of it"
+    plan = fed(6, archive, accept=word[1])
+    assert kinds(plan)[:2] == ["record 1", "render 1"]
+    assert json.loads(plan["steps"][0]["promote"])["archive"] == "" and plan["steps"][0]["given_up"]
+
+
+def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:
+    assert "promote_from_archive=false" in fed(6, from_archive=False)["refusal"]
+    assert kinds(fed(6, from_archive=False, accept=f"{6:016x}"))[:2] == ["record 1", "render 1"]
 
 
 # --- it looks first -------------------------------------------------------------------------------------------------
@@ -367,3 +477,61 @@ def test_the_role_goes_to_another_ordinal_and_back_and_every_pod_follows() -> No
         data = cluster.record()
         assert data["primaryOrdinal"] == str(target) and not {"fencedOrdinals", promote.KEY} & set(data)
     assert moved(cluster, to=0) == []
+
+
+# --- the archive brings it back ------------------------------------------------------------------------------------
+
+
+class Fed(Site):  # type: ignore[misc]
+    """Its replicas are at ``have``, and the archive has ``last``; a pod that follows the archive has all at once."""
+
+    def __init__(self, folder: Path, have: int, last: int) -> None:
+        super().__init__(folder, last)
+        self.last = last
+        self.put(make.record("recorded", A, ordinal=1, fenced="0"))
+        self.node(0).running = False
+        for ordinal in (1, 2):
+            self.put_at(ordinal, have)
+        self.after.append(self.feed)
+
+    def put_at(self, ordinal: int, txid: int) -> None:
+        with self.archive.rebuilt(make.A, make.DATABASE, txid, None) as (_path, made):
+            self.node(ordinal).txid, self.node(ordinal).checksum = txid, f"{made.checksum:016x}"
+
+    def feed(self, request: Any) -> None:
+        """What LiteFS does when it starts while litefs.yml names the archive."""
+        if request.method == "DELETE" and request.kind == "Pod" and self.archive_feeds():
+            self.put_at(int(request.name.rpartition("-")[2]), self.last)
+
+
+@pytest.fixture
+def fed_site(tmp_path: Path) -> Iterator[Fed]:
+    made = Fed(tmp_path, 5, 9)
+    yield made
+    made.close()
+
+
+def bring(api: Fed, monkeypatch: pytest.MonkeyPatch, seconds: int = 2) -> str:
+    monkeypatch.setattr(act.time, "sleep", lambda _seconds: None)
+    where = act.Site(api, make.NAMESPACE, make.NAME, make.DATABASE, "litefs-data", 20202, 1)
+    uid = (api.have("Pod", "abaci-app-1") or {})["metadata"]["uid"]
+    step = planning.step("bring_back", "", ordinal=1, pod="abaci-app-1", uid=uid, cluster_id=A)
+    return deciding.do(where, step, seconds=seconds, state=where.look())
+
+
+def test_a_pod_follows_the_archive_until_it_lacks_nothing(fed_site: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (fed_site.have("Pod", "abaci-app-1") or {})["metadata"]["uid"]
+    assert f"sqlite.db is at TXID {9:016x}" in bring(fed_site, monkeypatch)
+    after = (fed_site.have("Pod", "abaci-app-1") or {})["metadata"]["uid"]
+    text = (fed_site.have("ConfigMap", "abaci-app-litefs") or {})["data"]["litefs.yml"]
+    assert after != before and "hostname: abaci-app-archive-1" in text
+    assert "advertise-url: http://abaci-app-archive.abaci.svc.cluster.local:9104" in text
+    # Once more, as after a run that was killed: nothing is restarted.
+    bring(fed_site, monkeypatch)
+    assert (fed_site.have("Pod", "abaci-app-1") or {})["metadata"]["uid"] == after
+
+
+def test_what_keeps_the_pod_from_having_it_all_is_said(fed_site: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed_site.last = 7
+    with pytest.raises(act.NotDone, match=r"abaci-app-1 lacks 2 transactions of sqlite\.db"):
+        bring(fed_site, monkeypatch)

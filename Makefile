@@ -135,7 +135,7 @@ application: build dev ## An application with Next.js, built by npm, on a bed of
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_8*.py
 
 .PHONY: interrupts
-interrupts: build dev ## Every operation, killed before each of its tasks (hours)
+interrupts: build dev ## Every operation, killed before each task that finds something changed
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v -s tests/e2e/interrupts_all.py
 
 .PHONY: test

@@ -1,8 +1,8 @@
-"""Every playbook of the operations, killed before each of its tasks: `make interrupts`. Hours, so not in `make test`.
+"""Every playbook of the operations, killed before each task that finds something changed: `make interrupts`.
 
-After each kill the same command is run again and has to come to its end with nothing lost. tests/e2e/test_60 to 64 do
-the part next to the destructive calls, test_60 also at three points chosen by a printed seed: `make test` runs test_60,
-`make operations` test_60 to 64.
+Long, so not in `make test`. After each kill the same command is run again and has to come to its end with nothing lost.
+tests/e2e/test_60 to 64 do the part next to the destructive calls, test_60 also at three points chosen by a printed
+seed: `make test` runs test_60, `make operations` test_60 to 64.
 
 Pairs: an operation is killed after each of its acts, and each time another one is run to its end before it goes on.
 One alone: pytest tests/e2e/interrupts_all.py -k restore-replica_reset
@@ -10,16 +10,18 @@ One alone: pytest tests/e2e/interrupts_all.py -k restore-replica_reset
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import asking
 import operating as op
 import pytest
 from operating import operate
-from sitebed import Bed, PlaybookRun, until
+from sitebed import PLAYBOOK_TIMEOUT_S, ROOT, Bed, PlaybookRun, until
 
 
 def standing(bed: Bed, backups: Path) -> tuple[object, ...]:
@@ -31,7 +33,9 @@ def standing(bed: Bed, backups: Path) -> tuple[object, ...]:
     }
     ready = {}
     for pod in bed.pods():
-        if all(status["ready"] for status in pod["status"].get("containerStatuses", [{"ready": False}])):
+        if "deletionTimestamp" not in pod["metadata"] and all(
+            status["ready"] for status in pod["status"].get("containerStatuses", [{"ready": False}])
+        ):
             ready[int(pod["metadata"]["name"].rpartition("-")[2])] = pod["metadata"]["uid"]
     return versions, ready, op.positions(bed, tuple(sorted(ready))), sorted(str(path) for path in backups.rglob("*"))
 
@@ -39,26 +43,38 @@ def standing(bed: Bed, backups: Path) -> tuple[object, ...]:
 def each_boundary(
     bed: Bed, playbook: str, prepare: Callable[[], tuple[str, ...]], check: Callable[[], None], backups: Path
 ) -> int:
-    """Kill before task 1, 2, 3, ... until a run ends by itself; the number of boundaries.
+    """Kill before each task that finds something changed, until a run ends by itself; the number of boundaries.
 
-    A kill that left everything as it was needs no second run: the next kill starts from the same.
+    A run pauses before each task. Where nothing differs from the start, a second run would begin from the same, so it
+    goes on; else it dies there, the same command comes to its end, and the next run asks from the task after that one.
+    For the cluster a run that pauses and one that was killed are the same: modules do not run between tasks, and what
+    they left behind (a Job, a pod that ends) goes on in both cases.
     """
-    arguments, before, continued = prepare(), standing(bed, backups), 0
-    for boundary in itertools.count(1):
-        run = operate(bed, playbook, *arguments, backups=backups, interrupt=f"task:{boundary}")
-        if "INTERRUPTED" not in run.output:
+
+    def differs(start: tuple[object, ...]) -> bool:
+        return standing(bed, backups) != start
+
+    arguments, before, first, runs = prepare(), standing(bed, backups), 1, 0
+    while True:
+        run = asking.run(
+            op.operation(bed, playbook, *arguments, backups=backups),
+            op.INTERRUPTIBLE,
+            ROOT,
+            first,
+            functools.partial(differs, before),
+            PLAYBOOK_TIMEOUT_S,
+        )
+        runs += 1
+        if not run.died:
             assert run.rc == 0, run.output[-4000:]
             check()
-            print(f"{playbook}: {boundary - 1} boundaries, {continued} of them with something to continue")
-            return boundary - 1
-        if standing(bed, backups) == before:
-            continue
-        continued += 1
+            boundaries = max(run.last, first - 1)
+            print(f"{playbook}: {boundaries} boundaries, {runs - 1} of them with something to continue")
+            return boundaries
         second = operate(bed, playbook, *arguments, backups=backups)
-        assert second.rc == 0, (boundary, second.output[-4000:])
+        assert second.rc == 0, (run.died, second.output[-4000:])
         check()
-        arguments, before = prepare(), standing(bed, backups)
-    raise AssertionError("a count has no end")
+        arguments, before, first = prepare(), standing(bed, backups), run.died + 1
 
 
 def same_rows(bed: Bed, rows: str) -> None:

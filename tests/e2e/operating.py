@@ -15,24 +15,29 @@ OTHER = "LFSC0123456789ABCDEF"
 DATA = "/var/lib/litefs"
 
 
+INTERRUPTIBLE = {
+    "ANSIBLE_NOCOLOR": "1",
+    "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/tools/callbacks"),
+    "ANSIBLE_CALLBACKS_ENABLED": "interrupt",  # without INTERRUPT it does nothing
+}
+
+
+def operation(bed: Bed, playbook: str, *arguments: str, backups: Path) -> list[str]:
+    """The command that runs playbooks/<playbook>.yml."""
+    command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(bed.inventory), f"playbooks/{playbook}.yml"]
+    return [*command, "-e", f"backup_directory={backups}", *arguments]
+
+
 def operate(
     bed: Bed, playbook: str, *arguments: str, backups: Path, interrupt: str = "", after: float = 0
 ) -> PlaybookRun:
     """Run playbooks/<playbook>.yml; with ``interrupt`` it is killed (tests/tools/callbacks/interrupt.py)."""
-    environment = os.environ | {
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/tools/callbacks"),
-        "ANSIBLE_CALLBACKS_ENABLED": "interrupt",  # without INTERRUPT it does nothing
-        "INTERRUPT": interrupt,
-        "INTERRUPT_AFTER": str(after),
-    }
-    command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(bed.inventory), f"playbooks/{playbook}.yml"]
     result = subprocess.run(
-        [*command, "-e", f"backup_directory={backups}", *arguments],
+        operation(bed, playbook, *arguments, backups=backups),
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=environment,
+        env=os.environ | INTERRUPTIBLE | {"INTERRUPT": interrupt, "INTERRUPT_AFTER": str(after)},
         timeout=PLAYBOOK_TIMEOUT_S,
     )
     # Sentences are wrapped by the output's YAML; here they are one line.

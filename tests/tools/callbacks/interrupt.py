@@ -1,14 +1,17 @@
 """Kills the whole run, as a power cut would, at a chosen point of an operation (environment INTERRUPT).
 
-act      right after the first step that changed something, so each run does one act and dies
-during   while a step runs, INTERRUPT_AFTER seconds after it began
-task:N   before the N-th task
+act             right after the first step that changed something, so each run does one act and dies
+during          while a step runs, INTERRUPT_AFTER seconds after it began
+ask:N:<socket>  before the N-th task and each one after it, where the listener at this Unix socket says so: the run
+                sends the task's number in a line and pauses until it is answered "go" or "die". It dies, too, where
+                nobody answers within INTERRUPT_AFTER seconds
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -56,15 +59,32 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.mode, _, number = os.environ.get("INTERRUPT", "").partition(":")
-        self.left = int(number or 0)
+        self.mode, _, rest = os.environ.get("INTERRUPT", "").partition(":")
+        self.task = 0
+        if self.mode == "ask":
+            first, _, path = rest.partition(":")
+            self.first = int(first)
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.settimeout(float(os.environ["INTERRUPT_AFTER"]))
+            self.listener.connect(path)
+
+    def ask(self, name: str) -> None:
+        """Pause until the listener says how it goes on. Its silence, its end and what it may not say are a death."""
+        try:
+            self.listener.sendall(f"{self.task}\n".encode())
+            answer = repr(self.listener.recv(16))
+        except OSError as error:
+            answer = str(error)
+        if answer == repr(b"die"):
+            die(f"before {name}")
+        elif answer != repr(b"go"):
+            die(f"before {name}, where neither go nor die was the answer but {answer}")
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         del is_conditional
-        if self.mode == "task":
-            self.left -= 1
-            if self.left <= 0:
-                die(f"before {task.get_name()}")
+        self.task += 1
+        if self.mode == "ask" and self.task >= self.first:
+            self.ask(task.get_name())
         if self.mode == "during" and STEP in task.get_name():
             after = float(os.environ["INTERRUPT_AFTER"])
             timer = threading.Timer(after, die, (f"{after} s into a step",))

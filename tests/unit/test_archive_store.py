@@ -149,6 +149,17 @@ def test_what_does_not_follow_is_refused_and_stays_where_it_is(archive: Archive)
     assert skipped.exists() and cut.exists() and len(archive.files()) == 2
 
 
+def test_hazard_what_stands_there_by_its_name_is_not_overwritten(archive: Archive) -> None:
+    """Whoever wrote it since the end was looked at: it may be the only copy of its transaction."""
+    archive.write(2)
+    there = archive.place / layout.raw_name(3, 3)
+    there.write_bytes(b"of somebody else")
+    path = archive.primary.write()
+    with pytest.raises(store.Refused, match="is there already and is not overwritten"):
+        archive.store.receive(CLUSTER, DATABASE, path)
+    assert there.read_bytes() == b"of somebody else" and path.exists()
+
+
 def test_a_primary_that_went_back_is_a_new_history_and_the_old_one_stays(archive: Archive) -> None:
     archive.write(5)
     state = archive.primary.state()

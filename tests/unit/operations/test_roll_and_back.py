@@ -64,6 +64,8 @@ REFUSED = [
     ({"image": "x:1", "restart": True}, site(), (), "rollout_image and rollout_restart are both set"),
     ({"order": "sideways"}, site(), (), "primary_first or primary_last"),
     ({}, site(image="other:1"), pulled("other:1", B, B, None), "different builds"),
+    # A template that named it by what no node says would be that of an image that is not there.
+    ({"image": "x:2"}, site(), pulled("x:2", None, None, None), "none is named"),
     ({}, site(image=f"{NAME}@{A}", annotations={}), (), None),
     ({}, cases.guarded(), (), "No running primary"),
     ({"image": "x:2"}, site(), pulled("x:2", B, A, B), "The nodes got different builds under the tag"),

@@ -851,6 +851,19 @@ def test_beyond_the_buffer_the_oldest_is_lost_and_said_and_a_snapshot_mends_it(
     assert target.rebuild(CLUSTER, DATABASE, 205, archive.out).txid == 205
 
 
+def test_hazard_the_newest_stays_in_a_buffer_that_has_no_room_even_for_it(
+    pair: tuple[Archive, store.Store, store.Mover],
+) -> None:
+    """Without it the archive would not know where it is, and take the whole database anew."""
+    archive, target, _mover = pair
+    archive.write(3)
+    target.root.rename(target.root.with_name("away"))
+    moved = store.Mover(archive.store, target, "me", 0).run()
+    assert [one.split(" of ")[0] for one in moved.lost] == ["Transactions 1 to 2"]
+    assert [path.name for path in archive.files() if path.suffix == ".ltx"] == [layout.raw_name(3, 3)]
+    assert archive.again().position(CLUSTER, DATABASE) == archive.primary.position
+
+
 def test_a_kill_at_any_step_of_moving_loses_nothing(
     pair: tuple[Archive, store.Store, store.Mover], monkeypatch: pytest.MonkeyPatch
 ) -> None:

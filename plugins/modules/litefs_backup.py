@@ -87,7 +87,7 @@ manifests:
   returned: success
   type: list
   elements: dict
-failed:
+problems:
   description: With O(partial), the pods that could not be exported, each with C(pod) and C(problem), a sentence.
   returned: success
   type: list
@@ -102,7 +102,7 @@ removed:
   type: list
   elements: str
 exports:
-  description: RV(manifests) and RV(failed), as the operation that asked for them takes them.
+  description: RV(manifests) and RV(problems), as the operation that asked for them takes them.
   returned: success
   type: list
   elements: dict
@@ -164,7 +164,7 @@ def main() -> None:
                 module.fail_json(msg=f"No backup can be made. {problem}")
             why = next((choice["why"] for choice, _problem in choices if choice), "")
             module.exit_json(
-                changed=True, manifests=[], failed=[], why=why, removed=[], said=[chosen(why)], exports=[], did=[]
+                changed=True, manifests=[], problems=[], why=why, removed=[], said=[chosen(why)], exports=[], did=[]
             )
         export.make_room(directory)
         with holding.Holding(site, options["holder"]):
@@ -184,12 +184,13 @@ def main() -> None:
     except OSError as exc:
         module.fail_json(msg=f"No backup was made in {directory} on the controller: {exc}.")
     if failed and not options["partial"]:
-        module.fail_json(msg=failed[0]["problem"], manifests=made, failed=failed)
+        module.fail_json(msg=failed[0]["problem"], manifests=made, problems=failed)
     said = [*map(saying.backup, made), chosen(why), *saying.removed(removed)]
     module.exit_json(
         changed=bool(made),
         manifests=made,
-        failed=failed,
+        # Not by the name failed: Ansible takes a list that is not empty for a failure.
+        problems=failed,
         exports=[*made, *failed],
         did=saying.exported(made),
         why=why,

@@ -609,6 +609,7 @@ def run(module: Any, api: FakeApi | None, *, check: bool = False, **arguments: A
         stack.enter_context(contextlib.suppress(SystemExit))
         module.main()
     answer: dict[str, Any] = json.loads(said.getvalue())
+    assert answer.get("failed", False) in (True, False), "Ansible takes a list that is not empty for a failure"
     return {**answer, "warnings": warned}
 
 

@@ -149,6 +149,17 @@ def test_what_does_not_follow_is_refused_and_stays_where_it_is(archive: Archive)
     assert skipped.exists() and cut.exists() and len(archive.files()) == 2
 
 
+def test_hazard_what_stands_there_by_its_name_is_not_overwritten(archive: Archive) -> None:
+    """Whoever wrote it since the end was looked at: it may be the only copy of its transaction."""
+    archive.write(2)
+    there = archive.place / layout.raw_name(3, 3)
+    there.write_bytes(b"of somebody else")
+    path = archive.primary.write()
+    with pytest.raises(store.Refused, match="is there already and is not overwritten"):
+        archive.store.receive(CLUSTER, DATABASE, path)
+    assert there.read_bytes() == b"of somebody else" and path.exists()
+
+
 def test_a_primary_that_went_back_is_a_new_history_and_the_old_one_stays(archive: Archive) -> None:
     archive.write(5)
     state = archive.primary.state()
@@ -838,6 +849,19 @@ def test_beyond_the_buffer_the_oldest_is_lost_and_said_and_a_snapshot_mends_it(
     found = target.moments()
     assert [one.last for one in found] == [203, 205] and found[0].gaps[0].first == 4
     assert target.rebuild(CLUSTER, DATABASE, 205, archive.out).txid == 205
+
+
+def test_hazard_the_newest_stays_in_a_buffer_that_has_no_room_even_for_it(
+    pair: tuple[Archive, store.Store, store.Mover],
+) -> None:
+    """Without it the archive would not know where it is, and take the whole database anew."""
+    archive, target, _mover = pair
+    archive.write(3)
+    target.root.rename(target.root.with_name("away"))
+    moved = store.Mover(archive.store, target, "me", 0).run()
+    assert [one.split(" of ")[0] for one in moved.lost] == ["Transactions 1 to 2"]
+    assert [path.name for path in archive.files() if path.suffix == ".ltx"] == [layout.raw_name(3, 3)]
+    assert archive.again().position(CLUSTER, DATABASE) == archive.primary.position
 
 
 def test_a_kill_at_any_step_of_moving_loses_nothing(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import deciding
+import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import kube
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, holding, promote
 from fake_api import Cluster
 from playing import ME, lease
 
@@ -67,6 +69,24 @@ def test_the_record_is_written_only_where_it_changes() -> None:
     assert not api.stored
     site(api).write_record({"a": None, "b": "3"})
     assert api.stored[0][1]["data"] == {"b": "3"}
+
+
+def test_what_a_promote_began_with_is_known_until_the_last_ordinal_is_released() -> None:
+    """promote -e promote_call_off=true goes by it."""
+    cluster = Cluster()
+    fenced = make.record("recorded", make.A, ordinal=1, fenced="0,2")
+    fenced["data"][promote.KEY] = "{}"
+    cluster.put(fenced)
+
+    def release(ordinal: int) -> dict[str, str]:
+        there = site(cluster)
+        deciding.do(there, {"do": "release", "ordinal": ordinal}, state=there.look())
+        return cluster.record()
+
+    after = release(2)
+    assert (after["fencedOrdinals"], after.get(promote.KEY)) == ("0", "{}")
+    after = release(0)
+    assert promote.KEY not in after and "fencedOrdinals" not in after
 
 
 def test_the_primary_is_renamed_in_place_and_litefs_yml_comes_last() -> None:

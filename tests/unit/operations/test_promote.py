@@ -424,6 +424,13 @@ def test_hazard_the_successor_of_a_planned_move_starts_only_with_the_very_last_t
     assert kinds(decide(done)) == ["restart 2", "record 1", "restart 0", "wait_followers"]
 
 
+def rolling(**status: Any) -> dict[str, Any]:
+    """The controller of StatefulSets has something to do, or has not looked."""
+    applied = make.statefulset()
+    applied["status"] |= status
+    return site(statefulset=applied)
+
+
 @pytest.mark.parametrize(
     ("state", "to", "words"),
     [
@@ -433,6 +440,9 @@ def test_hazard_the_successor_of_a_planned_move_starts_only_with_the_very_last_t
         (site(), 7, "not the ordinal of a pod"),
         (site(), "two", "not the ordinal of a pod"),
         (guarded(), 1, "promote_to moves the role of a primary that runs"),
+        (rolling(updateRevision="r2"), 1, "is being rolled out"),
+        # What it changes it has not said yet.
+        (rolling(observedGeneration=3), 1, "is being rolled out"),
     ],
 )
 def test_a_planned_move_needs_a_primary_that_runs_and_a_replica_at_its_position(

@@ -64,6 +64,8 @@ REFUSED = [
     ({"image": "x:1", "restart": True}, site(), (), "rollout_image and rollout_restart are both set"),
     ({"order": "sideways"}, site(), (), "primary_first or primary_last"),
     ({}, site(image="other:1"), pulled("other:1", B, B, None), "different builds"),
+    # A template that named it by what no node says would be that of an image that is not there.
+    ({"image": "x:2"}, site(), pulled("x:2", None, None, None), "none is named"),
     ({}, site(image=f"{NAME}@{A}", annotations={}), (), None),
     ({}, cases.guarded(), (), "No running primary"),
     ({"image": "x:2"}, site(), pulled("x:2", B, A, B), "The nodes got different builds under the tag"),
@@ -318,6 +320,21 @@ def test_a_revision_that_is_gone_is_refused_with_those_that_are_there(
 ) -> None:
     ended = play(api, "rollback", {"to": to}, tmp_path)
     assert ended.rc == 2 and words in ended.msg and api.of("PUT", "StatefulSet") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        (cases.guarded(), "primary-volume-empty"),
+        (cases.guarded(cases.OLDER), "older-volume"),
+        (cases.site({1: make.node(primary=True)}), "two-primaries"),
+        (cases.dead_node(), "primary-node-gone"),
+    ],
+)
+def test_hazard_no_pod_is_replaced_for_an_older_template_while_the_data_is_in_danger(state: Any, cause: str) -> None:
+    plan = deciding.decide("rollback", state, {"to": B})
+    assert plan["cause"] == cause and plan["refusal"].startswith("Nothing was rolled back. ")
+    assert not plan["steps"] and not plan["pull"]
 
 
 def test_a_tag_of_which_nobody_knows_the_build_is_refused(api: Cluster, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import deciding
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import guard, kube
@@ -85,6 +86,24 @@ def test_hazard_a_step_deletes_a_pod_by_force_only_where_it_says_so() -> None:
     assert delete() is None and delete(force=False) is None and delete(force=True) == 0
 
 
+def test_hazard_a_step_removes_only_what_is_still_the_claims_that_it_was_proven_for() -> None:
+    api = Cluster()
+    (volume,) = [
+        one["metadata"]["name"]
+        for one in api.all("PersistentVolume")
+        if one["spec"]["claimRef"]["uid"] == uid(api, "PersistentVolumeClaim", CLAIM)
+    ]
+    proven = (
+        planning.step("remove_volume", "", volume=volume, claim_uid="before"),
+        planning.step("delete_claim", "", claim=CLAIM, uid="before", ordinal=1),
+    )
+    for step in proven:
+        with pytest.raises((act.NotDone, kube.KubeError), match=r"another claim's by now|409"):
+            deciding.do(site(api), step)
+    assert (api.have("PersistentVolume", volume) or {})["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+    assert api.have("PersistentVolumeClaim", CLAIM)
+
+
 def test_hazard_an_old_primary_is_stopped_only_when_another_pod_of_it_is_fenced(
     quick: list[Callable[[], None]],
 ) -> None:
@@ -96,6 +115,22 @@ def test_hazard_an_old_primary_is_stopped_only_when_another_pod_of_it_is_fenced(
     quick.append(lambda: site(api).delete_pod("abaci-app-0", old))
     site(api).wait_stopped(0, old, 60)
     assert uid(api, "Pod", "abaci-app-0") != old
+
+
+def test_hazard_the_step_that_stops_an_old_primary_ends_when_it_is_fenced_where_somebody_waits_for_that() -> None:
+    api = Cluster()
+
+    def stop(wait: bool) -> None:
+        old = uid(api, "Pod", "abaci-app-0")
+        step = planning.step("stop", "", pod="abaci-app-0", uid=old, ordinal=0, force=False, wait=wait)
+        deciding.do(site(api), step, seconds=0)
+        assert uid(api, "Pod", "abaci-app-0") != old
+
+    with pytest.raises(act.NotDone, match="abaci-app-0 is not fenced yet"):
+        stop(wait=True)
+    stop(wait=False)
+    (api.have("ConfigMap", "abaci-app-litefs-identity") or {})["data"] |= {"primaryOrdinal": "1", "fencedOrdinals": "0"}
+    stop(wait=True)
 
 
 def test_hazard_the_primary_that_is_waited_for_holds_the_cluster(quick: list[Callable[[], None]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -634,6 +635,17 @@ def test_who_changed_keels_policy_last_decides(
 
 def test_without_keel_there_is_no_policy() -> None:
     assert decided(living(), keel_policy="")["annotations"] == {}
+
+
+@pytest.mark.parametrize("name", ["rollout", "rollback"])
+def test_nothing_is_applied_while_a_rollout_or_its_way_back_stands_still(name: str) -> None:
+    """The apply would give rolling updates back to the controller, which replaces pods that were left on purpose."""
+    paused = record("recorded", A)
+    paused["data"]["progress"] = json.dumps({name: {"stamp": "2026-01-01T11:00:00Z"}})
+    refusal = decided(living(record=paused))["refusal"]
+    assert refusal.startswith(f"A {name} is not finished") and f"playbooks/{name}.yml again" in refusal
+    paused["data"]["progress"] = json.dumps({"scale": {"volumes": {}}})
+    assert decided(living(record=paused))["refusal"] is None
 
 
 def test_an_earlier_run_is_unfinished_without_first_data_or_where_pods_wait_for_us(

@@ -133,7 +133,9 @@ def test_what_the_archive_says_is_read_through_its_pod() -> None:
     api.put(well.part(f"{make.NAME}-archive", make.NAMESPACE))
     point = {"txid": "0000000000000005", "time": "2026-01-01T00:00:00Z"}
     of = {"cluster": make.A, "database": make.DATABASE, "received": point, "verified": point, "behind_seconds": 0.5}
-    said = {"primary": {"connected": True, "error": ""}, "databases": [{**of, "gaps": []}], "alarms": []}
+    # What it has of a cluster that was before says nothing of this one.
+    before = {**of, "cluster": make.B, "verified": point | {"txid": "0000000000000009"}, "gaps": [{}]}
+    said = {"primary": {"connected": True, "error": ""}, "databases": [before, {**of, "gaps": []}], "alarms": []}
 
     class Archive(LiteFS):  # type: ignore[misc]
         def answer(self, _method: str, path: str, _body: bytes) -> tuple[int, bytes]:
@@ -142,6 +144,7 @@ def test_what_the_archive_says_is_read_through_its_pod() -> None:
     api.litefs[f"{make.NAME}-archive-7f9c-x"] = Archive()
     answer = json.loads(status(api, output="json")["shown"])
     assert answer["facts"]["archive"]["connected"] and answer["facts"]["archive"]["verified"] == point["txid"]
+    assert answer["facts"]["archive"]["gaps"] == 0
     api.litefs[f"{make.NAME}-archive-7f9c-x"].running = False
     bad = [one["slug"] for one in status(api)["checks"] if one["mark"] == "fail"]
     assert bad == ["archive-follows"]

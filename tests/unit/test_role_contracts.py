@@ -172,7 +172,7 @@ STATES = {
 }
 ONCE = {
     *("cluster_restore", "history", "operation", "promote", "query", "replica_reset", "restore", "restore_drill"),
-    *("check", "logs", "scale", "site", "status", "volumes_save"),
+    *("check", "logs", "scale", "site", "status", "try_image", "volumes_save"),
     *("rollback", "rollout"),
     "report",
 }

@@ -36,7 +36,7 @@ _REFUSED_WRITE = re.compile(r"readonly database|SQLITE_READONLY|read-only databa
 _LISTEN = "0A"
 _REDIS = 6379  # the pod's own, beside the application
 
-# In the container that looks. $1: the database's file name. On a read-only mount one in WAL mode needs its -wal and -shm.
+# In the container that looks. $1: the database's file. On a read-only mount one in WAL mode needs its -wal and -shm.
 SOCKETS = ("sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null; true")
 SIZE = 'if [ -e "/data/$1" ]; then wc -c <"/data/$1"; else echo 0; fi'
 HAND_OVER = (

@@ -290,6 +290,17 @@ def test_nothing_is_ignored_and_modes_are_strings(role: str) -> None:
                 assert isinstance(arguments["mode"], str), f"{path.name}: {task.get('name')}"
 
 
+def test_packages_wait_for_the_upgrades_of_a_host_that_was_just_made() -> None:
+    waits = [
+        (path, task["ansible.builtin.apt"].get("lock_timeout"))
+        for role in ROLES
+        for path in role_files(role, "tasks", "handlers")
+        for task in tasks_of(load(path))
+        if "ansible.builtin.apt" in task
+    ]
+    assert waits and all(seconds == 600 for _path, seconds in waits), waits
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_hazard_what_reads_or_writes_a_secret_shows_nothing_of_it(role: str) -> None:
     """Content that only root may read, a slurped file, a Secret: they would stand in the output of a run with -v."""

@@ -13,7 +13,7 @@ def errors(values: Values, _look: Look) -> list[str]:
     """See the package."""
     found = []
     limits = values["redis_resources"].get("limits")
-    limit = str(limits.get("memory", "unset") if isinstance(limits, dict) else limits or "unset")
+    limit = str(limits.get("memory", "unset")) if isinstance(limits, dict) else "unset"
     most, there = _size(str(values["redis_maxmemory"]), "kb|mb|gb"), _size(limit, "Mi|Gi")
     # The rest is for the copy that Redis makes of changing pages while it rewrites its file.
     if most is None or there is None or most * 4 > there * 3:

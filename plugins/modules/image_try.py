@@ -169,6 +169,7 @@ from ansible_collections.abaci.infra.plugins.module_utils.status import view
 
 LEFT_SECONDS = 3600
 REMOVED_SECONDS = 120
+ACCOUNT_SECONDS = 30
 LOG_LINES = 200
 # A shorter one could be a word of any sentence.
 HIDDEN_LETTERS = 8
@@ -179,7 +180,11 @@ class Try:
 
     def __init__(self, api: Any, options: dict[str, Any], wanted: image_try.Wanted, pause: float = 0.5) -> None:
         self.api, self.options, self.wanted, self.pause = api, options, wanted, pause
-        self.instance = f"{options['namespace']}.{options['name']}"
+        self.labels = {
+            "app.kubernetes.io/component": image_try.COMPONENT,
+            "app.kubernetes.io/instance": options["name"],
+            "app.kubernetes.io/part-of": options["namespace"],
+        }
         self.namespace = f"{options['name']}-try-{secrets.token_hex(3)}"
 
     def run(self) -> image_try.Seen:
@@ -197,6 +202,7 @@ class Try:
         try:
             for obj in [self._own_namespace(), self._policy(), *pull_secrets, self._secret()]:
                 self.api.create(obj)
+            self._await_account()
             seen = image_try.Seen(programs=self._programs([one["metadata"]["name"] for one in pull_secrets]))
             if image_try.can_run(seen.programs):
                 seen = self._application(pod, seen)
@@ -207,14 +213,8 @@ class Try:
     # --- what it needs ---------------------------------------------------------------------------------------
 
     def _object(self, version: str, kind: str, name: str, *, namespaced: bool = True) -> Object:
-        metadata: Object = {
-            "name": name,
-            "labels": {
-                "app.kubernetes.io/component": image_try.COMPONENT,
-                "app.kubernetes.io/instance": self.instance,
-                "app.kubernetes.io/managed-by": "abaci.infra",
-            },
-        }
+        labels = {**self.labels, "app.kubernetes.io/managed-by": "abaci.infra"}
+        metadata: Object = {"name": name, "labels": labels}
         if namespaced:
             metadata["namespace"] = self.namespace
         return {"apiVersion": version, "kind": kind, "metadata": metadata}
@@ -223,6 +223,17 @@ class Try:
         made = self._object("v1", "Namespace", self.namespace, namespaced=False)
         made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "baseline"
         return made
+
+    def _await_account(self) -> None:
+        """No pod can be made before the cluster has given the namespace its ServiceAccount."""
+        until = time.monotonic() + ACCOUNT_SECONDS
+        while self.api.get("v1", "ServiceAccount", "default", self.namespace) is None:
+            if time.monotonic() > until:
+                raise kube.KubeError(
+                    f"The namespace {self.namespace} has no ServiceAccount default after {ACCOUNT_SECONDS} s, so no "
+                    "pod can be made there: look at the cluster's controller manager."
+                )
+            time.sleep(self.pause)
 
     def _policy(self) -> Object:
         """Nobody may connect to it; exec and port-forward come from the node."""
@@ -240,7 +251,7 @@ class Try:
                 )
             made.append({**self._object("v1", "Secret", name), "type": found["type"], "data": found["data"]})
         if login := self.options["login"]:
-            made.append(image_pull.login_secret(self.namespace, "try-login", self.instance, login))
+            made.append(image_pull.login_secret(self.namespace, "try-login", self.options["name"], login))
         return made
 
     def _secret(self) -> Object:
@@ -248,7 +259,7 @@ class Try:
         return {**self._object("v1", "Secret", image_try.SECRET), "type": "Opaque", "stringData": given}
 
     def _remove_left(self) -> None:
-        chosen = f"app.kubernetes.io/component={image_try.COMPONENT},app.kubernetes.io/instance={self.instance}"
+        chosen = ",".join(f"{name}={value}" for name, value in self.labels.items())
         for left in self.api.list("v1", "Namespace", label_selector=chosen):
             if clock.between(left["metadata"].get("creationTimestamp"), self.api.server_time()) > LEFT_SECONDS:
                 self._remove(left["metadata"]["name"])

@@ -285,8 +285,18 @@ def test_sigterm_reaches_the_application_and_its_end_is_the_containers(handler: 
     assert process.wait(10) == code
 
 
-def test_an_application_that_ends_by_itself_ends_its_container() -> None:
-    assert wrapped("raise SystemExit(3)").wait(10) == 3
+@pytest.mark.parametrize("code", [0, 3, 127])
+def test_an_application_that_ends_by_itself_ends_its_container(code: int) -> None:
+    assert wrapped(f"raise SystemExit({code})").wait(10) == code
+
+
+def test_no_pod_is_made_before_the_namespace_can_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ACCOUNT_SECONDS", 0)
+    api = Cluster()
+    api.after.clear()
+    with pytest.raises(kube.KubeError, match="no ServiceAccount default after 0 s"):
+        tried(api)
+    assert api.of("POST", "Pod") == [] and left(api) == []
 
 
 @pytest.mark.parametrize(("mode", "files"), [("wal", {"a.db", "a.db-wal", "a.db-shm"}), ("delete", {"a.db"})])
@@ -339,6 +349,13 @@ class Cluster(FakeApi):  # type: ignore[misc, unused-ignore]
         self.after.append(self._start)
 
     def _start(self, request: Any) -> None:
+        if (request.method, request.kind) == ("POST", "Namespace"):
+            self.put(
+                {
+                    "kind": "ServiceAccount",
+                    "metadata": {"name": "default", "namespace": request.body["metadata"]["name"]},
+                }
+            )
         if (request.method, request.kind) != ("POST", "Pod"):
             return
         pod = self.have("Pod", request.body["metadata"]["name"], request.namespace)
@@ -427,9 +444,11 @@ def test_an_image_without_litefs_is_named() -> None:
 
 def test_an_image_for_another_processor_is_not_started() -> None:
     api = Cluster(ended(255, "exec format error"))
-    api.after.clear()
+    api.after.remove(api._start)
 
     def both(request: Any) -> None:
+        if request.kind == "Namespace":
+            api._start(request)
         if (request.method, request.kind) == ("POST", "Pod"):
             assert request.body["metadata"]["name"] != "try"
             pod = api.have("Pod", request.body["metadata"]["name"], request.namespace)
@@ -455,7 +474,11 @@ def test_a_run_that_fails_or_is_stopped_leaves_nothing(error: BaseException) -> 
 
 
 def test_what_a_dead_run_left_an_hour_ago_goes_first_and_what_another_run_has_stays() -> None:
-    labels = {"app.kubernetes.io/component": "image-try", "app.kubernetes.io/instance": "abaci.abaci-app"}
+    labels = {
+        "app.kubernetes.io/component": "image-try",
+        "app.kubernetes.io/instance": "abaci-app",
+        "app.kubernetes.io/part-of": "abaci",
+    }
     api = Cluster()
     for name, hours in (("abaci-app-try-old", 2), ("abaci-app-try-new", 0)):
         began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - hours * 3600))

@@ -320,14 +320,14 @@ class Client:
     @contextlib.contextmanager
     def portforward(
         self, namespace: str, pod: str, port: int, timeout: float = 10.0
-    ) -> Iterator[Callable[[str], tuple[int, dict[str, str], bytes]]]:
-        """One port-forward for several requests: yields what portforward_get does for a path.
+    ) -> Iterator[Callable[..., tuple[int, dict[str, str], bytes]]]:
+        """One port-forward for several requests: yields what portforward_get does for a path, and for headers.
 
         ``timeout`` (s) bounds all of them together; raises as portforward_get does.
         """
         where = f"GET on port {port} of pod {namespace}/{pod}"
         with forward(self, namespace, pod, port, timeout, where) as stream:
-            yield lambda path: _get(stream, f"{pod}:{port}", path, {})
+            yield lambda path, headers=None: _get(stream, f"{pod}:{port}", path, headers or {})
 
     def dial(self, namespace: str, pod: str, port: int, deadline: float) -> PortForward:
         """A stream to a port of a pod until ``deadline`` (time.monotonic()); see forward()."""

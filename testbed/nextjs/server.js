@@ -17,6 +17,8 @@ await app.prepare();
 const server = createServer(app.getRequestHandler());
 // LiteFS keeps connections for 90 s and sends no POST twice: Node's own 5 s would lose the one that comes as it closes.
 server.keepAliveTimeout = Number(process.env.KEEP_ALIVE_TIMEOUT) || 95_000;
+// As long as Traefik lets a client send (traefik_read_timeout): Node's own 300 s end an upload over a slow line with 408.
+server.requestTimeout = 600_000;
 
 const io = new Server(server, { path: '/api/socket' });
 io.on('connection', (socket) => {

@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -27,8 +28,14 @@ class Visitor:
         self.site = site
         self.cookies: dict[str, str] = {}
 
-    def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Response:
-        """One request on a connection of its own; no redirect is followed."""
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """One request on a connection of its own; no redirect is followed. A body in pieces needs Content-Length."""
         with contextlib.closing(self.site.open()) as connection:
             connection.request(method, path, body, self._headers() | (headers or {}))
             answer = connection.getresponse()
@@ -45,8 +52,11 @@ class Visitor:
     def view(self, path: str = "/") -> Page:
         return Page(self.ask("GET", path))
 
-    def submit(self, page: Page, form: str, **fields: str) -> Response:
-        """Send a form whose action is on the server, as a browser does in which no script has run yet."""
+    def submit(self, page: Page, form: str, seconds: float = 0, **fields: str) -> Response:
+        """Send a form whose action is on the server, as a browser does in which no script has run yet.
+
+        ``seconds``: for how long its body is on its way.
+        """
         boundary = secrets.token_hex(16)
         parts = {page.action(form): "", **fields}
         body = "".join(
@@ -54,7 +64,9 @@ class Visitor:
             for name, value in parts.items()
         )
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Origin": self.site.url}
-        return self.ask("POST", "/", f"{body}--{boundary}--\r\n".encode(), headers)
+        data = f"{body}--{boundary}--\r\n".encode()
+        headers["Content-Length"] = str(len(data))
+        return self.ask("POST", "/", slowly(data, seconds) if seconds else data, headers)
 
     def lines(self, path: str) -> Iterator[str]:
         """The lines of an answer, each as soon as it comes."""
@@ -110,6 +122,15 @@ class Visitor:
             answer = receive()
             assert answer.startswith("42"), answer
             return list(json.loads(answer[2:]))
+
+
+def slowly(data: bytes, seconds: float, pieces: int = 20) -> Iterator[bytes]:
+    """The data in pieces, of which the last comes after so many seconds."""
+    size = -(-len(data) // pieces)
+    for start in range(0, len(data), size):
+        if start:
+            time.sleep(seconds / (pieces - 1))
+        yield data[start : start + size]
 
 
 def text_frame(text: str) -> bytes:

@@ -201,6 +201,8 @@ def test_nothing_is_lost_on_a_restart_and_memory_is_bounded() -> None:
     [
         ({"redis_maxmemory": "193mb"}, "at most three quarters"),
         ({"redis_maxmemory": "lots"}, "as 160mb"),
+        ({"redis_resources": {"limits": "256Mi"}}, "redis_resources.limits.memory (unset, as 256Mi)"),
+        ({"redis_storage_size": "1 GB"}, "redis_storage_size 1 GB is no size: write it as 1Gi."),
         ({"redis_resources": {"limits": {"memory": "200M"}}}, "as 256Mi"),
         ({"redis_resources": {}}, "unset"),
         ({"redis_password": "a b"}, "holds white space"),

@@ -135,3 +135,12 @@ def test_bad_input_local_traffic_with_one_traefik_is_refused() -> None:
     assert errors("traefik", traefik_kind="Deployment", traefik_external_traffic_policy="Cluster") == []
     (sentence,) = errors("traefik", traefik_kind="Deployment")
     assert "set traefik_kind to DaemonSet" in sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [("10m", True), ("1h30m", True), ("1.5s", True), (600, True), ("0", True), ("10 minutes", False), ("", False)],
+)
+def test_a_time_that_traefik_would_not_start_with_is_refused(given: Any, taken: bool) -> None:
+    said = errors("traefik", traefik_read_timeout=given)
+    assert (said == []) is taken and all(f"traefik_read_timeout {given} is no duration" in one for one in said)

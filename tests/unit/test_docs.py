@@ -66,3 +66,28 @@ def test_every_role_stands_in_the_plan_of_the_house() -> None:
     roles = {role.parent.name for role in ROOT.glob("roles/*/tasks")}
     # "and the others of the table of operations"
     assert sorted(role for role in roles - OPERATIONS.keys() if f"`roles/{role}`" not in text) == []
+
+
+# What the product cannot do for an application or a network: its user has to find it said.
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("roles/traefik/README.md", "serves IPv4 only. Give the site's names no AAAA record"),
+        ("docs/operations.md", "an application that has given up on it has to be restarted"),
+        ("docs/operations.md", "LiteFS answers each of its GETs with 504 after 5 s"),
+        ("docs/operations.md", "| UDP 8472"),
+        ("roles/app/README.md", "ends its streams within 25 s of SIGTERM, and its clients connect again"),
+        ("roles/app/README.md", "`--require` of an instrumentation (OpenTelemetry) has a handler of its own"),
+        ("roles/app/README.md", "runs timers that write only where `LITEFS_CANDIDATE` is `true`"),
+        (
+            "roles/app/README.md",
+            "An `app_command` that drops root's rights (su-exec, gosu) needs `app_allow_other: true`",
+        ),
+        ("roles/app/README.md", "any other pod answers 404"),
+        ("testbed/nextjs/README.md", "`revalidatePath`, the caches of pages and pictures"),
+        ("testbed/nextjs/README.md", "fix `NEXT_SERVER_ACTIONS_ENCRYPTION_KEY` at build"),
+        ("testbed/nextjs/README.md", "keeps the last build's `.next/static`"),
+    ],
+)
+def test_a_limit_of_the_product_is_said_where_its_user_looks(document: str, words: str) -> None:
+    assert words in " ".join((ROOT / document).read_text().split())

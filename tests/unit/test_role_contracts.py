@@ -172,7 +172,7 @@ STATES = {
 }
 ONCE = {
     *("cluster_restore", "history", "operation", "promote", "query", "replica_reset", "restore", "restore_drill"),
-    *("check", "logs", "scale", "site", "status", "volumes_save"),
+    *("check", "logs", "scale", "site", "status", "try_image", "volumes_save"),
     *("rollback", "rollout"),
     "report",
 }
@@ -288,6 +288,17 @@ def test_nothing_is_ignored_and_modes_are_strings(role: str) -> None:
             if isinstance(arguments, dict) and "mode" in arguments:
                 # A number without quotes would be read as octal or as decimal, depending on the reader.
                 assert isinstance(arguments["mode"], str), f"{path.name}: {task.get('name')}"
+
+
+def test_packages_wait_for_the_upgrades_of_a_host_that_was_just_made() -> None:
+    waits = [
+        (path, task["ansible.builtin.apt"].get("lock_timeout"))
+        for role in ROLES
+        for path in role_files(role, "tasks", "handlers")
+        for task in tasks_of(load(path))
+        if "ansible.builtin.apt" in task
+    ]
+    assert waits and all(seconds == 600 for _path, seconds in waits), waits
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 
 from ..values import domain_problems
 from . import Look, Values, missing_files
@@ -16,6 +17,12 @@ _PATH = re.compile(r"/[^\s`\"'\\{}]*")
 _DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!-wal)(?<!-shm)(?<!-journal)(?<!-pos)(?<!-lock)")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([EPTGMK]i|[EPTGMk])")
+# What a container may ask for, as the API takes it.
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGTPE]|[KMGTPE]i)?")
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9._/-]+(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_CURVES = ("X25519MLKEM768", "X25519", "CurveP256", "CurveP384", "CurveP521")
 _YEAR = 31536000
 # What the application must not be told: LiteFS and the pod set it, or a variable of its own does.
 _RESERVED = {
@@ -34,9 +41,11 @@ def errors(values: Values, look: Look) -> list[str]:
     return (
         _names(values)
         + _commands(values)
+        + _pod(values)
         + _environment(values)
         + _paths_and_ports(values)
         + _limits(values)
+        + _shown(values)
         + _certificate(values, look)
         + _edge(values)
         + _domains(values)
@@ -64,9 +73,10 @@ def _names(values: Values) -> list[str]:
         found.append(f"app_name {values['app_name']} is no name for Kubernetes objects: {allowed}")
     if not _LABEL.fullmatch(str(values["app_namespace"])):
         found.append(f"app_namespace {values['app_namespace']} is no namespace: {allowed}")
-    if not re.fullmatch(r"\S+", str(values["app_image"])):
+    if not _IMAGE.fullmatch(str(values["app_image"])):
         found.append(
-            "app_image is empty or has a space in it: set it to the name of an image, e.g. ghcr.io/owner/name:tag."
+            f"app_image ({values['app_image']}) is no name of an image: write it as ghcr.io/owner/name:tag or with "
+            "@sha256: and 64 digits, without https://, spaces and capitals in its path."
         )
     if not _SIZE.fullmatch(str(values["app_storage_size"])):
         found.append(f"app_storage_size {values['app_storage_size']} is no size: write it as 5Gi.")
@@ -95,8 +105,68 @@ def _commands(values: Values) -> list[str]:
     return found
 
 
+def _operator(command: str) -> str:
+    """What of a shell stands in the command outside quotes, "a quote that is not closed" for that; "" for nothing."""
+    words = shlex.shlex(command, posix=True, punctuation_chars=True)
+    words.commenters = ""
+    try:
+        return next((word for word in words if word and set(word) <= set("();<>|&")), "")
+    except ValueError:
+        return "a quote that is not closed"
+
+
+def _pod(values: Values) -> list[str]:
+    """What only the API would refuse, when half of the site is there."""
+    found = []
+    for name in ("app_command", "app_migrate_command"):
+        if what := _operator(str(values[name])):
+            found.append(
+                f"{name} has {what} in it: LiteFS runs it without a shell and would drop the rest, so put it into a "
+                "script in the image, or into sh -c '...'."
+            )
+    resources = values["app_resources"]
+    if strange := [str(key) for key in resources if key not in ("requests", "limits")]:
+        found.append(f"app_resources has {', '.join(strange)}: it takes requests and limits.")
+    for part in ("requests", "limits"):
+        given = resources.get(part, {})
+        if not isinstance(given, dict):
+            found.append(f"app_resources.{part} is {given}: write a dictionary, such as {{memory: 1Gi}}.")
+            continue
+        bad = [f"{key}: {value}" for key, value in given.items() if not _QUANTITY.fullmatch(str(value))]
+        if bad:
+            found.append(
+                f"app_resources.{part} has {', '.join(bad)}: write 500m or 2 for cpu, 512Mi or 1Gi for memory."
+            )
+    grace, pause = values["app_termination_grace_seconds"], values["app_pre_stop_seconds"]
+    if pause < 0 or grace <= pause:
+        found.append(
+            f"app_termination_grace_seconds ({grace}) has to be more than app_pre_stop_seconds ({pause}, at least 0), "
+            "or the application is killed before it is told to end."
+        )
+    volumes = [str(volume.get("name")) for volume in values["app_volumes"]]
+    lost = [str(one.get("name")) for one in values["app_volume_mounts"] if str(one.get("name")) not in volumes]
+    if lost:
+        found.append(f"app_volume_mounts names {', '.join(lost)}, which app_volumes has not: add it there.")
+    if any(not str(one.get("mountPath", "")).startswith("/") for one in values["app_volume_mounts"]):
+        found.append("app_volume_mounts has an entry without a mountPath that begins with /: say where it goes.")
+    odd = [f"{key}: {value}" for key, value in values["app_node_selector"].items() if not isinstance(value, str)]
+    if odd:
+        found.append(f'app_node_selector has {", ".join(odd)}: labels are text, so put the value into quotes ("true").')
+    if values["app_registry_token"] != str(values["app_registry_token"]).strip():
+        found.append("app_registry_token begins or ends with white space, which no registry takes: remove it.")
+    return found
+
+
 def _environment(values: Values) -> list[str]:
     found = []
+    nested = [
+        str(name) for name, value in values["app_env"].items() if value is None or isinstance(value, (list, dict))
+    ]
+    if nested:
+        found.append(
+            f"app_env has {', '.join(nested)} with nothing, a list or a dictionary in it: what stands in the "
+            "environment is text, so write it in quotes."
+        )
     env, secrets, removed = values["app_env"], values["app_secrets"], values["app_secrets_removed"]
     names = [*env, *(name for name in [*secrets, *values["app_url_env"]] if name not in env)]
     reserved = [f"{name}, because {why}" for name, why in _RESERVED.items() if name in names]
@@ -191,6 +261,21 @@ def _limits(values: Values) -> list[str]:
         found.append(
             f"app_hsts_preload needs app_hsts_subdomains: true and app_hsts_seconds of a year ({_YEAR}) or more; "
             "browsers' lists take no other."
+        )
+    return found
+
+
+def _shown(values: Values) -> list[str]:
+    """What Traefik would drop without a word to anybody but its log."""
+    found = []
+    curves = [str(curve) for curve in values["app_tls_curves"] if curve not in _CURVES]
+    if curves:
+        found.append(f"app_tls_curves has {', '.join(curves)}: choose among {', '.join(_CURVES)}.")
+    page = str(values["app_unavailable_page"]).strip()
+    if page and "<" not in page:
+        found.append(
+            f"app_unavailable_page ({page[:60]}) is no HTML: for a file write \"{{{{ lookup('ansible.builtin.file', "
+            "'away.html') }}\"."
         )
     return found
 

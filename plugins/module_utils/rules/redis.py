@@ -12,7 +12,8 @@ _FACTORS = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "Mi": 1 << 20, "Gi": 1 
 def errors(values: Values, _look: Look) -> list[str]:
     """See the package."""
     found = []
-    limit = str((values["redis_resources"].get("limits") or {}).get("memory", "unset"))
+    limits = values["redis_resources"].get("limits")
+    limit = str(limits.get("memory", "unset")) if isinstance(limits, dict) else "unset"
     most, there = _size(str(values["redis_maxmemory"]), "kb|mb|gb"), _size(limit, "Mi|Gi")
     # The rest is for the copy that Redis makes of changing pages while it rewrites its file.
     if most is None or there is None or most * 4 > there * 3:
@@ -21,6 +22,8 @@ def errors(values: Values, _look: Look) -> list[str]:
             f"redis_resources.limits.memory ({limit}, as 256Mi), or the kernel kills Redis before it evicts: lower the "
             "first or raise the second."
         )
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?([EPTGMK]i|[EPTGMk])", str(values["redis_storage_size"])):
+        found.append(f"redis_storage_size {values['redis_storage_size']} is no size: write it as 1Gi.")
     if re.search(r"\s", str(values.get("redis_password") or "")):
         found.append(
             "redis_password holds white space, which neither a URL nor a file carries well: choose one without."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from . import Look, Values
 
@@ -15,6 +16,12 @@ def errors(values: Values, _look: Look) -> list[str]:
         found.append(
             f"traefik_trusted_proxies names {', '.join(bad)}, which is no address or network such as 192.0.2.1 or "
             "2001:db8::/64: write the addresses of your proxies, neither names nor everybody's (/0)."
+        )
+    timeout = str(values["traefik_read_timeout"])
+    if not re.fullmatch(r"[0-9]+|([0-9]+(\.[0-9]+)?(ms|s|m|h))+", timeout):
+        found.append(
+            f"traefik_read_timeout {timeout} is no duration, and Traefik would not start with it: write it as 90s, "
+            "10m or 1h30m."
         )
     if values["traefik_kind"] != "DaemonSet" and values["traefik_external_traffic_policy"] != "Cluster":
         found.append(

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
-const LIMIT = 20 * 1024 * 1024;
+const LIMIT = 250 * 1024 * 1024;
 
 /** Where a file of this name lies, on a volume that all pods share (app_volume_mounts); undefined for a name that is none. */
 async function place(params) {

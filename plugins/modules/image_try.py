@@ -166,6 +166,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, clock, image_pull, image_try, kube
 from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 from ansible_collections.abaci.infra.plugins.module_utils.status import view
+from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
 
 LEFT_SECONDS = 3600
 REMOVED_SECONDS = 120
@@ -219,6 +220,10 @@ class Try:
             metadata["namespace"] = self.namespace
         return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
+    def _pause(self, what: str, until: float) -> None:
+        tell(f"Waiting for {what}", deadline=until)
+        time.sleep(self.pause)
+
     def _own_namespace(self) -> Object:
         made = self._object("v1", "Namespace", self.namespace, namespaced=False)
         made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "baseline"
@@ -233,7 +238,7 @@ class Try:
                     f"The namespace {self.namespace} has no ServiceAccount default after {ACCOUNT_SECONDS} s, so no "
                     "pod can be made there: look at the cluster's controller manager."
                 )
-            time.sleep(self.pause)
+            self._pause(f"the ServiceAccount of namespace {self.namespace}", until)
 
     def _policy(self) -> Object:
         """Nobody may connect to it; exec and port-forward come from the node."""
@@ -276,7 +281,7 @@ class Try:
                     f"The namespace {namespace}, in which {self.options['image']} was tried, is not gone after "
                     f"{REMOVED_SECONDS} s: look with kubectl get namespace {namespace} -o yaml for what holds it."
                 )
-            time.sleep(self.pause)
+            self._pause(f"the end of namespace {namespace}", until)
 
     # --- the programs, on each processor ---------------------------------------------------------------------
 
@@ -314,7 +319,7 @@ class Try:
                 node = str(pod["spec"].get("nodeName") or "")
                 said = reason or f"nothing came within {timeout} s"
                 return image_try.Programs(processor, node, image_pull.Status(reason=said), reason=said)
-            time.sleep(self.pause)
+            self._pause(f"the programs of the image for {processor}", until)
 
     def _pod(self, name: str) -> Object:
         pod: Object | None = self.api.get("v1", "Pod", name, self.namespace)
@@ -352,7 +357,7 @@ class Try:
             # A first failure to pull is tried again by the kubelet.
             if code is not None or seconds > until:
                 return image_try.Start(seconds, code=code, error=error, log=self._log(image_try.MIGRATE))
-            time.sleep(self.pause)
+            self._pause("the migration", began + until)
 
     def _start(self, container: str, before: int) -> image_try.Start:
         """Wait until it listens and answers 200, ends, or its time is over; ``before``: seconds until it is created."""
@@ -363,7 +368,7 @@ class Try:
             runs = image_try.is_running(pod, container)
             if code is not None or runs or time.monotonic() - began > before:
                 break
-            time.sleep(self.pause)
+            self._pause(f"the start of container {container}", began + before)
         if not runs:
             error = error or ("" if code is not None else f"its container was not started within {before} s")
             return image_try.Start(time.monotonic() - began, code=code, error=error, log=self._log(container))
@@ -380,7 +385,7 @@ class Try:
             if good or code is not None or seconds > self.options["start_timeout"]:
                 log = self._log(container)
                 return image_try.Start(seconds, listening, address, answer, unanswered, code, "", log)
-            time.sleep(self.pause)
+            self._pause(f"the answer of container {container}", began + self.options["start_timeout"])
 
     def _sockets(self) -> tuple[image_try.Socket, ...]:
         try:
@@ -409,6 +414,7 @@ class Try:
         try:
             with self.api.portforward(self.namespace, image_try.POD, self.wanted.port, timeout=idle + 20) as get:
                 get(self.wanted.path, self._headers())
+                tell("An idle connection, whether it is kept", deadline=time.monotonic() + idle)
                 time.sleep(idle)
                 get(self.wanted.path, self._headers())
         except kube.KubeError:
@@ -444,7 +450,7 @@ class Try:
                     self._in(image_try.PRIMARY, image_try.KILL)
             if seconds > self.options["grace"] + 10:
                 return image_try.End(seconds, None)
-            time.sleep(self.pause)
+            self._pause("the end after SIGTERM", began + self.options["grace"] + 10)
 
     def _hand_over(self) -> bool:
         """Copy the database to where it may only be read, and let the second container start."""

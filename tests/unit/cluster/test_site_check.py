@@ -210,6 +210,8 @@ def test_operations_ask_for_the_cluster_only() -> None:
 
 
 class Api:
+    server = "https://192.0.2.1:6443"
+
     def __init__(self, fails: kube.KubeError | None = None) -> None:
         self.fails = fails
         self.asked: list[str] = []

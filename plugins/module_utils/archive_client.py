@@ -166,7 +166,8 @@ class Archive:
             if answer.status != 200:
                 body = answer.read()
                 sentence = _json(body, self.pod).get("error")
-                raise ArchiveError(str(sentence or f"The archive {self.pod} answered {answer.status} to {path}."))
+                why = sentence or f"The archive {self.pod} answered {answer.status} to {path}."
+                raise ArchiveError(str(why), answer.status)
             yield answer
 
 

@@ -449,6 +449,11 @@ def rename(pod: Pod, ordinal: int) -> Pod:
     return pod
 
 
+def called(pod: Pod, application: str) -> Pod:
+    pod.name = f"{application}-0"
+    return pod
+
+
 # What each exit code is said with; the first that fits.
 WORDS = (
     ("is fenced: ordinal", Exit.FENCED),
@@ -479,6 +484,10 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
     "the archive has more": (
         lambda pod: pod.record().holds(OURS, 7).archive(archive(8)),
         f"its volume ends at TXID {txid(7)} of {DATABASE}, and {HEARD} {txid(8)}",
+    ),
+    "the archive has more, of an application that is called so": (
+        lambda pod: called(pod, "shop-archive").record().holds(OURS, 7).rendered(0).archive(archive(8)),
+        HEARD,
     ),
     "the archive has more than any peer": (
         lambda pod: pod.record().holds(OURS, 7).peer(LISTENER, Peer(OURS, txid=txid(7))).archive(archive(8)),
@@ -772,7 +781,7 @@ def test_refuses(pod: Pod, arrange: Callable[[Pod], Pod], reason: str) -> None:
     assert outcome.code == code_of(outcome.termination), outcome.log
     assert reason in outcome.termination
     assert RUNBOOK in outcome.termination
-    assert outcome.termination.startswith(("abaci-app-0 refuses to start as primary: ", f"{pod.name} is fenced: "))
+    assert outcome.termination.startswith((f"{pod.name} refuses to start as primary: ", f"{pod.name} is fenced: "))
     assert outcome.termination.strip() in outcome.log
     assert len(outcome.termination.encode()) < 4096, "the kubelet cuts termination messages at 4096 bytes"
 

@@ -30,6 +30,8 @@ with contextlib.suppress(ImportError):
 PREFACE = b"PRI"
 LONGEST_BODY = 1 << 20
 BEAT_S = 1.0
+# What could not be given is tried again: files are packed, moved and healed meanwhile.
+AGAIN_S = 30.0
 
 
 class Archive(Protocol):
@@ -132,7 +134,7 @@ class _Session:
         self._h2.send_headers(self._stream, [(":status", "200"), ("litefs-cluster-id", cluster)])
         self._flush()
         at = {name: Position(*where) for name, where in held.items()}
-        refused: set[str] = set()
+        refused: dict[str, float] = {}
         self._follow_all(cluster, at, refused)
         self._send(wire.READY)
         self._socket.settimeout(BEAT_S)
@@ -143,16 +145,16 @@ class _Session:
                 continue
             self._follow_all(cluster, at, refused)
 
-    def _follow_all(self, cluster: str, at: dict[str, Position], refused: set[str]) -> None:
+    def _follow_all(self, cluster: str, at: dict[str, Position], refused: dict[str, float]) -> None:
         for one in self._archive.histories():
             if one.cluster == cluster:
                 at.setdefault(one.database, giving.NOTHING)
         for name in sorted(at):
             self._follow(cluster, name, at, refused)
 
-    def _follow(self, cluster: str, name: str, at: dict[str, Position], refused: set[str]) -> None:
+    def _follow(self, cluster: str, name: str, at: dict[str, Position], refused: dict[str, float]) -> None:
         """What cannot be proven to follow is not sent; whoever waits for it asks the archive why."""
-        if name in refused:
+        if time.monotonic() < refused.get(name, 0.0):
             return
         try:
             for one in self._archive.following(cluster, name, at[name]):
@@ -162,7 +164,7 @@ class _Session:
                 self._send(wire.FILE_END)
                 at[name] = one.position
         except (Refused, Altered, Compressed):
-            refused.add(name)
+            refused[name] = time.monotonic() + AGAIN_S
 
     def _send(self, data: bytes) -> None:
         """Within the window that the replica gives."""

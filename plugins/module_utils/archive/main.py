@@ -24,7 +24,7 @@ from typing import NotRequired, TypedDict
 
 from . import cluster, feed, follower, giving, layout, serve, settings, status
 from .alarms import STAYS_S, Alarm, Alarms
-from .ltx import Altered, Compressed, Position
+from .ltx import FLAG, Altered, Compressed, Position
 from .store import History, Lacking, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
 
 # How long a claim of the target holds without being renewed, and how often it is.
@@ -179,10 +179,12 @@ class Archive:
     def heard(self) -> float:
         """Until when every database of the newest cluster was level with a primary, by this clock.
 
-        Not merely connected: while a whole database is on its way, what is held is still what was before.
+        Not merely connected: while a whole database is on its way, what is held is still what was before. Of one that
+        was removed nothing comes any more.
         """
         owner, level = self.newest_cluster(), self.follower.seen.level
-        ends = [one for one in status.newest(self.histories()) if one.cluster == owner and one.last]
+        known = [one for one in status.newest(self.histories()) if one.cluster == owner and one.last]
+        ends = [one for one in known if one.checksum != FLAG]
         return min((max(one.followed, level.get((owner, one.database), 0.0)) for one in ends), default=0.0)
 
     def document(self) -> status.Document:

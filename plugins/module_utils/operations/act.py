@@ -288,7 +288,7 @@ class Site:
                 return [f"{pod['name']} does not follow the archive yet."]
             for name in databases:
                 more = lacking(name, str(litefs.position(pod, name) or litefs.Position(0, "0" * 16)))
-                if more.get("problem") and name == self.database:
+                if more.get("problem") and (name == self.database or not more.get("refused")):
                     return [more["problem"]]
                 if more.get("count"):
                     return [f"{pod['name']} lacks {more['count']} transactions of {name}."]

@@ -16,6 +16,7 @@ from .act import Site
 from .retention import Manifest
 
 NOTHING = f"{0:016x}/{0:016x}"  # where a database is that is not there
+REFUSED = 409  # what the archive answers where it cannot prove it, however often it is asked
 REASON = "moment"  # of the manifest; backup_keep does not count it
 
 
@@ -92,7 +93,7 @@ def lacking(archive: Archive, cluster: str, database: str, at: str) -> planning.
     try:
         said = archive.following(cluster, database, at)
     except kube.KubeError as exc:
-        return {"problem": str(exc)}
+        return {"problem": str(exc), "refused": exc.status == REFUSED}
     first = f"{int(at.partition('/')[0], 16) + 1:016x}" if said["count"] else ""
     return {
         "count": said["count"],

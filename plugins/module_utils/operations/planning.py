@@ -180,7 +180,8 @@ class File(TypedDict, total=False):
 class More(TypedDict, total=False):
     """What the archive has of a database more than a pod, every file of it proven."""
 
-    problem: str  # why that cannot be told; then there is nothing else
+    problem: str  # why that cannot be told; then there is only, beside it:
+    refused: bool  # whether the archive itself says so, and did not merely give no answer
     count: int
     first: str  # TXID and time of the first of them, and of the last; "" for none
     first_time: str

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from .. import identity, litefs, values, wording
+from .. import clock, identity, litefs, values, wording
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
@@ -45,20 +45,25 @@ class Parameters(TypedDict, total=False):
 
 
 # What was there before the promote that the record tells of; "from": the old primary's ordinal. "archive": the TXID
-# that the archive had, where what it has more is to be brought back, else "".
-Before = TypedDict("Before", {"from": int, "fenced": list[int], "planned": bool, "equal": bool, "archive": str})
+# that the archive had, where what it has more is to be brought back, else ""; "also": those of other databases.
+Before = TypedDict(
+    "Before",
+    {"from": int, "fenced": list[int], "planned": bool, "equal": bool, "archive": str, "also": dict[str, str]},
+)
 
 
 @dataclass(frozen=True)
 class Tail:
-    """What the archive proves to have more than a pod, by database; ``problem``: why it cannot prove that it has none.
+    """What the archive proves to have more than a pod, by database; ``problem``: whether it cannot prove it has none.
 
-    ``said``: one sentence about it, "" where there is no archive of this cluster.
+    ``said``: one sentence about it, "" where there is no archive of this cluster. ``refused``: whether it has more of
+    another database that it never can give to the pod.
     """
 
     more: Mapping[str, planning.More]
     said: str
     problem: bool = False
+    refused: bool = False
 
     def end(self, database: str, have: int) -> int:
         """The TXID of the database once it was brought back."""
@@ -269,6 +274,7 @@ def _begin_steps(
         "planned": False,
         "equal": False,
         "archive": figure if back else "",
+        "also": {name: one["last"] for name, one in back.items() if name != state["database"]},
     }
     first = planning.step(
         "record",
@@ -294,12 +300,13 @@ def _before(state: sit.Looked) -> Before | None:
             "planned": bool(said["planned"]),
             "equal": bool(said["equal"]),
             "archive": str(said.get("archive") or ""),
+            "also": {str(name): str(last) for name, last in (said.get("also") or {}).items()},
         }
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         fenced = sit.fenced(state)
         if len(fenced) != 1:
             return None
-        return {"from": fenced[0], "fenced": [], "planned": False, "equal": False, "archive": ""}
+        return {"from": fenced[0], "fenced": [], "planned": False, "equal": False, "archive": "", "also": {}}
     return before if before["from"] in sit.fenced(state) else None
 
 
@@ -376,27 +383,33 @@ def _still_lacking(
     tail = _tail(request, record, successor)
     if tail.more and parameters.get("from_archive", True):
         return [_bring_back(record, successor, tail.more)], [], None
-    have = sit.txid(state, successor)
-    if have >= int(before["archive"], 16) and not tail.more:
-        return [], [], None
-    figure = f"{have:016x}"
-    if str(parameters.get("accept") or "").lower() == figure:
-        say = f"record that what the archive has after TXID {figure} is left there"
-        gone = planning.step(
-            "record",
-            say,
-            primary_ordinal=successor["ordinal"],
-            fenced=sit.fenced(state),
-            promote=json.dumps({**before, "archive": ""}),
-            given_up=True,
-        )
+    figure = f"{sit.txid(state, successor):016x}"
+    had = {state["database"]: before["archive"], **before["also"]}
+    short = {name: last for name, last in had.items() if _txid_of(successor, name) < int(last, 16)}
+    gone = planning.step(
+        "record",
+        f"record that what the archive has after TXID {figure} is left there",
+        primary_ordinal=successor["ordinal"],
+        fenced=sit.fenced(state),
+        promote=json.dumps({**before, "archive": "", "also": {}}),
+        given_up=True,
+    )
+    if not short and not tail.more:
+        # Else the guard, which asks the archive as well, would refuse the successor for what nobody can give to it.
+        known = clock.between(request.archive.get("followed"), identity.raw(state).get(identity.GIVEN_UP)) >= 0
+        return [], [gone] if tail.refused and not known else [], None
+    # Where only another database lacks something, the figure is the one that was given for all of it.
+    meant = state["database"] in short or not parameters.get("from_archive", True)
+    if meant and str(parameters.get("accept") or "").lower() == figure:
         return [], [gone], None
     why = tail.said or "The archive is not there any more."
+    others = [f"of {name} up to TXID {last}" for name, last in short.items() if name != state["database"]]
+    also = f" It lacks transactions {wording.listed(others)}." if others else ""
     return (
         [],
         [],
         f"{successor['name']} is at TXID {figure}, and the archive had transactions up to TXID {before['archive']} "
-        f"when this began. {why} See to the archive and run again, or leave them behind with -e "
+        f"when this began.{also} {why} See to the archive and run again, or leave them behind with -e "
         f"promote_from_archive=false -e promote_accept_loss_after={figure}.",
     )
 
@@ -522,7 +535,14 @@ def _planned(state: sit.Looked, record: identity.Record, desired: object) -> Pla
             "primary-node-gone",
         )
     fenced = sit.fenced(state)
-    before: Before = {"from": leader["ordinal"], "fenced": fenced, "planned": True, "equal": False, "archive": ""}
+    before: Before = {
+        "from": leader["ordinal"],
+        "fenced": fenced,
+        "planned": True,
+        "equal": False,
+        "archive": "",
+        "also": {},
+    }
     fence = sorted({*fenced, leader["ordinal"]})
     steps = [
         planning.step(
@@ -811,7 +831,7 @@ def _tail(request: Request, record: identity.Record, pod: sit.Pod) -> Tail:
     more = {name: one for name, one in asked.items() if one.get("count") and int(one["last"], 16) > _txid_of(pod, name)}
     if not more:
         none = f"The archive, which followed the old primary until {archive['followed']}, has nothing more either."
-        return Tail({}, "".join([none, *wrong]))
+        return Tail({}, "".join([none, *wrong]), refused=any(one.get("refused") for one in asked.values()))
     listed = wording.listed(_range(name, one, plain=name == state["database"]) for name, one in sorted(more.items()))
     return Tail(more, f"The archive has {listed}, which {pod['name']} lacks.{''.join(wrong)}")
 

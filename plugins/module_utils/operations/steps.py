@@ -106,12 +106,24 @@ def _bring_back(on: Context, one: Step) -> str:
     # One that only starts has what was rendered before; where that was something else the guard waits for this.
     if pod is not None and pod["litefs"]["reachable"] and pod["litefs"]["primary_hostname"] != follows:
         site.delete_pod(one["pod"], one["uid"])
-    site.wait_fed(
-        ordinal, follows, lambda name, at: from_archive.lacking(archive, cluster, name, at), databases, on.seconds
-    )
+    refused: dict[str, str] = {}
+
+    def lacking(database: str, at: str) -> planning.More:
+        more = from_archive.lacking(archive, cluster, database, at)
+        refused.pop(database, None)
+        if more.get("refused"):
+            refused[database] = more["problem"]
+        return more
+
+    site.wait_fed(ordinal, follows, lacking, databases, on.seconds)
+    if refused:
+        # The plan told it; else the guard would refuse this pod for what nobody can bring back to it.
+        site.write_record({identity.GIVEN_UP: clock.second(site.api.server_time())})
     found = sit.pod_of(site.look(), ordinal)
     where = litefs.position(found, site.database) if found is not None else None
-    return f"{one['pod']} has all that the archive has: {site.database} is at TXID {where.txid if where else 0:016x}"
+    has = f"all that the archive {'can give it' if refused else 'has'}"
+    said = f"{one['pod']} has {has}: {site.database} is at TXID {where.txid if where else 0:016x}"
+    return " ".join([said, *(f"(of {name} no more: {why})" for name, why in sorted(refused.items()))])
 
 
 def _record_restore(on: Context, _one: Step) -> None:

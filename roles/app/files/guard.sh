@@ -412,7 +412,7 @@ END
 
 # Whether LiteFS will follow the archive and not be primary: promote.yml brings back what the archive has more.
 is_fed() {
-    grep -q '^ *hostname: .*-archive-[0-9]* *$' "${GUARD_LITEFS_CONFIG:-/dev/null}" 2>/dev/null
+    grep -q "^ *hostname: ${POD_NAME%-*}-archive-[0-9]* *$" "${GUARD_LITEFS_CONFIG:-/dev/null}" 2>/dev/null
 }
 
 fence() {

@@ -203,6 +203,24 @@ def test_what_comes_later_is_fed_as_well(site: Site, served: tuple[str, int]) ->
                 break
 
 
+def test_what_could_not_be_given_is_tried_again_on_the_same_stream(
+    site: Site, served: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "AGAIN_S", 0.1)
+    missing = site.files()[6]
+    content = missing.read_bytes()
+    missing.unlink()
+    asked = wire.positions({DATABASE: (6, site.at[5].checksum)})
+    stream, parser, ended = Stream(served, "0123456789ABCDEF", asked, 60), wire.Parser(), time.monotonic() + 10
+    with contextlib.closing(stream):
+        for event in (event for piece in stream.pieces() for event in parser.feed(piece)):
+            assert time.monotonic() < ended
+            if isinstance(event, wire.Ready):
+                missing.write_bytes(content)
+            if isinstance(event, wire.FileEnd):
+                break
+
+
 def test_nothing_is_sent_to_a_replica_of_another_history(site: Site, served: tuple[str, int]) -> None:
     site.store.receive(OURS, "other.db", ltx_files.Primary(site.folder / "other").write("CREATE TABLE t (a)"))
     _, files = received(served, {DATABASE: Position(5, 77)})

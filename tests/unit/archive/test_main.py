@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.archive import cluster, layout, main, settings, status
 from ansible_collections.abaci.infra.plugins.module_utils.archive.alarms import Alarm
+from ansible_collections.abaci.infra.plugins.module_utils.archive.ltx import FLAG
 from ansible_collections.abaci.infra.plugins.module_utils.archive.store import Gap
 from ltx_files import Primary as Database
 from ltx_files import primary as database_of
@@ -521,6 +522,24 @@ def test_what_the_guard_is_told_is_of_when_the_archive_was_level(
     one.archive.follower.end()
     one.archive.follower.seen.heard = time.time() + 1000
     assert one.archive.heard() <= max(level.values())
+
+
+@pytest.mark.parametrize(("checksum", "counts"), [(FLAG, False), (FLAG | 1, True)], ids=["removed", "there"])
+def test_a_database_that_was_removed_does_not_keep_the_time_back(
+    site: Callable[..., Site],
+    data: tuple[Database, list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    checksum: int,
+    counts: bool,
+) -> None:
+    one = site()
+    began = time.time()
+    one.bring(*data[1])
+    until(lambda: one.archive.heard() >= began)
+    known = one.archive.histories()
+    other = replace(known[-1], database="other.db", checksum=checksum, followed=1.0)
+    monkeypatch.setattr(one.archive, "histories", lambda: [*known, other])
+    assert (one.archive.heard() == 1.0) == counts
 
 
 def test_at_random_never_in_a_gap() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -12,11 +13,13 @@ from typing import Any
 import cases
 import deciding
 import factory_objects as make
+import ltx_files
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import gather, litefs
+from ansible_collections.abaci.infra.plugins.module_utils import gather, identity, litefs
 from ansible_collections.abaci.infra.plugins.module_utils.operations import (
     OPERATIONS,
     act,
+    from_archive,
     lock,
     planning,
     promote,
@@ -197,6 +200,29 @@ def test_an_archive_that_goes_away_on_the_way_loses_nothing_without_a_word(archi
     plan = fed(6, archive, accept=word[1])
     assert kinds(plan)[:2] == ["record 1", "render 1"]
     assert json.loads(plan["steps"][0]["promote"])["archive"] == "" and plan["steps"][0]["given_up"]
+
+
+def test_what_another_database_lacks_is_not_forgotten_when_the_archive_goes_away() -> None:
+    """Its own figure is not the one that was accepted, which is of the application's database."""
+    first = with_archive(archived(5, other=more(7, 0)), **ACCEPT)["steps"][0]
+    before = json.loads(first["promote"])
+    assert before["also"] == {"other": f"{7:016x}"}
+    state = begun(before, {1: alone(5)}, rendered_ordinal=None)
+    for archive in ({}, {"problem": "It is away."}):
+        plan = with_archive(archive, state, **ACCEPT)
+        assert "It lacks transactions of other up to TXID 0000000000000007." in plan["refusal"]
+    plan = with_archive({}, state, from_archive=False, **ACCEPT)
+    assert kinds(plan)[:2] == ["record 1", "render 1"]
+    assert json.loads(plan["steps"][0]["promote"])["also"] == {}
+
+
+def test_what_the_archive_cannot_give_of_another_database_does_not_stop_the_successor_at_its_guard() -> None:
+    """Killed once the rest was brought back."""
+    plan = fed(8, archived(other={"problem": "It is cut.", "refused": True}))
+    assert kinds(plan)[:2] == ["record 1", "render 1"]
+    first = plan["steps"][0]
+    assert first["given_up"] and json.loads(first["promote"])["archive"] == ""
+    assert kinds(fed(8, archived(other={"problem": "It is away.", "refused": False})))[0] == "render 1"
 
 
 def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:
@@ -539,6 +565,25 @@ def test_a_pod_follows_the_archive_until_it_lacks_nothing(fed_site: Fed, monkeyp
     # Once more, as after a run that was killed: nothing is restarted.
     bring(fed_site, monkeypatch)
     assert (fed_site.have("Pod", "abaci-app-1") or {})["metadata"]["uid"] == after
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["no answer", "refused"])
+def test_another_database_is_waited_for_unless_the_archive_refuses_it(
+    fed_site: Fed, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    fed_site.archive.store.receive(make.A, "other.db", ltx_files.primary(fed_site.folder / "other")[1][0])
+    asked = from_archive.lacking
+
+    def lacking(archive: Any, cluster: str, database: str, at: str) -> planning.More:
+        if database == "other.db":
+            return {"problem": "It is away.", "refused": refused}
+        return asked(archive, cluster, database, at)
+
+    monkeypatch.setattr(from_archive, "lacking", lacking)
+    with contextlib.nullcontext() if refused else pytest.raises(act.NotDone, match="It is away"):
+        bring(fed_site, monkeypatch)
+    # The guard asks the archive as well, and would not let the pod start.
+    assert (identity.GIVEN_UP in (fed_site.have("ConfigMap", "abaci-app-litefs-identity") or {})["data"]) == refused
 
 
 def test_what_keeps_the_pod_from_having_it_all_is_said(fed_site: Fed, monkeypatch: pytest.MonkeyPatch) -> None:

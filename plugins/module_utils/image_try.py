@@ -425,9 +425,9 @@ def _failed_start(start: Start) -> Said | None:
 
 
 def _listens(seen: Seen, wanted: Wanted) -> Said | None:
-    if said := _stopped(seen.primary):
+    said = _stopped(seen.primary)
+    if said or seen.primary is None:
         return said
-    assert seen.primary is not None
     return _where_it_listens(seen.primary, wanted)
 
 
@@ -455,9 +455,9 @@ def _where_it_listens(start: Start, wanted: Wanted) -> Said | None:
 
 
 def _user(seen: Seen, wanted: Wanted) -> Said | None:
-    if said := _stopped(seen.primary):
+    said = _stopped(seen.primary)
+    if said or seen.primary is None:
         return said
-    assert seen.primary is not None
     users = sorted({one.user for one in seen.primary.sockets if one.port == wanted.port})
     if not users:
         return _unknown("nothing listens on app_port, so nobody is known who does")
@@ -483,9 +483,9 @@ def _database(seen: Seen, wanted: Wanted) -> Said | None:
 
 
 def _health(seen: Seen, wanted: Wanted) -> Said | None:
-    if said := _stopped(seen.primary):
+    said = _stopped(seen.primary)
+    if said or seen.primary is None:
         return said
-    assert seen.primary is not None
     return _how_it_answers(seen.primary, wanted)
 
 
@@ -523,9 +523,9 @@ def _kept(seen: Seen, wanted: Wanted) -> Said | None:
 
 
 def _writes(seen: Seen, wanted: Wanted) -> Said | None:
-    if said := _stopped(seen.primary):
+    said = _stopped(seen.primary)
+    if said or seen.primary is None:
         return said
-    assert seen.primary is not None
     denied = next((line for line in seen.primary.log.splitlines() if _DENIED.search(line)), "")
     if denied:
         return _fail(

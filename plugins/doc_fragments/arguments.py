@@ -48,7 +48,7 @@ options:
 options:
   known:
     description:
-      - What M(abaci.infra.objects_info) has read of this API (its RV(known)), and nothing changed since. It is not read
+      - What M(abaci.infra.objects_info) has read of this API (its C(known)), and nothing changed since. It is not read
         again. Of another API it is left aside. Use C(no_log) on the task where there are secrets in it.
     type: dict
     default: {}

@@ -52,7 +52,7 @@ options:
     default: []
   partial:
     description:
-      - With more than one pod, return what could be exported and RV(failed) with the rest instead of failing.
+      - With more than one pod, return what could be exported and RV(problems) with the rest instead of failing.
     type: bool
     default: false
   holder:

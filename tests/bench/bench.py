@@ -319,7 +319,7 @@ def of_a_bed(asked: argparse.Namespace, results: Results, scratch: Path, save: C
         far = far_inventory(inventory, hosts, scratch)
         runs += [dataclasses.replace(run, name=run.name + LATE, inventory=far) for run in (site, only)]
     if asked.against:
-        runs += other_runs(asked.against, inventory, results)
+        runs += other_runs(asked.against, (asked.against_inventory or inventory).absolute(), results)
     measure(runs, results, save)
 
 
@@ -359,6 +359,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--most", type=int, default=max(LIGHT), help="light hosts at most (default: 30)")
     parser.add_argument("--against", type=Path, help="another checkout of this project with its own .venv")
+    parser.add_argument(
+        "--against-inventory", type=Path, help="where its variables have other names (default: the same)"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / ".bed/bench", help="for .json and .md (default: .bed/bench)")
     asked = parser.parse_args()
     asked.parts = set(asked.parts)

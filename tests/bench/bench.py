@@ -41,7 +41,7 @@ import plays  # noqa: E402
 import sitebed  # noqa: E402
 from figures import Comparison, Count  # noqa: E402
 
-PARTS = ("site", "status", "manifests", "latency", "light")
+PARTS = ("site", "hosts", "status", "manifests", "latency", "light")
 LIGHT = (1, 3, 10, 30)
 LATENCY_S = 0.1
 TIMEOUT_S = 900
@@ -154,10 +154,17 @@ def ansible(run: Run, extra: dict[str, str] | None = None) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class Counted:
-    """Modules by host, and requests to the API, of one run that was not timed."""
+    """Modules by host, requests to the API and calls of server_side_apply, of one run that was not timed."""
 
     modules: dict[str, int]
     requests: list[str]
+    applied: list[plays.Data]
+
+    @property
+    def of_the_app(self) -> list[plays.Data]:
+        """The manifests of the role app, from the call that had most of them."""
+        calls = (call["objects"] for call in self.applied if call["role"].endswith("app"))
+        return max(calls, key=len, default=[])
 
     @property
     def writing(self) -> list[str]:
@@ -165,21 +172,25 @@ class Counted:
 
 
 def counted(run: Run, scratch: Path, api: int) -> Counted:
-    """Run it once, to count what it executes, and to be warm; its manifests go to manifests.jsonl in ``scratch``."""
-    target, noted = scratch / "count.json", scratch / "requests"
+    """Run it once, to count what it executes, and to be warm."""
+    target, noted, kept = scratch / "count.json", scratch / "requests", scratch / "manifests.jsonl"
     noted.write_text("")
     callbacks = (ROOT / "tests/tools/callbacks", ROOT / "tests/bench/callbacks")
     environment = {
         "ANSIBLE_CALLBACK_PLUGINS": ":".join(map(str, callbacks)),
         "ANSIBLE_CALLBACKS_ENABLED": "count,manifests",
-        "MANIFESTS_FILE": str(scratch / "manifests.jsonl"),
+        "MANIFESTS_FILE": str(kept),
         "COUNT_FILE": str(target),
         "PYTHONPATH": str(ROOT / "tests/tools/requests"),
         "COUNT_REQUESTS": str(noted),
         "COUNT_REQUESTS_PORT": str(api),
     }
     ansible(run, environment)
-    return Counted(json.loads(target.read_text())["modules"], sitebed.api_requests(noted.read_text()))
+    return Counted(
+        modules=json.loads(target.read_text())["modules"],
+        requests=sitebed.api_requests(noted.read_text()),
+        applied=[json.loads(line) for line in kept.read_text().splitlines()],
+    )
 
 
 def floor(name: str, modules: dict[str, int], inventory: Path, scratch: Path) -> Run:
@@ -230,39 +241,28 @@ def far_inventory(inventory: Path, hosts: dict[str, Any], scratch: Path) -> Path
     return target
 
 
-def manifests(kubeconfig: str, scratch: Path, inventory: Path) -> tuple[list[Run], int]:
-    """The application's manifests, as the counted site.yml compared them: in one call, and one by one."""
-    calls = [json.loads(line) for line in (scratch / "manifests.jsonl").read_text().splitlines()]
-    objects: list[plays.Data] = max(
-        (call["objects"] for call in calls if call["role"].endswith("app")), key=len, default=[]
-    )
+def manifests(objects: Sequence[plays.Data], kubeconfig: str, inventory: Path, scratch: Path) -> list[Run]:
+    """The application's manifests, as site.yml compared them, in one call; and each in a task of its own."""
     if not objects:
         raise BenchError("site.yml applied no manifests of the role app: is app_state present?")
-    whole = scratch / "objects.json"
-    whole.write_text(json.dumps(objects))
-    files = []
-    for number, one in enumerate(objects):
-        files.append(str(scratch / f"object-{number:02}.json"))
-        Path(files[-1]).write_text(json.dumps(one))
-    together, each = scratch / "one-call.yml", scratch / "one-task-each.yml"
+    whole, together, each = (scratch / name for name in ("objects.json", "one-call.yml", "one-task-each.yml"))
+    files = [scratch / f"object-{number:02}.json" for number in range(len(objects))]
+    for file, content in zip((whole, *files), (objects, *objects), strict=True):
+        file.write_text(json.dumps(content))
     together.write_text(json.dumps(plays.one_call(kubeconfig, str(whole))))
-    each.write_text(json.dumps(plays.one_task_each(kubeconfig, files)))
-    return [Run(ONE_CALL, str(together), inventory), Run(EACH, str(each), inventory, quiet=False)], len(objects)
+    each.write_text(json.dumps(plays.one_task_each(kubeconfig, [str(file) for file in files])))
+    return [Run(ONE_CALL, str(together), inventory), Run(EACH, str(each), inventory, quiet=False)]
 
 
-def other_runs(checkout: Path, inventory: Path, results: Results) -> list[Run]:
-    """The same of another checkout, as far as it runs on this bed without a change."""
-    found = []
-    for name, arguments in ((SITE, ()), (HOSTS, HOST_TAGS)):
-        run = Run(name + OTHER, "site.yml", inventory, arguments, root=checkout.resolve())
-        try:
-            ansible(dataclasses.replace(run, arguments=(*arguments, "--check")))
-        except BenchError as error:
-            results.notes.append(f"{run.name} was not measured: {' '.join(str(error).split())[-300:]}")
-            say(results.notes[-1])
-        else:
-            found.append(run)
-    return found
+def finds_nothing_to_do(run: Run, results: Results) -> bool:
+    """Whether a run of another checkout would change nothing on this bed; if not, a note says why it was left out."""
+    try:
+        ansible(dataclasses.replace(run, arguments=(*run.arguments, "--check")))
+    except BenchError as error:
+        results.notes.append(f"{run.name} was not measured: {' '.join(str(error).split())[:300]}")
+        say(f"{run.name} was not measured: {error}")
+        return False
+    return True
 
 
 def measure(runs: Sequence[Run], results: Results, save: Callable[[], None]) -> None:
@@ -285,42 +285,53 @@ def of_a_bed(asked: argparse.Namespace, results: Results, scratch: Path, save: C
     api = int(settings["k3s_kubeconfig_server"].rpartition(":")[2])
     site = Run(SITE, "site.yml", inventory)
     only = Run(HOSTS, "site.yml", inventory, HOST_TAGS)
-    status = Run(STATUS, "playbooks/status.yml", inventory)
     say("site.yml until it has nothing to do")
     ansible(dataclasses.replace(site, quiet=False))
     found = counted(site, scratch, api)
-    local = found.modules.get("localhost", 0)
-    results.counts += [
-        Count("modules on a host, site.yml", max(n for host, n in found.modules.items() if host != "localhost"), 8),
-        Count("modules on localhost, site.yml", local, 25),
-        Count("requests to the API, site.yml", len(found.requests), 40),
-        Count("of them writing", len(found.writing), 0),
-    ]
-    runs: list[Run] = []
-    if asked.parts & {"site", "latency"}:
-        runs += [site, only]
+    results.counts += counts_of_the_site(found)
+    measured = [run for run, part in ((site, "site"), (only, "hosts")) if asked.parts & {part, "latency"}]
+    runs = list(measured)
     if "site" in asked.parts:
-        runs += [floor(SITE, found.modules, inventory, scratch)]
-    if "manifests" in asked.parts:
-        more, number = manifests(settings["k3s_kubeconfig"], scratch, inventory)
-        runs += more
-        results.counts.append(Count("manifests of the role app", number))
-    if "site" in asked.parts:
+        runs.append(floor(SITE, found.modules, inventory, scratch))
+    if "hosts" in asked.parts:
         runs.append(floor(HOSTS, counted(only, scratch, api).modules, inventory, scratch))
+    if "manifests" in asked.parts:
+        runs += manifests(found.of_the_app, settings["k3s_kubeconfig"], inventory, scratch)
     if "status" in asked.parts:
+        status = Run(STATUS, "playbooks/status.yml", inventory)
         look = counted(status, scratch, api)
-        direct = [one for one in look.requests if "WebSocket" not in one]
-        results.counts += [
-            Count("requests to the API, status.yml", len(direct), 12),
-            Count("connections to pods through the API, status.yml", len(look.requests) - len(direct)),
-        ]
+        results.counts += counts_of_status(look)
         runs += [status, floor(STATUS, look.modules, inventory, scratch)]
     if "latency" in asked.parts:
         far = far_inventory(inventory, hosts, scratch)
-        runs += [dataclasses.replace(run, name=run.name + LATE, inventory=far) for run in (site, only)]
+        runs += [dataclasses.replace(run, name=run.name + LATE, inventory=far) for run in measured]
     if asked.against:
-        runs += other_runs(asked.against, (asked.against_inventory or inventory).absolute(), results)
+        there = (asked.against_inventory or inventory).absolute()
+        others = [
+            dataclasses.replace(run, name=run.name + OTHER, root=asked.against.resolve(), inventory=there)
+            for run in measured
+        ]
+        runs += [run for run in others if finds_nothing_to_do(run, results)]
     measure(runs, results, save)
+
+
+def counts_of_the_site(found: Counted) -> list[Count]:
+    on_hosts = [count for host, count in found.modules.items() if host != "localhost"]
+    return [
+        Count("modules on a host, site.yml", max(on_hosts), 8),
+        Count("modules on localhost, site.yml", found.modules.get("localhost", 0), 25),
+        Count("requests to the API, site.yml", len(found.requests), 40),
+        Count("of them writing", len(found.writing), 0),
+        Count("manifests of the role app", len(found.of_the_app)),
+    ]
+
+
+def counts_of_status(look: Counted) -> list[Count]:
+    to_pods = sum("WebSocket" in request for request in look.requests)
+    return [
+        Count("requests to the API, status.yml", len(look.requests) - to_pods, 12),
+        Count("connections to pods through the API, status.yml", to_pods),
+    ]
 
 
 def of_light_hosts(asked: argparse.Namespace, results: Results, scratch: Path, save: Callable[[], None]) -> None:

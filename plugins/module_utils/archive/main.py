@@ -307,11 +307,10 @@ class Archive:
 
         def ask() -> None:
             nonlocal answered
-            while True:
+            while not self.follower.stop.wait(HANGS_S / 10):
                 with contextlib.suppress(OSError):
                     target.owner()
                 answered = time.monotonic()
-                time.sleep(HANGS_S / 10)
 
         threading.Thread(target=ask, daemon=True).start()
         while not self.follower.stop.wait(HANGS_S / 10):

@@ -62,6 +62,10 @@ file:
     tables_sha256, user_version, and from the manifest cluster_id, txid, time, namespace, statefulset and database.
   returned: success
   type: dict
+taken:
+  description: Path of the backup or file that was read, of a directory the one that was chosen.
+  returned: success
+  type: str
 said:
   description: Of a directory, which backup was taken, and which newer ones were passed over and why.
   returned: success
@@ -102,7 +106,7 @@ def main() -> None:
         module.fail_json(msg=str(exc))
     except OSError as exc:
         module.fail_json(msg=f"{path} on the controller cannot be read: {exc}.")
-    module.exit_json(changed=False, file=described, said=said)
+    module.exit_json(changed=False, file=described, said=said, taken=str(path))
 
 
 def _newest(module: AnsibleModule, folder: Path) -> tuple[Path, list[str]]:

@@ -15,6 +15,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 
+OPERATIONS = [
+    role for role in ROLES if "operation_parameters:" in (ROOT / "roles" / role / "tasks/main.yml").read_text()
+]
+
 # What a value may be for each type of a spec.
 TYPES: dict[str, tuple[type, ...]] = {
     "raw": (object,),
@@ -484,3 +488,15 @@ def test_the_vault_example_holds_every_secret_that_the_sample_asks_for() -> None
     }
     example = (sample / "group_vars/all/vault.yml.example").read_text()
     assert asked == set(re.findall(r"^(?:# )?(vault_\w+):", example, re.MULTILINE))
+
+
+@pytest.mark.parametrize("role", OPERATIONS)
+def test_the_parameters_of_an_operation_have_the_names_of_its_variables(role: str) -> None:
+    """The record keeps them, and whoever continues the operation gets them as -e."""
+    given = {
+        f"{role}_{name}"
+        for path in role_files(role, "tasks")
+        for task in tasks_of(load(path))
+        for name in (task.get("vars") or {}).get("operation_parameters") or {}
+    }
+    assert given and given <= set(options(role))

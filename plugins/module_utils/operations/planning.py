@@ -214,6 +214,7 @@ class Checkpoint(TypedDict, total=False):
 
     begun: str
     holder: str
+    given: dict[str, Any]  # the parameters of the run
     volumes: dict[str, Proof]  # scale: by ordinal
     claims: dict[str, str | None]  # replica_reset: by ordinal, the uid of what is to be replaced
     state: str  # restore, as all that follows: importing, or imported

@@ -12,13 +12,14 @@ of. By operation:
     rollout, rollback   stamp, asked, image, ...              what the template is to be, see rollout.py and rollback.py
     imported       [{sha256, cluster_id, txid, time, reimport}]  restores that ended or were called off, the newest last
 
-and of each operation begun (RFC 3339, the API server's time) and holder.
+and of each operation begun (RFC 3339, the API server's time), holder and given: what it was run with.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import identity
@@ -55,10 +56,19 @@ def text(progress: Progress) -> str | None:
     return json.dumps(dict(progress), sort_keys=True, separators=(",", ":")) if progress else None
 
 
-def begun(progress: Progress, operation: str, checkpoint: Checkpoint, now: str, holder: str) -> Progress:
-    """The progress with this operation's checkpoint."""
-    mine = {"begun": now, "holder": holder, **(progress.get(operation) or {}), **checkpoint}
+def begun(
+    progress: Progress, operation: str, checkpoint: Checkpoint, now: str, holder: str, given: Mapping[str, Any]
+) -> Progress:
+    """The progress with this operation's checkpoint, and the ``given`` parameters of its run that say something."""
+    said = {name: value for name, value in given.items() if value not in ("", [], None)}
+    mine = {"begun": now, "holder": holder, **(progress.get(operation) or {}), **checkpoint, "given": said}
     return {**progress, operation: mine}
+
+
+def again(operation: str, mine: Mapping[str, Any]) -> str:
+    """What follows ansible-playbook and the inventory to run an unfinished operation as it was run."""
+    given = {f"{operation}_{name}": value for name, value in (mine.get("given") or {}).items()}
+    return f"playbooks/{operation}.yml" + (f" -e {shlex.quote(json.dumps(given, sort_keys=True))}" if given else "")
 
 
 def ended(progress: Progress, operation: str, ordinals: Iterable[int] | None = None) -> Progress:
@@ -98,8 +108,8 @@ def rolled_back(progress: Progress, after: int) -> Progress:
 def others(progress: Progress, operation: str = "") -> list[str]:
     """What other operations than this one left unfinished, one sentence each."""
     return [
-        f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run playbooks/{name}.yml again "
-        f"afterwards as it was run then, or call it off with -e {CALL_OFF}={name}."
+        f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run {again(name, one)} afterwards, "
+        f"or call it off with -e {CALL_OFF}={name}."
         for name, one in progress.items()
         if name != operation and isinstance(one, dict)
     ]

@@ -35,7 +35,7 @@ class Parameters(TypedDict, total=False):
     """What the person gave, as it came."""
 
     successor: object
-    accept: object
+    accept_loss_after: object
     node_off: object
     lost_replicas: object
     give_up_volume: object
@@ -75,11 +75,12 @@ def decide(request: Request) -> Plan:
     """What is left to do to make the replica with the highest position primary, or the one that is asked for.
 
     ``state`` has, beside the document, ``rendered_ordinal``: whom the rendered litefs.yml names as primary.
-    Parameters: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be lost,
-    as shown), node_off (name of the old primary's node, which a person has made sure is off), lost_replicas (ordinals
-    of pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names
-    of volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role
-    back), to (ordinal: a planned move), from_archive (bool, default true: bring back what the archive has more).
+    Parameters: successor (ordinal; else the lowest of the best), accept_loss_after (the TXID after which everything
+    may be lost, as shown), node_off (name of the old primary's node, which a person has made sure is off),
+    lost_replicas (ordinals of pods that cannot be asked, or not be exported, and are given up until they are
+    exported), give_up_volume (names of volumes that hold, or may hold, more than the successor and are left behind),
+    call_off (bool: give the role back), to (ordinal: a planned move), from_archive (bool, default true: bring back
+    what the archive has more).
     """
     state, parameters = request.state, cast("Parameters", request.parameters)
     if not state["statefulset"]["exists"]:
@@ -217,8 +218,12 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
     if problem:
         return _refuse(problem, _cause(state, old), successor=number, loss=loss)
     said += _archived(request, tail, successor, back=bool(back))
-    if str(parameters.get("accept") or "").lower() != figure:
-        given = f" (promote_accept_loss_after is {parameters['accept']})" if parameters.get("accept") else ""
+    if str(parameters.get("accept_loss_after") or "").lower() != figure:
+        given = (
+            f" (promote_accept_loss_after is {parameters['accept_loss_after']})"
+            if parameters.get("accept_loss_after")
+            else ""
+        )
         return _refuse(
             f"{stands} What the old primary acknowledged after {'TXID ' + figure if back else 'that transaction'} is "
             "lost, unless its volume comes back. "
@@ -400,7 +405,7 @@ def _still_lacking(
         return [], [gone] if tail.refused and not known else [], None
     # Where only another database lacks something, the figure is the one that was given for all of it.
     meant = state["database"] in short or not parameters.get("from_archive", True)
-    if meant and str(parameters.get("accept") or "").lower() == figure:
+    if meant and str(parameters.get("accept_loss_after") or "").lower() == figure:
         return [], [gone], None
     why = tail.said or "The archive is not there any more."
     others = [f"of {name} up to TXID {last}" for name, last in short.items() if name != state["database"]]

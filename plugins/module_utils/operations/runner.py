@@ -18,6 +18,7 @@ from .retention import Manifest
 NEEDS: tuple[Literal["look", "pull", "export", "volume_export"], ...] = ("look", "pull", "export", "volume_export")
 EXPORTS_OF_A_POD = 3
 POLL = 2.0
+RUN = ("begun", "holder", "given")  # what a checkpoint says of its run
 
 
 class Refused(Exception):
@@ -36,8 +37,8 @@ class Look:
         self.known = _known(state)
         found: planning.Checkpoint = self.known.get(operation) or planning.Checkpoint()
         kept = found.copy()
-        kept.pop("begun", None)
-        kept.pop("holder", None)
+        for key in RUN:
+            kept.pop(key, None)  # type: ignore[misc]
         imported = self.known.get(progress.IMPORTED) or []
         now = site.api.server_time()
         self.request = replace(request, state=state, checkpoint=kept, imported=imported, now=now)
@@ -70,7 +71,7 @@ def call_off(site: act.Site, operation: str, holder: str) -> tuple[bool, str]:
     if not mine:
         return False, f"There is no unfinished {operation}: nothing was called off."
     site.write_record({progress.KEY: progress.text(progress.ended(known, operation))})
-    rest = ", ".join(f"{key} {value}" for key, value in mine.items() if key not in ("begun", "holder"))
+    rest = ", ".join(f"{key} {value}" for key, value in mine.items() if key not in RUN)
     begun = f"begun {mine.get('begun')} by {mine.get('holder')}"
     said = f"The {operation} {begun} is called off ({rest or 'nothing more'})."
     if document["record"] and document["record"]["state"] == "restore":
@@ -167,7 +168,7 @@ class Run:
         self.held.renew()
         self.site.raise_low_water()
         if self.operation in look.known:
-            mine = progress.begun(look.known, self.operation, look.checkpoint or {}, look.request.now, self.holder)
+            mine = self._begun(look, look.checkpoint or {})
             self._write(progress.ended(mine, self.operation, look.plan["targets"]))
 
     def do(self, one: Step, look: Look, seconds: int | None = None) -> list[str]:
@@ -181,12 +182,17 @@ class Run:
 
     def _keep(self, look: Look) -> None:
         if look.checkpoint is not None:
-            look.known = progress.begun(look.known, self.operation, look.checkpoint, look.request.now, self.holder)
+            look.known = self._begun(look, look.checkpoint)
         if loss := look.plan["loss"]:
             look.known = progress.rolled_back(look.known, int(loss["after_txid"], 16))
         kept = identity.raw(look.request.state).get(progress.KEY)
         if progress.text(look.known) != kept:
             self._write(look.known)
+
+    def _begun(self, look: Look, checkpoint: planning.Checkpoint) -> progress.Progress:
+        return progress.begun(
+            look.known, self.operation, checkpoint, look.request.now, self.holder, self.request.parameters
+        )
 
     def _write(self, known: progress.Progress) -> None:
         self.site.write_record({progress.KEY: progress.text(known)})

@@ -165,7 +165,8 @@ def _import(on: Context, one: Step) -> str:
 
     def keep(mine: planning.Checkpoint) -> None:
         now = site.api.server_time()
-        site.write_record({progress.KEY: progress.text(progress.begun(rest, "restore", mine, now, on.holder))})
+        known = progress.begun(rest, "restore", mine, now, on.holder, on.request.parameters)
+        site.write_record({progress.KEY: progress.text(known)})
 
     keep(checkpoint)
     watched = 2 * on.seconds + 60

@@ -7,6 +7,7 @@ check: what another explains already (a pod on a node that is away, writes while
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,7 @@ EDGE_DAYS, K3S_DAYS = 20, 30  # site.yml renews those of k3s within the second
 CLUSTER_BACKUP_DAYS = 8  # as site.yml
 ARCHIVE_SECONDS = 60
 RESTARTS, RESTARTED_HOURS = 3, 1
+PYTHON = "docker.io/library/python:3.13-alpine"  # what the archive runs in: any image with Python
 OPERATIONS = "docs/operations.md"
 CAUSES = "docs/failure-modes.md"
 REFUSED = "docs/runbooks/primary-refused.md"
@@ -202,12 +204,18 @@ def inventory_nodes(facts: Facts) -> Said | None:
     )
 
 
+def _away(facts: Facts) -> set[str]:
+    """The nodes of which nodes-ready says that they are away; a node has the name of its host."""
+    return {node.name for node in facts.nodes if not node.ready}
+
+
 def _hosts(*topics: str, mark: Mark = "fail") -> Callable[[Facts], Said | None]:
     """A check of what site.yml's preflight says of a topic, of each host or between hosts."""
 
     def look(facts: Facts) -> Said | None:
         told: dict[str, list[str]] = {}
-        for host in facts.hosts:
+        away = _away(facts) if "reached" in topics else set()
+        for host in (one for one in facts.hosts if one.name not in away):
             for topic in topics:
                 for text in host.errors.get(topic, ()):
                     told.setdefault(text, []).append(host.name)
@@ -219,7 +227,7 @@ def _hosts(*topics: str, mark: Mark = "fail") -> Callable[[Facts], Said | None]:
 
 
 def ports(facts: Facts) -> Said | None:
-    closed = [one for one in facts.connections if one.error]
+    closed = [one for one in facts.connections if one.error and not {one.source, one.target} & _away(facts)]
     if not closed:
         return None
     first = closed[0]
@@ -456,6 +464,11 @@ def _reset(facts: Facts, pods: Sequence[Pod]) -> str:
     return play(facts, "playbooks/replica_reset.yml", given=targets)
 
 
+def _anew(facts: Facts, pods: Sequence[Pod]) -> str:
+    """Replace pods. Of a replica nothing is lost by that: its volume stays, and it follows from where it was."""
+    return kubectl(facts, f"delete pod {' '.join(pod.name for pod in pods)}", _namespace(facts))
+
+
 def pods_exist(facts: Facts) -> Said | None:
     there = {pod.ordinal for pod in facts.pods} | {facts.identity.ordinal if facts.identity.problem else None}
     lacking = [f"{facts.application.name}-{n}" for n in range(facts.application.replicas) if n not in there]
@@ -513,7 +526,7 @@ def pods_answer(facts: Facts) -> Said | None:
     if not mute:
         return None
     said = f"The LiteFS of {names(mute)} does not answer: {mute[0].error}"
-    return Said("fail", f"{said.rstrip('.')}.", kubectl(facts, f"logs {mute[0].name} -c app", _namespace(facts)))
+    return Said("fail", f"{said.rstrip('.')}.", _anew(facts, mute))
 
 
 def pods_ready(facts: Facts) -> Said | None:
@@ -568,7 +581,7 @@ def replicas_synced(facts: Facts) -> Said | None:
         return None
     verb = "have" if len(found) > 1 else "has"
     said = f"{names(found)} {verb} not been in sync since the start."
-    return Said("fail", said, kubectl(facts, f"logs {found[0].name} -c app", _namespace(facts)))
+    return Said("fail", said, _anew(facts, found))
 
 
 def replicas_follow(facts: Facts) -> Said | None:
@@ -578,7 +591,7 @@ def replicas_follow(facts: Facts) -> Said | None:
     worst = max(late, key=lambda pod: pod.lag_ms or 0)
     lacks = f" and lacks {worst.behind} transactions" if worst.behind else ""
     said = f"{worst.name} is {(worst.lag_ms or 0) / 1000:.0f} s behind the primary{lacks}."
-    return Said("warn", said, kubectl(facts, f"logs {worst.name} -c app", _namespace(facts)))
+    return Said("warn", said, _anew(facts, late))
 
 
 def replicas_ahead(facts: Facts) -> Said | None:
@@ -645,8 +658,11 @@ def other_databases(facts: Facts) -> Said | None:
     found = facts.other_databases
     if not found:
         return None
-    said = f"{listed(found)} {_is(found)} in /litefs beside {facts.application.database}, and in no backup."
-    return Said("warn", said, play(facts, "playbooks/backup.yml"), f"{OPERATIONS}#backupyml")
+    said = (
+        f"{listed(found)} {_is(found)} in /litefs beside {facts.application.database}, and in no backup: what is to be "
+        f"kept belongs in {facts.application.database}, or an archive keeps all databases."
+    )
+    return Said("warn", said, play(facts, "site.yml", archive_image=PYTHON), "docs/archive.md")
 
 
 # --- delivery --------------------------------------------------------------------------------------------------------
@@ -699,7 +715,7 @@ def unfinished(facts: Facts) -> Said | None:
     return Said(
         "warn",
         f"{said} Run it again as it was run, or call it off with -e operation_call_off={one.operation}.",
-        play(facts, f"playbooks/{one.operation}.yml"),
+        play(facts, one.again),
         f"{OPERATIONS}#progress-of-a-run-that-died",
     )
 
@@ -741,7 +757,11 @@ def backup_runs(facts: Facts) -> Said | None:
         return None
     why = f": {facts.backup.last_message.rstrip('.')}" if facts.backup.last_message else ""
     said = f"The last scheduled backup ({facts.backup.last_job}) failed{why}."
-    return Said("fail", said, kubectl(facts, f"logs job/{facts.backup.last_job}", _namespace(facts)))
+    look = kubectl(facts, f"logs job/{facts.backup.last_job}", _namespace(facts))
+    # A Job of that name is there already where the advice was followed before: so the name is a new one each time.
+    name = f"{facts.application.name}-backup-{re.sub('[^0-9]', '', facts.gathered_at)[4:]}"
+    again = f"create job --from=cronjob/{facts.application.name}-backup {name}"
+    return Said("fail", said, f"{look}; {kubectl(facts, again, _namespace(facts))}")
 
 
 def backup_fresh(facts: Facts) -> Said | None:
@@ -765,12 +785,12 @@ def archive_follows(facts: Facts) -> Said | None:
     found = facts.archive
     if found is None or facts.identity.problem or found.alarms:
         return None
-    logs = kubectl(facts, f"logs deployment/{facts.application.name}-archive", _namespace(facts))
+    again = kubectl(facts, f"rollout restart deployment {facts.application.name}-archive", _namespace(facts))
     if not found.connected:
         why = (found.error or "it does not say why").rstrip(".")
-        return Said("fail", f"The archive does not follow the primary: {why}.", logs)
+        return Said("fail", f"The archive does not follow the primary: {why}.", again)
     if (found.behind_seconds or 0) > ARCHIVE_SECONDS:
-        return Said("warn", f"The archive is {found.behind_seconds:.0f} s behind the primary.", logs)
+        return Said("warn", f"The archive is {found.behind_seconds:.0f} s behind the primary.", again)
     return None
 
 

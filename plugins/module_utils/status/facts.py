@@ -229,11 +229,15 @@ class Lock:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """An operation that did not come to its end."""
+    """An operation that did not come to its end.
+
+    ``again``: what follows ansible-playbook and the inventory to run it as it was run.
+    """
 
     operation: str
     begun: str | None
     holder: str | None
+    again: str
 
 
 @dataclass(frozen=True)

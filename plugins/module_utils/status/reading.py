@@ -130,7 +130,7 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
         pods=tuple(_pods(document, seen.kubelets)),
         claims=tuple(f.Claim(claim["name"], claim["phase"] == "Bound") for claim in document["claims"]),
-        other_databases=tuple(_other_databases(document)),
+        other_databases=tuple(name for name in _other_databases(document) if name not in _archived(seen.archive)),
         kept_volumes=tuple(volume["name"] for volume in document["volumes"] if volume["kept"]),
         certificates=tuple(_certificates(seen, asked, now)),
         parts=tuple(_part(document, seen.pods, *part) for part in asked.parts),
@@ -479,6 +479,12 @@ def _archive(said: Part | str | None, document: State) -> f.Archive | None:
     )
 
 
+def _archived(said: Part | str | None) -> set[str]:
+    """The databases that an archive has proven transactions of."""
+    found = said.get("databases") or [] if isinstance(said, dict) else []
+    return {str(one.get("database")) for one in found if (one.get("verified") or {}).get("txid")}
+
+
 def _lock(leases: Iterable[Part], asked: Asked, now: str) -> f.Lock | None:
     key = (asked.namespace, lock.name_of(asked.name))
     lease = next((one for one in leases if (one["metadata"].get("namespace"), one["metadata"]["name"]) == key), None)
@@ -500,7 +506,7 @@ def _unfinished(document: State) -> tuple[tuple[f.Unfinished, ...], str | None]:
         return (), str(exc)
     return (
         tuple(
-            f.Unfinished(name, one.get("begun"), one.get("holder"))
+            f.Unfinished(name, one.get("begun"), one.get("holder"), progress.again(name, one))
             for name, one in sorted(known.items())
             if isinstance(one, dict)
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS, act, holding, planning, runner
+from ansible_collections.abaci.infra.plugins.module_utils.operations import progress as progress_of
 from ansible_collections.abaci.infra.plugins.modules import operation
 from fake_api import Cluster, database, run
 from playing import DATABASE, ME, described, lease, operate
@@ -319,3 +320,15 @@ def test_the_lock_is_renewed_while_a_step_lasts_and_a_stolen_one_is_seen_before_
     writes = len(api.changes())
     __import__("time").sleep(0.2)
     assert len(api.changes()) == writes, "nothing is renewed afterwards"
+
+
+def test_what_continues_an_unfinished_operation_is_a_whole_command(folder: Path) -> None:
+    """The run died after its first act; whoever finds it knows nothing of what it was run with."""
+    api = site(replicas=3)
+    given = {"replicas": 1, "remove_volumes": True, "lost_replicas": []}
+    operate(api, "scale", given, folder, killed=lambda answer: bool(answer.get("did")))
+    (one,) = progress(api).values()
+    assert one["given"] == {"replicas": 1, "remove_volumes": True}
+    said = """run playbooks/scale.yml -e '{"scale_remove_volumes": true, "scale_replicas": 1}' afterwards"""
+    assert said in progress_of.others({"scale": one})[0]
+    assert progress_of.again("replica_reset", {}) == "playbooks/replica_reset.yml"

@@ -29,7 +29,7 @@ from archived import Site
 from cases import A, B, alone, dead_node, export, gone, guarded, site
 from fake_api import Cluster
 
-ACCEPT = {"accept": f"{5:016x}"}
+ACCEPT = {"accept_loss_after": f"{5:016x}"}
 NOW = cases.NOW
 EMERGENCY = {"from": 0, "fenced": [], "planned": False, "equal": False, "archive": ""}
 
@@ -90,7 +90,7 @@ def said(plan: dict[str, Any]) -> str:
     return " ".join([plan["refusal"] or "", *plan["notes"]])
 
 
-EIGHT = {"accept": f"{8:016x}"}
+EIGHT = {"accept_loss_after": f"{8:016x}"}
 BROKEN = "sqlite.db at 5/c0 is of another history than h1 of the archive."
 
 
@@ -117,7 +117,7 @@ def test_what_the_archive_has_more_is_named_and_brought_back_first(archive: Any,
     refused = with_archive(archive)
     assert words in said(refused) and f"-e promote_accept_loss_after={figure}" in refused["refusal"]
     assert f"acknowledged after TXID {figure}" in refused["refusal"] and refused["loss"]["after_txid"] == figure
-    plan = with_archive(archive, accept=figure)
+    plan = with_archive(archive, accept_loss_after=figure)
     assert words in said(plan)
     assert kinds(plan)[:5] == ["record 1", "stop 0", "bring_back 1", "render 1", "restart 1"]
     first, _stop, bring = plan["steps"][:3]
@@ -197,7 +197,7 @@ def test_an_archive_that_goes_away_on_the_way_loses_nothing_without_a_word(archi
     word = re.search(r"promote_accept_loss_after=([0-9a-f]{16})", plan["refusal"])
     assert word and word[1] == f"{6:016x}"
     assert fed(6, archive, **EIGHT)["refusal"], "that figure was for all of it"
-    plan = fed(6, archive, accept=word[1])
+    plan = fed(6, archive, accept_loss_after=word[1])
     assert kinds(plan)[:2] == ["record 1", "render 1"]
     assert json.loads(plan["steps"][0]["promote"])["archive"] == "" and plan["steps"][0]["given_up"]
 
@@ -227,7 +227,7 @@ def test_what_the_archive_cannot_give_of_another_database_does_not_stop_the_succ
 
 def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:
     assert "promote_from_archive=false" in fed(6, from_archive=False)["refusal"]
-    assert kinds(fed(6, from_archive=False, accept=f"{6:016x}"))[:2] == ["record 1", "render 1"]
+    assert kinds(fed(6, from_archive=False, accept_loss_after=f"{6:016x}"))[:2] == ["record 1", "render 1"]
 
 
 # --- it looks first -------------------------------------------------------------------------------------------------

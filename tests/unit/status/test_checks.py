@@ -15,7 +15,7 @@ import pytest
 import well
 from ansible_collections.abaci.infra.plugins.module_utils import guard
 from ansible_collections.abaci.infra.plugins.module_utils.operations import lock
-from ansible_collections.abaci.infra.plugins.module_utils.status import checks, facts
+from ansible_collections.abaci.infra.plugins.module_utils.status import checks, facts, reading
 from well import Site
 
 ROOT = Path(__file__).parents[3]
@@ -316,6 +316,7 @@ def archive(**changed: Any) -> facts.Archive:
     return dataclasses.replace(well_, **changed)
 
 
+AB = ("node-0", "node-1")
 CLOSED = facts.Connection("node-0", "node-1", 6443, "tcp", "it was not answered")
 ON_FACTS: dict[str, tuple[str, Callable[[facts.Facts], facts.Facts]]] = {
     "cluster of another inventory": ("its-cluster", in_api(foreign="It is another cluster.")),
@@ -371,6 +372,20 @@ def test_a_fault_in_the_facts_is_told_by_its_check_and_no_other(fault: str) -> N
     found = well.bad(plant(well.look()))
     assert list(found) == [slug], {key: one.cause for key, one in found.items()}
     assert found[slug].command
+
+
+def test_a_node_that_is_away_is_told_once_though_its_host_and_its_ports_are_silent_too() -> None:
+    nodes = tuple(dataclasses.replace(one, ready=one.name != "node-1") for one in well.look().nodes)
+    host = facts.Host("node-1", "192.0.2.11", False, {"reached": ("it does not answer.",)})
+    closed = tuple(facts.Connection(*ends, 10250, "tcp", "it was not answered") for ends in (AB, (AB[1], AB[0])))
+    away = small(well.look(), nodes=nodes, hosts_asked=True, hosts=(host,), connections=closed)
+    assert list(well.bad(away)) == ["nodes-ready"]
+
+
+def test_a_database_that_the_archive_has_is_in_a_backup() -> None:
+    said = {"databases": [{"database": "jobs.db", "verified": {"txid": "05"}}, {"database": "new.db", "verified": {}}]}
+    assert reading._archived(said) == {"jobs.db"}
+    assert reading._archived(None) == reading._archived("it does not answer") == set()
 
 
 STRAY: dict[str, Any] = {"status": 200, "headers": [], "length": 0, "error": ""}

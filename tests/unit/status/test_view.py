@@ -63,7 +63,7 @@ def test_the_three_outputs_tell_the_same_facts(name: str) -> None:
 
 def test_one_screen_whatever_happens() -> None:
     crowded = well.look(well.Site(9))
-    many = tuple(facts.Unfinished(name, "2026-01-01T00:00:00Z", "ann") for name in "abcdefgh")
+    many = tuple(facts.Unfinished(name, "2026-01-01T00:00:00Z", "ann", f"playbooks/{name}.yml") for name in "abcdefgh")
     lines = (facts.AuditLine("2026-01-01T00:00:00Z", "ann", "scale", "ended", "done"),) * 5
     stopped = tuple(dataclasses.replace(pod, running=False, role="none", stopped="it crashed") for pod in crowded.pods)
     crowded = dataclasses.replace(crowded, unfinished=many, audit=lines, pods=stopped, other_databases=("a.db",))

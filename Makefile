@@ -128,7 +128,8 @@ operations: build dev ## What happens to the data, the long ones too, on a bed o
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_[56]*.py
 
 .PHONY: platform
-platform: build dev ## Certificates, Keel, secrets and the seed's commands on a bed of their own
+platform: build dev ## Certificates, Keel, faults, secrets and the seed's commands on a bed of their own
+	@$(PYTHON) testbed/prepare.py browser
 	@$(SUDO) $(TEST_BED) $(PYTEST) -v tests/e2e/test_7*.py
 
 .PHONY: application

@@ -4,6 +4,7 @@
     python3 testbed/prepare.py           all of it
     python3 testbed/prepare.py venv      only what .venv and playbooks on your own hosts need, on any system
     python3 testbed/prepare.py application      all of it, and what compiles the native modules of testbed/nextjs
+    python3 testbed/prepare.py browser          all of it, and a browser that looks at the page of status.yml
 
 Standard library only, since it runs before there is a virtual environment. Safe to repeat: what is there is left
 alone. What is missing takes root, by sudo where it is not run as root.
@@ -54,7 +55,10 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "fuse3": _has("fusermount3"),
 }
 FOR_VENV = ("python3-venv", "openssh-client")
-FOR_APPLICATION: dict[str, Callable[[], bool]] = {"g++": _has("g++")}
+MORE: dict[str, dict[str, Callable[[], bool]]] = {
+    "application": {"g++": _has("g++")},
+    "browser": {"chromium": _has("chromium"), "poppler-utils": _has("pdftotext")},
+}
 
 
 def missing_packages(needs: dict[str, Callable[[], bool]]) -> list[str]:
@@ -142,8 +146,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"prepare: {error}")
     only_venv = arguments == ["venv"]
     needs = {package: NEEDS[package] for package in FOR_VENV} if only_venv else NEEDS
-    if arguments == ["application"]:
-        needs = NEEDS | FOR_APPLICATION
+    for more in arguments:
+        needs = needs | MORE.get(more, {})
     packages = missing_packages(needs)
     engine = only_venv or engine_answers()
     if not packages and engine:

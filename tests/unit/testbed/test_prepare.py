@@ -65,7 +65,7 @@ def test_the_bed_takes_an_engine_and_a_user_starts_it_by_sudo(
 
 def test_only_the_application_takes_a_compiler_for_cpp(prepare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "engine_answers", lambda: True)
-    monkeypatch.setattr(prepare, "FOR_APPLICATION", {"g++": lambda: False})
+    monkeypatch.setattr(prepare, "MORE", {"application": {"g++": lambda: False}})
     prepare.main([])
     with pytest.raises(SystemExit, match=r"by hand what stands for: g\+\+"):
         prepare.main(["application"])

@@ -17,6 +17,7 @@ export EDGE_HTTPS_PORT EDGE_HTTP_PORT BED_API_PORT
 BIN := .venv/bin
 BED := $(BIN)/python testbed/bed.py
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+export MYPY_CACHE_DIR ?= $(CACHE)/abaci-infra/mypy
 # Root with a home of its own, but with this user's cache, which bed.py hands back. The ports, for a sudo that knows no -E.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -EH env XDG_CACHE_HOME="$(CACHE)" PYTHONDONTWRITEBYTECODE=1 \
 	EDGE_HTTPS_PORT=$(EDGE_HTTPS_PORT) EDGE_HTTP_PORT=$(EDGE_HTTP_PORT) BED_API_PORT=$(BED_API_PORT))
@@ -86,7 +87,7 @@ lint: prepare dev ## Static checks
 	@unformatted=$$($(GO) . gofmt -l $(GO_CODE)); test -z "$$unformatted" || { echo "$$unformatted"; exit 1; }
 	@for module in $(GO_CODE); do $(GO) $$module go vet ./...; done
 	@$(BIN)/ansible-lint --offline
-	@for playbook in site.yml playbooks/*.yml; do $(BIN)/ansible-playbook -i inventories/sample --syntax-check $$playbook; done
+	@$(BIN)/ansible-playbook -i inventories/sample --syntax-check site.yml playbooks/*.yml
 	@$(BIN)/antsibull-changelog lint
 	@$(BIN)/python testbed/sanity.py --skip-test pylint
 

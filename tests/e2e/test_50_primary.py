@@ -100,6 +100,7 @@ def run_runbook(bed: Bed, section: str, work: Path) -> str:
     return result.stdout
 
 
+@pytest.mark.long
 def test_hazard_the_primary_lost_its_volume_it_refuses_reads_go_on_and_the_runbook_brings_it_back(
     bed: Bed, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def back(bed: Bed, rows: str) -> None:
     assert healed.rc == 0 and healed.total("changed") == 0, healed.output[-4000:]
 
 
+@pytest.mark.long
 def test_hazard_a_zeroed_header_is_refused_no_replica_is_emptied_and_the_runbook_brings_every_row_back(
     bed: Bed, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_the_seeds_case_both_replicas_mismatched_in_one_command(bed: Bed, backup
     assert events == [("begun", "replica_reset", ""), ("ended", "replica_reset", "done")]
 
 
+@pytest.mark.long
 def test_refused_while_the_guard_holds_pod_0_and_while_it_has_a_new_identity(bed: Bed, backups: Path) -> None:
     """The seed's recipe would delete the last good copies here."""
     place = op.agree(bed)
@@ -162,6 +163,7 @@ def give_back(bed: Bed, volume: str) -> None:
     bed.kubectl("scale", "sts", "abaci-app", "-n", "abaci", "--replicas=3")
 
 
+@pytest.mark.long
 def test_a_reset_that_is_killed_after_each_act_and_within_some_is_continued(bed: Bed, backups: Path) -> None:
     seed = random.randrange(10**6)
     print(f"interrupts: seed {seed}")
@@ -177,6 +179,7 @@ def test_a_reset_that_is_killed_after_each_act_and_within_some_is_continued(bed:
     assert [op.rows(bed, ordinal) for ordinal in (0, 1, 2)] == [rows] * 3
 
 
+@pytest.mark.long
 def test_a_scale_that_is_killed_after_each_act_is_continued(bed: Bed, backups: Path) -> None:
     acts = op.until_done(bed, "scale", "-e", "scale_replicas=5", backups=backups)
     assert len(acts) == 2

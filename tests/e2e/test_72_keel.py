@@ -144,6 +144,7 @@ def image_of(bed: Bed) -> str:
     return found
 
 
+@pytest.mark.long
 def test_a_freeze_by_hand_stays_over_site_yml_which_pins_what_runs_and_a_thaw_catches_up(
     bed: Bed, tmp_path: Path
 ) -> None:

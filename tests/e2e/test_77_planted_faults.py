@@ -6,7 +6,6 @@ taken away first, as whoever runs the hosts would, and then the command is run a
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
@@ -55,6 +54,7 @@ def settings(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
         "backup_volume": {"hostPath": {"path": "/var/backups/abaci", "type": "DirectoryOrCreate"}},
         "archive_image": APP_IMAGE,
         "cluster_backup_directory": str(folder / "cluster"),
+        "cluster_backup_plain": True,
     }
     added = bed.inventory / "planted_faults.yml"
     added.write_text(yaml.safe_dump({"all": {"vars": variables}}))
@@ -360,21 +360,22 @@ def test_a_site_in_order_gives_no_cause_for_complaint(bed: Bed, settings: Path) 
 def test_a_planted_fault_is_named_alone_and_its_command_mends_it(bed: Bed, settings: Path, name: str) -> None:
     fault = FAULTS[name]
     found: dict[str, dict[str, Any]] = {}
-    with contextlib.ExitStack() as removal:
-        if fault.remove is not None:
-            removal.callback(fault.remove, bed)
+
+    def told() -> bool:
+        found.clear()
+        found.update(complaints(bed, settings))
+        return fault.slug in found
+
+    try:
         fault.plant(bed)
-
-        def told() -> bool:
-            found.clear()
-            found.update(complaints(bed, settings))
-            return fault.slug in found
-
         until(told, 150, f"{fault.slug} complains", every=5)
-        causes = {slug: one["cause"] for slug, one in found.items()}
-        print(f"\n  {name}: {causes}")
-        assert list(found) == [fault.slug], causes
+    finally:
+        if fault.remove is not None:
+            fault.remove(bed)
+    causes = {slug: one["cause"] for slug, one in found.items()}
+    print(f"\n  {name}: {causes}")
     follow(found[fault.slug]["command"])
+    assert list(found) == [fault.slug], causes
     last: dict[str, str] = {}
 
     def well() -> bool:

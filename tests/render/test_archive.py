@@ -206,6 +206,11 @@ def test_absent_keeps_the_transactions() -> None:
         ({**BASIC, "archive_user": 0}, "archive_user is 0"),
         ({**BASIC, "archive_max_size": "lots"}, "archive_max_size: lots is no size"),
         ({**BASIC, "archive_storage_size": ""}, "would go with its pod"),
+        ({**BASIC, "archive_max_size": "10Gi"}, "archive_max_size (10Gi) has to be less than archive_storage_size"),
+        (
+            {**BASIC, "archive_buffer_size": "20Gi", "archive_volume": {"nfs": {"server": "nas", "path": "/a"}}},
+            "archive_buffer_size (20Gi) has to be less",
+        ),
         ({**BASIC, "archive_rclone_remote": "s3:b"}, "needs archive_rclone_image"),
         ({**BASIC, "archive_remove_data": True}, "belongs to archive_state absent"),
         ({"archive_kep": 3}, "archive_kep"),

@@ -24,6 +24,13 @@ _IMAGE = re.compile(
 )
 _CURVES = ("X25519MLKEM768", "X25519", "CurveP256", "CurveP384", "CurveP521")
 _YEAR = 31536000
+_LEAST = {
+    **dict.fromkeys(("app_hsts_seconds", "app_rate_average", "app_client_ip_depth"), 0),
+    **dict.fromkeys(("app_rate_burst", "app_in_flight", "app_socket_in_flight", "app_static_in_flight"), 1),
+    **dict.fromkeys(("app_answer_timeout", "app_image_pull_timeout", "app_replicas"), 1),
+}
+# What k3s itself runs in these would be cut off by the namespace's policies.
+_CLUSTERS_OWN = ("kube-system", "kube-public", "kube-node-lease")
 # What the application must not be told: LiteFS and the pod set it, or a variable of its own does.
 _RESERVED = {
     "HOSTNAME": "app_listen_address is what the application alone finds there",
@@ -73,6 +80,8 @@ def _names(values: Values) -> list[str]:
         found.append(f"app_name {values['app_name']} is no name for Kubernetes objects: {allowed}")
     if not _LABEL.fullmatch(str(values["app_namespace"])):
         found.append(f"app_namespace {values['app_namespace']} is no namespace: {allowed}")
+    if values["app_namespace"] in _CLUSTERS_OWN:
+        found.append(f"app_namespace {values['app_namespace']} is the cluster's own: name one for the site.")
     if not _IMAGE.fullmatch(str(values["app_image"])):
         found.append(
             f"app_image ({values['app_image']}) is no name of an image: write it as ghcr.io/owner/name:tag or with "
@@ -248,13 +257,15 @@ def _limits(values: Values) -> list[str]:
             "app_egress has an entry that is no egress rule: each is a dictionary of to and ports, as in a "
             "NetworkPolicy."
         )
-    least = {"app_hsts_seconds": 0, "app_rate_average": 0, "app_client_ip_depth": 0, "app_rate_burst": 1}
-    least |= {"app_in_flight": 1, "app_socket_in_flight": 1, "app_static_in_flight": 1, "app_answer_timeout": 1}
-    if any(values[name] < number for name, number in least.items()):
+    found += [
+        f"{name} is {values[name]}, and has to be at least {least}."
+        for name, least in _LEAST.items()
+        if values[name] < least
+    ]
+    if values["app_replicas"] >= 1 and not 0 <= values["app_primary_ordinal"] < values["app_replicas"]:
         found.append(
-            "app_hsts_seconds, app_rate_average, app_rate_burst, app_in_flight, app_socket_in_flight, "
-            "app_static_in_flight, app_client_ip_depth and app_answer_timeout may not be negative, and app_rate_burst, "
-            "app_in_flight, app_socket_in_flight, app_static_in_flight and app_answer_timeout not 0."
+            f"app_primary_ordinal is {values['app_primary_ordinal']}, and with app_replicas {values['app_replicas']} "
+            f"there are the ordinals 0 to {values['app_replicas'] - 1}: name one of them."
         )
     long = values["app_hsts_subdomains"] and values["app_hsts_seconds"] >= _YEAR
     if values["app_hsts_preload"] and not long:

@@ -33,11 +33,19 @@ def errors(values: Values, _look: Look) -> list[str]:
             "archive_rclone_remote needs archive_rclone_image and archive_rclone_secret (with the key rclone.conf): "
             "set both."
         )
+    sizes = {}
     for name in ("archive_storage_size", "archive_max_size", "archive_buffer_size"):
         try:
-            settings.size(str(values[name]))
+            sizes[name] = settings.size(str(values[name]))
         except ValueError as exc:
             found.append(f"{name}: {exc}")
+    # With a place of its own the claim holds no more than the buffer.
+    kept = "archive_buffer_size" if values["archive_volume"] else "archive_max_size"
+    if sizes.get("archive_storage_size") and sizes.get(kept, 0) >= sizes["archive_storage_size"]:
+        found.append(
+            f"{kept} ({values[kept]}) has to be less than archive_storage_size ({values['archive_storage_size']}), "
+            "which nothing else keeps it below: lower the first or raise the second."
+        )
     if not values["archive_storage_size"] and not values["archive_volume"]:
         found.append(
             "archive_storage_size is empty, and archive_volume names no other place, so that the archive would go with "

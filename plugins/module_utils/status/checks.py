@@ -565,7 +565,7 @@ def same_cluster(facts: Facts) -> Said | None:
 
 
 def replicas_see_primary(facts: Facts) -> Said | None:
-    blind = [pod for pod in _followers(facts) if pod.sees_primary is None]
+    blind = [pod for pod in _followers(facts) if pod.sees_primary is None and pod.cannot_take is None]
     if not blind:
         return None
     nodes = listed(sorted({pod.node for pod in blind if pod.node}))
@@ -576,6 +576,10 @@ def replicas_see_primary(facts: Facts) -> Said | None:
 
 
 def replicas_synced(facts: Facts) -> Said | None:
+    ended = [pod for pod in _followers(facts) if pod.sees_primary is None and pod.cannot_take is not None]
+    if ended:
+        said = f"{ended[0].name} cannot take what the primary sends: {(ended[0].cannot_take or '').rstrip('.')}."
+        return Said("fail", said, _anew(facts, ended))
     found = [pod for pod in _followers(facts) if pod.sees_primary is not None and pod.never_synced]
     if not found:
         return None

@@ -82,7 +82,8 @@ class Pod:
 
     ``role``: primary, replica or none. ``identity``: ok, other or none. ``stopped``: why it does not run, in its
     guard's or the kubelet's words. ``excused``: why nobody waits for it (its node is away, it is fenced). ``order``:
-    where its position is, seen from the primary's. ``behind``: transactions that it lacks.
+    where its position is, seen from the primary's. ``behind``: transactions that it lacks. ``cannot_take``: why it ends
+    its connection to the primary again and again, in LiteFS's words; None where the network does that.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Pod:
     lag_ms: int | None
     never_synced: bool | None
     sees_primary: str | None
+    cannot_take: str | None
     volume: str | None
     volume_policy: str | None
     volume_percent: int | None

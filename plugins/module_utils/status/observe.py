@@ -1,6 +1,7 @@
 """Asks the cluster and the edge how the site is: the I/O around reading.py. No decision is made here.
 
-Eleven requests to the API, whatever the site's size, one to each pod's LiteFS and one to each kubelet; all at once. The
+Eleven requests to the API, whatever the site's size, one to each pod's LiteFS and one to each kubelet; all at once, and
+one for the log of each replica that sees no primary. The
 edge is asked as a visitor asks, and the certificates are those that are shown when a connection is made. ``api`` is
 kube.Client, or anything with its get, list, raw and portforward.
 """
@@ -23,7 +24,7 @@ from ..kube import KubeError
 from ..objects import Part
 from ..operations import drill, retention
 from ..state_types import LiteFS
-from . import reading
+from . import logs, reading
 from .reading import Asked, Seen
 
 ARCHIVE_PORT = 9103  # on the loopback of its pod
@@ -96,6 +97,7 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
     maps = {item["metadata"]["name"]: item for item in core.pop("maps")}
     archive = pool.submit(_archive, api, asked, everybody)
     answers, kubelets = _ask(api, asked, core, pool)
+    blind = _logs(api, asked, answers)
     document = state.document(
         namespace,
         name,
@@ -124,6 +126,7 @@ def _cluster(api: Any, asked: Asked, pool: ThreadPoolExecutor) -> Seen:
         kubelets=kubelets,
         unread=optional.unread,
         archive=archive.result(),
+        logs=blind,
     )
 
 
@@ -135,6 +138,17 @@ def _ask(
     pods = [pod for pod, _ordinal in state.our_pods(core["pods"], asked.name)]
     answers = gather.ask_pods(api, asked.namespace, pods, asked.database, asked.port, asked.timeout)
     return answers, {name: future.result() for name, future in stats.items()}
+
+
+def _logs(api: Any, asked: Asked, answers: Mapping[str, LiteFS]) -> dict[str, str]:
+    """The last lines of the replicas that see no primary: LiteFS says why only there."""
+    blind = [
+        pod
+        for pod, said in answers.items()
+        if said["reachable"] and not said["is_primary"] and said["primary_hostname"] is None
+    ]
+    found, _unread = logs.read(api, [logs.Source(asked.namespace, pod, "app") for pod in blind], 600, 20, False)
+    return {source.pod: text for source, text in found.items()}
 
 
 def _archive(api: Any, asked: Asked, pods: Iterable[Part]) -> Part | str | None:

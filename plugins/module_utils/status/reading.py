@@ -27,6 +27,8 @@ CHANGE_CAUSE = "kubernetes.io/change-cause"
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 AUDIT_LINES, EVENTS = 5, 5
 MEBI = 1 << 20
+# What Go's net and net/http say where the network is at fault.
+NETWORK = re.compile(r"dial tcp|lookup |time(d )?out|connection|EOF|reset by peer|no route|unreachable|deadline")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Seen:
     certificates: dict[str, bytes | str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     archive: Part | str | None = None
+    logs: Mapping[str, str] = field(default_factory=dict)  # of replicas that see no primary, by pod
     manifests: list[Manifest] = field(default_factory=list)
     drill: drill.Result | None = None
 
@@ -128,7 +131,7 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         drill=_drill(seen.drill),
         lock=_lock(seen.leases, asked, now),
         nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
-        pods=tuple(_pods(document, seen.kubelets)),
+        pods=tuple(_pods(document, seen.kubelets, seen.logs)),
         claims=tuple(f.Claim(claim["name"], claim["phase"] == "Bound") for claim in document["claims"]),
         other_databases=tuple(name for name in _other_databases(document) if name not in _archived(seen.archive)),
         kept_volumes=tuple(volume["name"] for volume in document["volumes"] if volume["kept"]),
@@ -262,11 +265,22 @@ def _identity(document: State) -> f.Identity:
     )
 
 
-def _pods(document: State, kubelets: Mapping[str, Part | str]) -> list[f.Pod]:
+def _pods(document: State, kubelets: Mapping[str, Part | str], logs: Mapping[str, str]) -> list[f.Pod]:
     found = sit.look(document)
     situation = None if isinstance(found, sit.Problem) else found
     away, fenced = litefs.absent(document), litefs.fenced(document)
-    return [_pod(document, pod, situation, away, fenced, kubelets) for pod in document["pods"]]
+    return [
+        dataclasses.replace(
+            _pod(document, pod, situation, away, fenced, kubelets), cannot_take=cannot_take(logs.get(pod["name"], ""))
+        )
+        for pod in document["pods"]
+    ]
+
+
+def cannot_take(log: str) -> str | None:
+    """Why LiteFS ended its connection to the primary the last time, by its log; None where the network did."""
+    ended = re.findall(r"disconnected from primary with error, retrying: (.*?)\"?$", log, re.MULTILINE)
+    return None if not ended or NETWORK.search(ended[-1]) else wording.reason(ended[-1])
 
 
 def _pod(
@@ -308,6 +322,7 @@ def _pod(
         lag_ms=node["lag_ms"],
         never_synced=node["never_synced"],
         sees_primary=node["primary_hostname"],
+        cannot_take=None,
         volume=volume["name"] if volume else None,
         volume_policy=volume["reclaim_policy"] if volume else None,
         volume_percent=_percent(disk),

@@ -20,6 +20,7 @@ from well import Site
 
 ROOT = Path(__file__).parents[3]
 Plant = Callable[[Site], None]
+LOG = 'level=INFO msg="4F: disconnected from primary with error, retrying: %s"\n'
 
 
 def patched(kind: str, name: str, namespace: str = make.NAMESPACE) -> Callable[[Site], dict[str, Any]]:
@@ -67,6 +68,16 @@ def lags(api: Site) -> None:
 
 def blind(api: Site) -> None:
     api.node(2).host = ""
+
+
+def read_only(api: Site) -> None:
+    api.node(2).host = ""
+    api.node(2).log = LOG % "process ltx stream frame: cannot create temp ltx file: read-only file system"
+
+
+def cut(api: Site) -> None:
+    api.node(2).host = ""
+    api.node(2).log = LOG % 'connect to primary: Post "http://x:20202/stream": dial tcp: i/o timeout'
 
 
 def never_synced(api: Site) -> None:
@@ -220,6 +231,8 @@ ON_THE_API: dict[str, tuple[str, Plant]] = {
     "lagging replica": ("replicas-follow", lags),
     "never synced replica": ("replicas-synced", never_synced),
     "closed network between nodes": ("replicas-see-primary", blind),
+    "network that LiteFS complains of": ("replicas-see-primary", cut),
+    "volume that takes no transaction": ("replicas-synced", read_only),
     "replica ahead": ("replicas-ahead", ahead),
     "another checksum": ("checksums-agree", diverged),
     "node away": ("nodes-ready", lambda api: api.stop(2)),

@@ -555,9 +555,14 @@ def _young(facts: Facts, pod: Pod) -> bool:
     return 0 <= between(pod.started_at, facts.gathered_at) < RESTARTED_HOURS * 3600
 
 
+def _under_way(facts: Facts, operation: str) -> bool:
+    return any(one.operation == operation for one in facts.unfinished)
+
+
 def same_cluster(facts: Facts) -> Said | None:
     foreign = [pod for pod in _others(facts) if pod.role == "replica" and pod.identity == "other"]
-    if not foreign or facts.identity.primary is None:
+    # A reset that is not finished is told as such, and ends with them.
+    if not foreign or facts.identity.primary is None or _under_way(facts, "replica_reset"):
         return None
     verb = "hold" if len(foreign) > 1 else "holds"
     said = f"{names(foreign)} {verb} another LiteFS cluster than the recorded one, so they never follow the primary."

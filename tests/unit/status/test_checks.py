@@ -141,6 +141,11 @@ def begun(api: Site) -> None:
     record(api)["data"]["progress"] = json.dumps(unfinished)
 
 
+def resetting(api: Site) -> None:
+    stranger(api)
+    record(api)["data"]["progress"] = json.dumps({"replica_reset": {"given": {"targets": "mismatched"}}})
+
+
 def died(api: Site) -> None:
     taken = {"holderIdentity": "ann@ops/1", "leaseDurationSeconds": 900, "renewTime": api.ago(7200)}
     lease = lock.render(make.NAMESPACE, make.NAME)
@@ -264,6 +269,7 @@ ON_THE_API: dict[str, tuple[str, Plant]] = {
     "another build": ("one-image", other_build),
     "rollout under way": ("rollout-done", rolling),
     "unfinished operation": ("unfinished", begun),
+    "unfinished reset": ("unfinished", resetting),
     "progress that cannot be read": ("progress-readable", lambda api: record(api)["data"].update(progress="{")),
     "run that died": ("lock-returned", died),
     "second database": ("other-databases", second_database),

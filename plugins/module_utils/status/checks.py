@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..conditions import PULL_REASONS
+from ..operations import lock
 from ..operations.situation import IN_SYNC_LAG_MS
 from ..wording import listed, printable
 from .facts import Certificate, Facts, Host, Node, Part, Pod
@@ -741,8 +742,11 @@ def lock_returned(facts: Facts) -> Said | None:
     if held is None or held.seconds_left or facts.unfinished:
         return None
     said = f"{held.holder} did not give the lock back ({held.operation} since {held.since}): that run died."
-    playbook = "site.yml" if held.operation == "site" else f"playbooks/{held.operation}.yml"
-    return Said("warn", said, play(facts, playbook))
+    # Whoever comes next takes it over, but a run that has nothing to do takes none.
+    given_back = json.dumps({"spec": {"holderIdentity": None}})
+    patch = f"patch lease {lock.name_of(facts.application.name)} --type=merge -p '{given_back}'"
+    command = kubectl(facts, patch, _namespace(facts))
+    return Said("warn", said, f"{site(facts)}; {command}" if held.operation == "site" else command)
 
 
 def backup_scheduled(facts: Facts) -> Said | None:

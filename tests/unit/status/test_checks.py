@@ -401,6 +401,16 @@ def test_a_node_that_is_away_is_told_once_though_its_host_and_its_ports_are_sile
     assert list(well.bad(away)) == ["nodes-ready"]
 
 
+def test_a_lock_that_was_not_given_back_is_given_back_by_the_command_and_a_run_of_site_is_run_again_first() -> None:
+    held = facts.Lock("ann@ops/1", "scale", "2026-01-01T00:00:00Z", 0)
+    for operation, first in (("scale", "kubectl"), ("site", "ansible-playbook")):
+        (found,) = well.bad(small(well.look(), lock=dataclasses.replace(held, operation=operation))).values()
+        assert found.command.split()[0] == first
+        assert found.command.endswith(
+            """patch lease abaci-app-operation --type=merge -p '{"spec": {"holderIdentity": null}}'"""
+        )
+
+
 def test_a_database_that_the_archive_has_is_in_a_backup() -> None:
     said = {"databases": [{"database": "jobs.db", "verified": {"txid": "05"}}, {"database": "new.db", "verified": {}}]}
     assert reading._archived(said) == {"jobs.db"}

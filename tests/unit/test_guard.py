@@ -302,6 +302,13 @@ def given_up(pod: Pod, when: str) -> Pod:
     return pod
 
 
+def bringing(pod: Pod, until: str = txid(9)) -> Pod:
+    """promote.yml, killed while it brings back what the archive has."""
+    known = {"from": 1, "fenced": [], "planned": False, "equal": False, "archive": until, "also": {}}
+    (pod.identity / "promote").write_text(json.dumps(known))
+    return hold(pod, "1")
+
+
 LISTENER = "127.0.0.2"
 SECOND = "127.0.0.3"
 
@@ -352,6 +359,14 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
     "it is brought back what the archive has more": lambda pod: (
         pod.record().holds(OURS, 7).rendered("archive-0", None).archive(archive(9))
     ),
+    "it is brought back, says the record": lambda pod: bringing(
+        pod.record().holds(OURS, 7).rendered("archive-0", None)
+    ),
+    "it was brought back": lambda pod: bringing(pod.record().holds(OURS, 7).rendered(0), ""),
+    "a replica while another one gets it": lambda pod: rename(
+        bringing(pod.record().holds(OURS, 7).rendered("archive-0", None)), 2
+    ),
+    "a restore over it": lambda pod: bringing(pod.record("restore").holds(OURS, 7).rendered(0)),
     "ordinal moved by the record": lambda pod: rename(pod.record(ordinal="1").holds(OURS, 7), 1),
 }
 
@@ -500,6 +515,14 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
     "the archive has more of after what was given up": (
         lambda pod: given_up(pod.record().holds(OURS, 7).archive(archive(8)), "2026-01-01T11:59:59Z"),
         HEARD,
+    ),
+    "what the archive has more is not there yet, and it is away (a promote was killed)": (
+        lambda pod: bringing(pod.record().holds(OURS, 7).rendered(0)),
+        "what the archive has more is to be brought back first: run ansible-playbook playbooks/promote.yml again",
+    ),
+    "what the archive has more is not there yet, of a pod that is shown no litefs.yml": (
+        lambda pod: bringing(pod.record().holds(OURS, 7)),
+        "what the archive has more is to be brought back first",
     ),
     "no record": (lambda pod: pod, "there is no record ConfigMap abaci-app-litefs-identity"),
     "no record, although the volume has data": (lambda pod: pod.holds(OURS, 7), "there is no record"),

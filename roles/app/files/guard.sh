@@ -415,6 +415,14 @@ is_fed() {
     grep -q "^ *hostname: ${POD_NAME%-*}-archive-[0-9]* *$" "${GUARD_LITEFS_CONFIG:-/dev/null}" 2>/dev/null
 }
 
+# Whether the record says that what the archive has more is still to be brought back (operations/promote.py, Before).
+is_awaited() {
+    case $(content "$GUARD_IDENTITY_DIR/promote") in
+        *'"archive":"'[0-9a-f]*) return 0 ;;
+        *) return 1 ;;
+    esac
+}
+
 fence() {
     end "$ahead" "is fenced: $1, and LiteFS would replace what only this volume may have by the primary's data; playbooks/replica_reset.yml -e replica_reset_targets=[$ordinal] exports it and re-seeds it."
 }
@@ -504,11 +512,20 @@ if [ -n "$damage" ]; then
 fi
 # One of the two ConfigMaps may be shown as it was a minute ago: after a promote both say the same within that time.
 began=$(seconds)
-while [ -n "${GUARD_LITEFS_CONFIG:-}" ] && [ -e "$GUARD_LITEFS_CONFIG" ] && [ "$(rendered)" != "$primary $primary " ]; do
-    if [ $(($(seconds) - began)) -ge "$settle" ]; then
-        refuse "$not_now" "the record ConfigMap $GUARD_RECORD says that ordinal $primary is the primary, and litefs.yml names '$(rendered)' (candidate and hostname), so LiteFS would not go by the record: let playbooks/promote.yml finish, or run site.yml, which renders it from the record; it tries again by itself."
+while :; do
+    if [ -n "${GUARD_LITEFS_CONFIG:-}" ] && [ -e "$GUARD_LITEFS_CONFIG" ] && [ "$(rendered)" != "$primary $primary " ]; then
+        waits="litefs.yml names ordinal $(rendered)as primary, the record $primary"
+        why="the record ConfigMap $GUARD_RECORD says that ordinal $primary is the primary, and litefs.yml names '$(rendered)' (candidate and hostname), so LiteFS would not go by the record: let playbooks/promote.yml finish, or run site.yml, which renders it from the record"
+    elif [ "$role$state" = primaryrecorded ] && is_awaited && ! is_fed; then
+        waits='what the archive has more is not there yet, says the record'
+        why="the record ConfigMap $GUARD_RECORD says that what the archive has more is to be brought back first: run ansible-playbook playbooks/promote.yml again, which does that (with -e promote_from_archive=false it is left there, and -e promote_call_off=true gives the role back)"
+    else
+        break
     fi
-    log "waits: litefs.yml names ordinal $(rendered)as primary, the record $primary"
+    if [ $(($(seconds) - began)) -ge "$settle" ]; then
+        refuse "$not_now" "$why; it tries again by itself."
+    fi
+    log "waits: $waits"
     sleep 2
     read_record
 done

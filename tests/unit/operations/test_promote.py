@@ -15,7 +15,7 @@ import deciding
 import factory_objects as make
 import ltx_files
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import gather, identity, litefs
+from ansible_collections.abaci.infra.plugins.module_utils import app_plan, gather, identity, litefs
 from ansible_collections.abaci.infra.plugins.module_utils.operations import (
     OPERATIONS,
     act,
@@ -119,9 +119,10 @@ def test_what_the_archive_has_more_is_named_and_brought_back_first(archive: Any,
     assert f"acknowledged after TXID {figure}" in refused["refusal"] and refused["loss"]["after_txid"] == figure
     plan = with_archive(archive, accept=figure)
     assert words in said(plan)
-    assert kinds(plan)[:5] == ["record 1", "stop 0", "bring_back 1", "render 1", "restart 1"]
-    first, _stop, bring = plan["steps"][:3]
+    assert kinds(plan)[:6] == ["record 1", "stop 0", "bring_back 1", "record 1", "render 1", "restart 1"]
+    first, _stop, bring, there = plan["steps"][:4]
     assert json.loads(first["promote"])["archive"] == figure and not first["given_up"]
+    assert json.loads(there["promote"])["archive"] == "" and not there["given_up"]
     assert (bring["pod"], bring["cluster_id"]) == ("abaci-app-1", A)
     # The figure of the copy alone is not the word for it.
     assert with_archive(archive, **ACCEPT)["refusal"]
@@ -184,8 +185,50 @@ def test_killed_on_the_way_it_is_brought_back_by_the_next_run() -> None:
     assert kinds(fed())[0] == "bring_back 1"
     assert kinds(fed(7))[0] == "bring_back 1"
     assert kinds(fed(None))[0] == "bring_back 1", "it starts, and nobody else is taken in its place"
-    assert kinds(fed(8))[0] == "render 1", "it has all of it"
-    assert kinds(fed(8, {}))[0] == "render 1", "the archive went away after that"
+    for plan in (fed(8), fed(8, {})):
+        assert kinds(plan)[:2] == ["record 1", "render 1"], "it has all of it, also where the archive went away since"
+        assert json.loads(plan["steps"][0]["promote"])["archive"] == "" and not plan["steps"][0]["given_up"]
+
+
+@pytest.mark.parametrize("fed_ordinal", [None, 1])
+@pytest.mark.parametrize("answer", [gone(), alone(5), alone(8)], ids=["it starts", "behind", "level"])
+def test_hazard_site_yml_makes_no_primary_of_a_successor_that_lacks_what_the_archive_has(
+    fed_ordinal: int | None, answer: Any
+) -> None:
+    state = begun(BRINGING, {1: answer}, rendered_ordinal=None) | {"fed_ordinal": fed_ordinal}
+    refusal = app_plan.plan(state, make.desired())["refusal"]
+    assert "A promote is not finished" in refusal and "ansible-playbook playbooks/promote.yml" in refusal
+    assert "promote_from_archive=false" in refusal and "promote_call_off=true" in refusal
+    # From when it has all of it, the record is what counts.
+    there = next(one for one in fed(8)["steps"] if one["do"] == "record")["promote"]
+    state["record"]["raw"][promote.KEY] = there
+    assert app_plan.plan(state, make.desired())["refusal"] is None
+
+
+def test_hazard_site_yml_makes_no_primary_of_a_planned_move_that_is_not_proven() -> None:
+    refusal = app_plan.plan(begun(PLANNED), make.desired())["refusal"]
+    assert "A promote is not finished" in refusal and "ansible-playbook playbooks/promote.yml" in refusal
+    assert app_plan.plan(begun(PLANNED | {"equal": True}), make.desired())["refusal"] is None
+
+
+def test_hazard_another_successor_does_not_forget_what_the_archive_had() -> None:
+    """The node of the first one died on the way, and the archive is away."""
+    nodes = [make.kube_node("node-0"), make.kube_node("node-1", ready=False), make.kube_node("node-2")]
+    state = begun(BRINGING, {1: gone()}, rendered_ordinal=None, nodes=nodes) | {"fed_ordinal": 1}
+    away = {"problem": "It is away."}
+    for given in ({}, ACCEPT):
+        plan = with_archive(away, state, node_off="node-1", **given)
+        assert "the archive had transactions up to TXID 0000000000000008" in plan["refusal"]
+        assert "-e promote_from_archive=false -e promote_accept_loss_after=0000000000000005" in plan["refusal"]
+    plan = with_archive(away, state, node_off="node-1", from_archive=False, **ACCEPT)
+    assert kinds(plan)[0] == "record 2" and plan["steps"][0]["given_up"]
+
+
+def test_a_primary_that_runs_in_spite_of_it_is_what_counts() -> None:
+    """Of an older guard: else nothing would ever end this promote, and no primary would start again."""
+    state = begun(BRINGING, {1: make.node(primary=True), 2: alone(5)}, rendered_ordinal=1)
+    first = with_archive(archived(), state)["steps"][0]
+    assert first["do"] == "record" and json.loads(first["promote"])["archive"] == "" and first["given_up"]
 
 
 @pytest.mark.parametrize("archive", [{"problem": "It is away."}, {}, archived(8, B)])
@@ -222,7 +265,8 @@ def test_what_the_archive_cannot_give_of_another_database_does_not_stop_the_succ
     assert kinds(plan)[:2] == ["record 1", "render 1"]
     first = plan["steps"][0]
     assert first["given_up"] and json.loads(first["promote"])["archive"] == ""
-    assert kinds(fed(8, archived(other={"problem": "It is away.", "refused": False})))[0] == "render 1"
+    first = fed(8, archived(other={"problem": "It is away.", "refused": False}))["steps"][0]
+    assert first["do"] == "record" and not first["given_up"]
 
 
 def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:

@@ -110,8 +110,7 @@ def decide(request: Request) -> Plan:
         return _continue(request, record)
     if parameters.get("to") not in (None, ""):
         return _planned(state, record, parameters["to"])
-    top = _candidates(state, record, leaders, parameters)
-    return top if isinstance(top, dict) else _begin(request, record, top)
+    return _choose(request, record, leaders)
 
 
 def prove(plan: Plan, state: sit.Looked) -> list[Step]:
@@ -126,6 +125,11 @@ def _refuse(sentence: str, cause: planning.Cause | None = None, **more: Unpack[p
     made = planning.plan(f"Nothing was promoted. {sentence}", cause=cause, **more)
     made["final"] = True
     return made
+
+
+def _choose(request: Request, record: identity.Record, leaders: list[sit.Pod]) -> Plan:
+    top = _candidates(request.state, record, leaders, cast("Parameters", request.parameters))
+    return top if isinstance(top, dict) else _begin(request, record, top)
 
 
 def _candidates(
@@ -347,9 +351,11 @@ def _begun(state: sit.Looked, record: identity.Record) -> bool:
 
 
 def _fed(state: sit.Looked, pod: sit.Pod | None) -> bool:
-    """Whether this pod does not answer only because it starts, to follow the archive."""
+    """Whether this pod does not answer only because it starts, to follow the archive, or to go on without it."""
     before = _before(state)
-    if pod is None or pod["litefs"]["reachable"] or state.get("fed_ordinal") != pod["ordinal"]:
+    if pod is None or pod["litefs"]["reachable"]:
+        return False
+    if pod["ordinal"] not in (state.get("fed_ordinal"), state.get("rendered_ordinal")):
         return False
     return bool(before and before["archive"]) and not (pod["node"] and sit.unheard(state, pod["node"]))
 
@@ -364,6 +370,8 @@ def _continue(request: Request, record: identity.Record) -> Plan:
     notes: list[str] = []
     present, before = sit.pod_of(state, successor), _before(state)
     if present is not None and before is not None and _fed(state, present):
+        if not parameters.get("from_archive", True):
+            return _without_answer(request, record, present, before)
         bring = _bring_back(record, present, {}, before, fenced)
     elif present is not None and before is not None and before["archive"] and present["litefs"]["is_primary"]:
         steps.append(_settled(present, before, fenced, f"{present['name']} is primary as it is", given_up=True))
@@ -399,6 +407,50 @@ def _continue(request: Request, record: identity.Record) -> Plan:
     rest, refusal = _rest(state, record, successor, fenced, parameters, fresh=bool(steps), bring=bring)
     notes = [*notes, *_order(state, successor)]
     return planning.plan(refusal, [*steps, *rest], notes, successor=successor, final=True)
+
+
+def _without_answer(request: Request, record: identity.Record, pod: sit.Pod, before: Before) -> Plan:
+    """The successor was to follow the archive and never answered, and is to go on without: by what its volume holds.
+
+    Where that is not known, or another copy has more, a successor is chosen anew.
+    """
+    state, parameters, seen = request.state, cast("Parameters", request.parameters), request.volumes
+    fenced, name, successor = sit.fenced(state), pod["name"], pod["ordinal"]
+    own = sit.volume_name(state, successor)
+    back = [one for one in _back(state, fenced) if one not in _names(parameters.get("give_up_volume"))]
+    look = sit.unseen([own, *back], seen)
+    if look:
+        note = f"{name} does not answer: its volume shows how far it is."
+        return planning.plan(None, successor=successor, look=look, notes=[note])
+    others = [one for one in sit.holders(state, record.cluster_id or "") if one["ordinal"] not in fenced]
+    held = seen[own]
+    have = int(str(held["txid"] or "0"), 16)
+    known = not held["problem"] and held["cluster_id"] == record.cluster_id and have
+    if not known or have < max((sit.txid(state, one) for one in others), default=0):
+        return _choose(request, record, [])
+    figure = f"{have:016x}"
+    loss: planning.Loss = {"after_txid": figure, "pod": name, "seconds": None}
+    problem, notes = _weigh(state, record, {one: seen[one] for one in back}, pod, back=True, have=have)
+    if problem:
+        return _refuse(problem, "primary-node-gone", successor=successor, loss=loss)
+    if str(parameters.get("accept") or "").lower() != figure:
+        return _refuse(
+            f"{name} does not answer, and its volume ends at TXID {figure}; the archive had transactions up to TXID "
+            f"{before['archive']} when this began. What it has more is left there. To accept that, give the figure "
+            f"back: -e promote_from_archive=false -e promote_accept_loss_after={figure}.",
+            "primary-node-gone",
+            successor=successor,
+            loss=loss,
+        )
+    steps, refusal = _rest(state, record, successor, fenced, parameters, fresh=False)
+    for one in steps:
+        if one["do"] == "restart" and one["ordinal"] == successor:
+            # In one: it does not answer, and once that is recorded nothing else tells that it only starts.
+            one["say"] += f", and record that what the archive has after TXID {figure} is left there"
+            one["primary_ordinal"], one["fenced"] = successor, fenced
+            one["promote"], one["given_up"] = _settled_key(before), True
+    notes = [*notes, *_order(state, successor)]
+    return planning.plan(refusal, steps, notes, successor=successor, loss=loss, final=True)
 
 
 def _still_lacking(
@@ -826,11 +878,17 @@ def _back(state: sit.Looked, fenced: Iterable[int]) -> list[str]:
 
 
 def _weigh(
-    state: sit.Looked, record: identity.Record, seen: sit.Seen, best: sit.Pod, *, back: bool = False
+    state: sit.Looked,
+    record: identity.Record,
+    seen: sit.Seen,
+    best: sit.Pod,
+    *,
+    back: bool = False,
+    have: int | None = None,
 ) -> tuple[str | None, list[str]]:
-    """(why one of the volumes must not be left behind, what the others hold)."""
+    """(why one of the volumes must not be left behind, what the others hold). ``have``: the best's TXID, if known."""
     said: list[str] = []
-    have = sit.txid(state, best)
+    have = sit.txid(state, best) if have is None else have
     nodes = {volume["name"]: volume["node"] for volume in state["volumes"]}
     for name, held in seen.items():
         word = f'-e \'{{"promote_give_up_volume": ["{name}"]}}\''

@@ -82,6 +82,8 @@ def _stop(on: Context, one: Step) -> None:
 
 
 def _restart(on: Context, one: Step) -> None:
+    if "promote" in one:
+        _record(on, one)
     on.site.delete_pod(one["pod"], one["uid"])
     if one["primary"]:
         on.site.wait_primary(one["ordinal"], one["cluster_id"], on.seconds)

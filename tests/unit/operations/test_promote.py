@@ -274,6 +274,49 @@ def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:
     assert kinds(fed(6, from_archive=False, accept=f"{6:016x}"))[:2] == ["record 1", "render 1"]
 
 
+def unanswered(seen: dict[str, Any], others: int = 5, **given: Any) -> dict[str, Any]:
+    """As fed(None), and the archive is to be left alone."""
+    state = begun(BRINGING, {1: gone(), 2: alone(others)}, rendered_ordinal=None) | {"fed_ordinal": 1}
+    made = {"exports": [export()], "volumes": seen, "archive": {"problem": "It is away."}, "now": NOW}
+    plan: dict[str, Any] = OPERATIONS["promote"].decide(
+        planning.Request({"from_archive": False, **given}, state=state, **made)
+    )
+    return plan
+
+
+def test_a_successor_that_never_answers_goes_on_without_the_archive_by_what_its_volume_holds() -> None:
+    assert unanswered({})["look"] == ["pvc-1", "pvc-0"]
+    seen = {"pvc-0": volume(), "pvc-1": volume(A, 6)}
+    for accept in ({}, EIGHT, ACCEPT):
+        plan = unanswered(seen, **accept)
+        assert "abaci-app-1 does not answer, and its volume ends at TXID 0000000000000006" in plan["refusal"]
+        assert "the archive had transactions up to TXID 0000000000000008" in plan["refusal"]
+        assert "-e promote_from_archive=false -e promote_accept_loss_after=0000000000000006" in plan["refusal"]
+        assert plan["loss"]["after_txid"] == f"{6:016x}"
+    plan = unanswered(seen, accept=f"{6:016x}")
+    assert kinds(plan)[:3] == ["render 1", "restart 1", "restart 2"]
+    start = plan["steps"][1]
+    assert json.loads(start["promote"])["archive"] == "" and start["given_up"] and start["primary_ordinal"] == 1
+    # What the old primary came back with is weighed against that as well.
+    assert "promote_call_off=true" in unanswered(seen | {"pvc-0": volume(A, 7)}, accept=f"{6:016x}")["refusal"]
+    assert kinds(unanswered(seen | {"pvc-0": volume(A, 6)}, accept=f"{6:016x}"))[0] == "render 1"
+
+
+@pytest.mark.parametrize(
+    ("seen", "others", "words"),
+    [
+        (volume(A, 5), 6, "The best copy is abaci-app-2 at TXID 0000000000000006"),
+        (volume(problem="volume pvc-1 cannot be read (I/O error)"), 5, "It may hold more"),
+        (volume(B, 9), 5, "The best copy is abaci-app-2"),
+    ],
+    ids=["another copy has more", "unreadable", "another cluster"],
+)
+def test_where_its_volume_is_not_the_best_copy_that_can_be_read_another_one_is_asked_for(
+    seen: dict[str, Any], others: int, words: str
+) -> None:
+    assert words in unanswered({"pvc-0": volume(), "pvc-1": seen}, others)["refusal"]
+
+
 # --- it looks first -------------------------------------------------------------------------------------------------
 
 
@@ -589,6 +632,22 @@ def fed_site(tmp_path: Path) -> Iterator[Fed]:
     made = Fed(tmp_path, 5, 9)
     yield made
     made.close()
+
+
+def test_left_alone_a_successor_that_never_answered_is_primary_and_the_others_follow(
+    fed_site: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(act.time, "sleep", lambda _seconds: None)
+    site = act.Site(fed_site, make.NAMESPACE, make.NAME, make.DATABASE, "litefs-data", 20202)
+    site.write_record({promote.KEY: json.dumps(BRINGING | {"also": {"other": f"{7:016x}"}})})
+    fed_site.put({"kind": "Service", "metadata": {"name": "abaci-app-primary"}, "spec": {"selector": {}}})
+    site.feed(1)
+    fed_site.node(1).running = False
+    old = (fed_site.have("PersistentVolumeClaim", "litefs-data-abaci-app-0") or {})["spec"]["volumeName"]
+    did = moved(fed_site, from_archive=False, accept=f"{5:016x}", give_up_volume=[old])
+    assert [one.primary for one in map(fed_site.node, range(3))] == [False, True, False] and fed_site.node(2).running
+    assert json.loads(fed_site.record()[promote.KEY])["archive"] == "" and identity.GIVEN_UP in fed_site.record()
+    assert len([one for one in did if "restart abaci-app-1" in one]) == 1
 
 
 def bring(api: Fed, monkeypatch: pytest.MonkeyPatch, seconds: int = 2) -> str:

@@ -61,6 +61,7 @@ class Peer:
     silent: bool = False
     broken: bool = False
     heard: str = ""  # of an archive: until when it heard a primary
+    given_up: str = ""  # and what the record said then of what was given up
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> bytes | None:
@@ -77,7 +78,7 @@ class Peer:
             if self.cluster_id:
                 info = {"clusterID": self.cluster_id, **info}
             if self.heard:
-                info["heard"] = self.heard
+                info |= {"heard": self.heard, "givenUp": self.given_up}
             return json.dumps(info, indent=2).encode() + b"\n"  # as LiteFS does: indented
         if path == "/debug/vars":
             databases: dict[str, Any] = {}
@@ -350,6 +351,9 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
     "the archive has more, and that was given up": lambda pod: given_up(
         pod.record().holds(OURS, 7).archive(archive(9)), "2026-01-01T12:00:00Z"
     ),
+    "the archive has more, that was given up, and its clock is ahead": lambda pod: given_up(
+        pod.record().holds(OURS, 7).archive(archive(9, given_up="2025-01-01T00:00:00Z")), "2026-01-01T11:00:00Z"
+    ),
     "the archive does not answer": lambda pod: pod.record().holds(OURS, 7).archive(Peer(silent=True)),
     "the archive answers something else": lambda pod: pod.record().holds(OURS, 7).archive(Peer(broken=True)),
     "the archive is of no interest to a restore": lambda pod: pod.record("restore").holds(OURS, 7).archive(archive(9)),
@@ -513,7 +517,15 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
         f"its volume ends at TXID {txid(3)} of zlast.db, and {HEARD} {txid(4)}",
     ),
     "the archive has more of after what was given up": (
-        lambda pod: given_up(pod.record().holds(OURS, 7).archive(archive(8)), "2026-01-01T11:59:59Z"),
+        lambda pod: given_up(
+            pod.record().holds(OURS, 7).archive(archive(8, given_up="2026-01-01T11:59:59Z")), "2026-01-01T11:59:59Z"
+        ),
+        HEARD,
+    ),
+    "the archive has more of after what was given up, and its clock is behind": (
+        lambda pod: given_up(
+            pod.record().holds(OURS, 7).archive(archive(8, given_up="2026-01-01T13:00:00Z")), "2026-01-01T13:00:00Z"
+        ),
         HEARD,
     ),
     "what the archive has more is not there yet, and it is away (a promote was killed)": (

@@ -40,13 +40,24 @@ class Archive(Protocol):
     def newest_cluster(self) -> str: ...
     def histories(self) -> list[History]: ...
     def heard(self) -> float: ...
+    def given_up(self) -> str: ...
     def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]: ...
 
 
 def info(archive: Archive) -> dict[str, object]:
-    """/info of a node that is no primary; ``heard``: until when it was level with one that is, by this clock."""
-    heard = status.stamp(archive.heard())[:19] + "Z"
-    return {"isPrimary": False, "clusterID": archive.newest_cluster(), "archive": True, "heard": heard}
+    """/info of a node that is no primary; ``heard``: until when it was level with one that is, by this clock.
+
+    ``givenUp``: what the record said then of what was given up; where it says something else now, nothing that the
+    archive has is of after that.
+    """
+    heard, cluster = status.stamp(archive.heard())[:19] + "Z", archive.newest_cluster()
+    return {
+        "isPrimary": False,
+        "clusterID": cluster,
+        "archive": True,
+        "heard": heard,
+        "givenUp": archive.given_up(),
+    }
 
 
 def variables(archive: Archive) -> dict[str, object]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from .. import clock, identity, litefs, values, wording
+from .. import identity, litefs, values, wording
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
@@ -468,8 +468,7 @@ def _still_lacking(
     short = _short(state, before, successor)
     if not short and not tail.more:
         # Else the guard, which asks the archive as well, would refuse the successor for what nobody can give to it.
-        known = clock.between(request.archive.get("followed"), identity.raw(state).get(identity.GIVEN_UP)) >= 0
-        return [], [_there(successor, before, fenced, given_up=tail.refused and not known)], None
+        return [], [_there(successor, before, fenced, given_up=tail.refused)], None
     # Where only another database lacks something, the figure is the one that was given for all of it.
     meant = state["database"] in short or not parameters.get("from_archive", True)
     if meant and str(parameters.get("accept") or "").lower() == figure:

@@ -376,19 +376,23 @@ END
 }
 
 # Refuse if the archive, which answers as a replica does, has more of this cluster than this volume. Asked once: one that
-# is away has no say. What it had when a person, or a restore, went on without it is no reason either.
+# is away has no say. What it had when a person, or a restore, went on without it is no reason either: it says what the
+# record said of that when it last was level with a primary. No times are compared, which would be of two clocks.
 refuse_if_archive_has_more() {
     resolve "$archive"
     for address in $found; do
         heard=$(get "$(url_of "$address" "$archive_port")/info")
         case $heard in
-            *'"heard":"'*) heard=${heard#*'"heard":"'} ;;
+            *'"heard":"'*'"givenUp":"'*) ;;
             *) continue ;;
         esac
+        noted=${heard#*'"givenUp":"'}
+        noted=${noted%%'"'*}
+        heard=${heard#*'"heard":"'}
         heard=${heard%%'"'*}
         given_up=$(content "$GUARD_IDENTITY_DIR/archiveGivenUpTime")
-        if [ -n "$given_up" ] && ! below "$given_up" "$heard"; then
-            log "the archive heard a primary until $heard, and what it had then was given up at $given_up"
+        if [ "$given_up" != "$noted" ]; then
+            log "the archive heard a primary until $heard (its clock), and what it had then was given up at $given_up"
             continue
         fi
         reply=$(ask "$address" "$archive_port") || continue

@@ -274,7 +274,7 @@ def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:
     assert kinds(fed(6, from_archive=False, accept=f"{6:016x}"))[:2] == ["record 1", "render 1"]
 
 
-def unanswered(seen: dict[str, Any], others: int = 5, **given: Any) -> dict[str, Any]:
+def unanswered(seen: dict[str, Any], others: Any = 5, **given: Any) -> dict[str, Any]:
     """As fed(None), and the archive is to be left alone."""
     state = begun(BRINGING, {1: gone(), 2: alone(others)}, rendered_ordinal=None) | {"fed_ordinal": 1}
     made = {"exports": [export()], "volumes": seen, "archive": {"problem": "It is away."}, "now": NOW}

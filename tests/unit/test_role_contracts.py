@@ -484,3 +484,13 @@ def test_the_vault_example_holds_every_secret_that_the_sample_asks_for() -> None
     }
     example = (sample / "group_vars/all/vault.yml.example").read_text()
     assert asked == set(re.findall(r"^(?:# )?(vault_\w+):", example, re.MULTILINE))
+
+
+def test_the_archives_ports_stand_at_one_place() -> None:
+    code = [*ROOT.glob("plugins/**/*.py"), *(ROOT / "roles").glob("*/[dftv]*/*")]
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in code
+        if path.is_file() and re.search(r"\b910[234]\b", path.read_text())
+    }
+    assert found == {"plugins/module_utils/archive/settings.py"}

@@ -16,7 +16,7 @@
 # GUARD_LITEFS_CONFIG (litefs.yml, as LiteFS will read it; whom it names counts as primary where there is no record);
 # optional GUARD_PATIENCE (seconds for a peer that does not answer), GUARD_SETTLE (seconds in which a mounted ConfigMap may still be an old one), GUARD_COLD (seconds
 # since the host's start in which other hosts may still be starting), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox
-# whose wget and nslookup are used), GUARD_ARCHIVE_PORT (where the archive answers, if there is one).
+# whose wget and nslookup are used), GUARD_ARCHIVE_PORT (where the archive answers, if there is one; else it is not asked).
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -28,7 +28,7 @@ cold=${GUARD_COLD:-900}
 busybox=${GUARD_BUSYBOX:-busybox}
 # Beside the pods' own name, so that a site gets an archive without a restart of its pods.
 archive=${POD_NAME%-*}-archive.${GUARD_SERVICE#*.}
-archive_port=${GUARD_ARCHIVE_PORT:-9104}
+archive_port=${GUARD_ARCHIVE_PORT:-}
 runbook=docs/runbooks/primary-refused.md
 newline='
 '
@@ -379,6 +379,7 @@ END
 # is away has no say. What it had when a person, or a restore, went on without it is no reason either: it says what the
 # record said of that when it last was level with a primary. No times are compared, which would be of two clocks.
 refuse_if_archive_has_more() {
+    [ -n "$archive_port" ] || return 0
     resolve "$archive"
     for address in $found; do
         heard=$(get "$(url_of "$address" "$archive_port")/info")

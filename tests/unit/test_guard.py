@@ -512,6 +512,10 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
         lambda pod: pod.record().holds(OURS, 7).peer(LISTENER, Peer(OURS, txid=txid(7))).archive(archive(8)),
         HEARD,
     ),
+    "the archive has more, and the way to it is named": (
+        lambda pod: pod.record().holds(OURS, 7).archive(archive(8)),
+        "would lose what came after: ansible-playbook playbooks/promote.yml makes a replica primary and brings",
+    ),
     "the archive has more of another database": (
         lambda pod: pod.record().holds(OURS, 7).has("zlast.db", 3).archive(archive(7, beside=txid(4))),
         f"its volume ends at TXID {txid(3)} of zlast.db, and {HEARD} {txid(4)}",

@@ -492,8 +492,9 @@ def _left_behind_there(state: sit.Looked, pod: sit.Pod, short: Mapping[str, str]
     also = f" It lacks transactions {wording.listed(others)}." if others else ""
     why = tail.said or "The archive is not there any more."
     return (
-        f"{pod['name']} is at TXID {figure}{had}.{also} {why} See to the archive and run again, or leave them behind "
-        f"with -e promote_from_archive=false -e promote_accept_loss_after={figure}."
+        f"{pod['name']} is at TXID {figure}{had}.{also} {why} See to the archive and run ansible-playbook "
+        f"{identity.PROMOTE} again, or leave them behind with -e promote_from_archive=false -e "
+        f"promote_accept_loss_after={figure}."
     )
 
 
@@ -968,7 +969,8 @@ def _archived(request: Request, tail: Tail, best: sit.Pod, *, back: bool) -> lis
     if back:
         return [tail.said, f"They are brought back, before {best['name']} takes writes."]
     if tail.more or (tail.problem and archive.get("txid", "") > f"{sit.txid(request.state, best):016x}"):
-        word = f"{identity.RESTORE} -e restore_at={archive['txid']} -e restore_history={archive['history']}"
+        moment = f"-e restore_at={archive['txid']} -e restore_history={archive['history']}"
+        word = f"ansible-playbook {identity.RESTORE} {moment}"
         what = "With promote_from_archive false they stay there" if tail.more else "What it has can still be had"
         return [
             tail.said,

@@ -407,7 +407,7 @@ refuse_if_archive_has_more() {
             fi
             look_into "$name"
             if below "$txid" "$number"; then
-                refuse "$older" "its volume ends at TXID $txid of $name, and the archive, which heard a primary of this cluster until $heard, has TXID $number: starting on this older copy would lose what came after."
+                refuse "$older" "its volume ends at TXID $txid of $name, and the archive, which heard a primary of this cluster until $heard, has TXID $number, and starting on this older copy would lose what came after: ansible-playbook playbooks/promote.yml makes a replica primary and brings that back."
             fi
         done <<END
 ${reply#"$first"}

@@ -150,7 +150,8 @@ def test_where_only_another_database_lacks_something_it_is_brought_back_as_well(
             archived(sqlite={}) | {"more": {"abaci-app-1": {"sqlite.db": {"problem": BROKEN}}}},
             {},
             f"The archive cannot give abaci-app-1 what it has: S{BROKEN[1:]} What it has can still be had: after the "
-            "promote playbooks/restore.yml -e restore_at=0000000000000008 -e restore_history=h1 brings it back",
+            "promote ansible-playbook playbooks/restore.yml -e restore_at=0000000000000008 -e restore_history=h1 "
+            "brings it back",
         ),
         (archived() | {"more": {}}, {}, "The archive was not asked whether it has more than abaci-app-1: run again."),
         (archived(8, B), {}, None),
@@ -239,6 +240,7 @@ def test_an_archive_that_goes_away_on_the_way_loses_nothing_without_a_word(archi
     )
     word = re.search(r"promote_accept_loss_after=([0-9a-f]{16})", plan["refusal"])
     assert word and word[1] == f"{6:016x}"
+    assert "ansible-playbook playbooks/promote.yml again" in plan["refusal"]
     assert fed(6, archive, **EIGHT)["refusal"], "that figure was for all of it"
     plan = fed(6, archive, accept=word[1])
     assert kinds(plan)[:2] == ["record 1", "render 1"]

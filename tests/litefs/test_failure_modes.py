@@ -154,7 +154,7 @@ def test_empty_primary_volume(trio: Cluster) -> None:
     assert plan["cause"] == "primary-volume-empty"
     assert f"up to TXID {best}" in plan["refusal"] and "last good copies" in plan["refusal"]
     # promote stops the empty primary first; what was written to it meanwhile is exported.
-    moved = deciding.promoted(state, {"accept": best})
+    moved = deciding.promoted(state, {"accept_loss_after": best})
     assert moved["export"] == ["abaci-app-0", "abaci-app-1", "abaci-app-2"]
     assert [step["do"] for step in moved["steps"]][:2] == ["record", "stop"]
     back = deciding.restored(state, EVERY_FILE)
@@ -219,7 +219,7 @@ def test_the_guard_holds_an_empty_primary_and_promote_states_the_tail(trio: Clus
     figures = {node.position()[0] for node in trio.replicas}
     assert plan["refusal"] and plan["loss"]["after_txid"] == max(figures) <= tail
     # Its volume is readable and ahead: nothing is left behind without its name.
-    accepted = {"accept": plan["loss"]["after_txid"]}
+    accepted = {"accept_loss_after": plan["loss"]["after_txid"]}
     behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
     if max(figures) < tail:
         assert behind[0] in promoted(trio, state, accepted)["refusal"]
@@ -283,7 +283,7 @@ def test_full_disk_of_the_primary_in_wal_mode(make_cluster: MakeCluster) -> None
         figure = cluster.replicas[0].position()[0]
         behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
         state = nobody_hears(cluster, recorded)
-        moved = promoted(cluster, state, {"accept": figure, "give_up_volume": behind})
+        moved = promoted(cluster, state, {"accept_loss_after": figure, "give_up_volume": behind})
         assert moved["cause"] == "disk-full" and [step["do"] for step in moved["steps"]][:2] == ["record", "stop"]
     finally:
         primary.kill()
@@ -367,7 +367,7 @@ def test_vacuum_in_wal_mode_ends_the_primary(make_cluster: MakeCluster) -> None:
     assert plan["refusal"] and "does not run as primary" in plan["refusal"] and not plan["steps"]
     figure = cluster.replicas[0].position()[0]
     behind = [volume["name"] for volume in state["volumes"] if volume["ordinal"] == 0]
-    moved = promoted(cluster, nobody_hears(cluster, recorded), {"accept": figure, "give_up_volume": behind})
+    moved = promoted(cluster, nobody_hears(cluster, recorded), {"accept_loss_after": figure, "give_up_volume": behind})
     assert moved["steps"], "a replica is at the last good transaction"
 
 

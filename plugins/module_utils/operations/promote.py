@@ -35,7 +35,7 @@ class Parameters(TypedDict, total=False):
     """What the person gave, as it came."""
 
     successor: object
-    accept: object
+    accept_loss_after: object
     node_off: object
     lost_replicas: object
     give_up_volume: object
@@ -76,7 +76,7 @@ def decide(request: Request) -> Plan:
     """What is left to do to make the replica with the highest position primary, or the one that is asked for.
 
     ``state`` has, beside the document, ``rendered_ordinal``: whom the rendered litefs.yml names as primary.
-    Parameters: successor (ordinal; else the lowest of the best), accept (the TXID after which everything may be lost,
+    Parameters: successor (ordinal; else the lowest of the best), accept_loss_after (the TXID after which everything may be lost,
     as shown), node_off (name of the old primary's node, which a person has made sure is off), lost_replicas (ordinals
     of pods that cannot be asked, or not be exported, and are given up until they are exported), give_up_volume (names
     of volumes that hold, or may hold, more than the successor and are left behind), call_off (bool: give the role
@@ -225,8 +225,12 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
     short = {} if back else _short(state, _before(state), successor)
     if short and parameters.get("from_archive", True):
         return _refuse(_left_behind_there(state, successor, short, tail), successor=number, loss=loss)
-    if str(parameters.get("accept") or "").lower() != figure:
-        given = f" (promote_accept_loss_after is {parameters['accept']})" if parameters.get("accept") else ""
+    if str(parameters.get("accept_loss_after") or "").lower() != figure:
+        given = (
+            f" (promote_accept_loss_after is {parameters['accept_loss_after']})"
+            if parameters.get("accept_loss_after")
+            else ""
+        )
         return _refuse(
             f"{stands} What the old primary acknowledged after {'TXID ' + figure if back else 'that transaction'} is "
             "lost, unless its volume comes back. "
@@ -433,7 +437,7 @@ def _without_answer(request: Request, record: identity.Record, pod: sit.Pod, bef
     problem, notes = _weigh(state, record, {one: seen[one] for one in back}, pod, back=True, have=have)
     if problem:
         return _refuse(problem, "primary-node-gone", successor=successor, loss=loss)
-    if str(parameters.get("accept") or "").lower() != figure:
+    if str(parameters.get("accept_loss_after") or "").lower() != figure:
         return _refuse(
             f"{name} does not answer, and its volume ends at TXID {figure}; the archive had transactions up to TXID "
             f"{before['archive']} when this began. What it has more is left there. To accept that, give the figure "
@@ -471,7 +475,7 @@ def _still_lacking(
         return [], [_there(successor, before, fenced, given_up=tail.refused)], None
     # Where only another database lacks something, the figure is the one that was given for all of it.
     meant = state["database"] in short or not parameters.get("from_archive", True)
-    if meant and str(parameters.get("accept") or "").lower() == figure:
+    if meant and str(parameters.get("accept_loss_after") or "").lower() == figure:
         say = f"what the archive has after TXID {figure} is left there"
         return [], [_settled(successor, before, fenced, say, given_up=True)], None
     return [], [], _left_behind_there(state, successor, short, tail)

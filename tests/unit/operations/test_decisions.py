@@ -511,7 +511,7 @@ def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() 
 
 FIGURE = f"{5:016x}"
 FORCED = dead_node(pods=[cases.homeless(0), make.pod(1), make.pod(2)])
-ACCEPT = {"accept": FIGURE}
+ACCEPT = {"accept_loss_after": FIGURE}
 PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]] = [
     (
         "the volume is lost, the figure is asked for",
@@ -520,8 +520,14 @@ PROMOTE: list[tuple[str, dict[str, Any], dict[str, Any], str | None, list[str]]]
         f"primary-volume-empty promote_accept_loss_after={FIGURE}",
         [],
     ),
-    ("a wrong figure", guarded(), {"accept": f"{4:016x}"}, "primary-volume-empty is 0000000000000004", []),
-    ("yes is no figure", guarded(), {"accept": "yes"}, "primary-volume-empty promote_accept_loss_after=", []),
+    ("a wrong figure", guarded(), {"accept_loss_after": f"{4:016x}"}, "primary-volume-empty is 0000000000000004", []),
+    (
+        "yes is no figure",
+        guarded(),
+        {"accept_loss_after": "yes"},
+        "primary-volume-empty promote_accept_loss_after=",
+        [],
+    ),
     (
         "the volume is lost and the loss accepted",
         guarded(),
@@ -1228,7 +1234,7 @@ def test_hazard_promote_never_picks_less_than_the_best_and_never_while_a_right_p
     recorded = (state["record"] or {}).get("cluster_id")
     best = _best(state, recorded)
     for figure in {f"{pod_txid:016x}" for pod_txid in range(0, 12)}:
-        parameters = {"successor": successor, "accept": figure, "node_off": "node-0"}
+        parameters = {"successor": successor, "accept_loss_after": figure, "node_off": "node-0"}
         plan = deciding.promoted(
             state, parameters, [export(A, txid=2000), export(B, txid=2000)], NOW, nothing_in(state)
         )

@@ -29,7 +29,7 @@ from archived import Site
 from cases import A, B, alone, dead_node, export, gone, guarded, site
 from fake_api import Cluster
 
-ACCEPT = {"accept": f"{5:016x}"}
+ACCEPT = {"accept_loss_after": f"{5:016x}"}
 NOW = cases.NOW
 EMERGENCY = {"from": 0, "fenced": [], "planned": False, "equal": False, "archive": ""}
 
@@ -90,7 +90,7 @@ def said(plan: dict[str, Any]) -> str:
     return " ".join([plan["refusal"] or "", *plan["notes"]])
 
 
-EIGHT = {"accept": f"{8:016x}"}
+EIGHT = {"accept_loss_after": f"{8:016x}"}
 BROKEN = "sqlite.db at 5/c0 is of another history than h1 of the archive."
 
 
@@ -117,7 +117,7 @@ def test_what_the_archive_has_more_is_named_and_brought_back_first(archive: Any,
     refused = with_archive(archive)
     assert words in said(refused) and f"-e promote_accept_loss_after={figure}" in refused["refusal"]
     assert f"acknowledged after TXID {figure}" in refused["refusal"] and refused["loss"]["after_txid"] == figure
-    plan = with_archive(archive, accept=figure)
+    plan = with_archive(archive, accept_loss_after=figure)
     assert words in said(plan)
     assert kinds(plan)[:6] == ["record 1", "stop 0", "bring_back 1", "record 1", "render 1", "restart 1"]
     first, _stop, bring, there = plan["steps"][:4]
@@ -242,7 +242,7 @@ def test_an_archive_that_goes_away_on_the_way_loses_nothing_without_a_word(archi
     assert word and word[1] == f"{6:016x}"
     assert "ansible-playbook playbooks/promote.yml again" in plan["refusal"]
     assert fed(6, archive, **EIGHT)["refusal"], "that figure was for all of it"
-    plan = fed(6, archive, accept=word[1])
+    plan = fed(6, archive, accept_loss_after=word[1])
     assert kinds(plan)[:2] == ["record 1", "render 1"]
     assert json.loads(plan["steps"][0]["promote"])["archive"] == "" and plan["steps"][0]["given_up"]
 
@@ -273,7 +273,7 @@ def test_what_the_archive_cannot_give_of_another_database_does_not_stop_the_succ
 
 def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:
     assert "promote_from_archive=false" in fed(6, from_archive=False)["refusal"]
-    assert kinds(fed(6, from_archive=False, accept=f"{6:016x}"))[:2] == ["record 1", "render 1"]
+    assert kinds(fed(6, from_archive=False, accept_loss_after=f"{6:016x}"))[:2] == ["record 1", "render 1"]
 
 
 def unanswered(seen: dict[str, Any], others: Any = 5, **given: Any) -> dict[str, Any]:
@@ -295,13 +295,15 @@ def test_a_successor_that_never_answers_goes_on_without_the_archive_by_what_its_
         assert "the archive had transactions up to TXID 0000000000000008" in plan["refusal"]
         assert "-e promote_from_archive=false -e promote_accept_loss_after=0000000000000006" in plan["refusal"]
         assert plan["loss"]["after_txid"] == f"{6:016x}"
-    plan = unanswered(seen, accept=f"{6:016x}")
+    plan = unanswered(seen, accept_loss_after=f"{6:016x}")
     assert kinds(plan)[:3] == ["render 1", "restart 1", "restart 2"]
     start = plan["steps"][1]
     assert json.loads(start["promote"])["archive"] == "" and start["given_up"] and start["primary_ordinal"] == 1
     # What the old primary came back with is weighed against that as well.
-    assert "promote_call_off=true" in unanswered(seen | {"pvc-0": volume(A, 7)}, accept=f"{6:016x}")["refusal"]
-    assert kinds(unanswered(seen | {"pvc-0": volume(A, 6)}, accept=f"{6:016x}"))[0] == "render 1"
+    assert (
+        "promote_call_off=true" in unanswered(seen | {"pvc-0": volume(A, 7)}, accept_loss_after=f"{6:016x}")["refusal"]
+    )
+    assert kinds(unanswered(seen | {"pvc-0": volume(A, 6)}, accept_loss_after=f"{6:016x}"))[0] == "render 1"
 
 
 @pytest.mark.parametrize(
@@ -646,7 +648,7 @@ def test_left_alone_a_successor_that_never_answered_is_primary_and_the_others_fo
     site.feed(1)
     fed_site.node(1).running = False
     old = (fed_site.have("PersistentVolumeClaim", "litefs-data-abaci-app-0") or {})["spec"]["volumeName"]
-    did = moved(fed_site, from_archive=False, accept=f"{5:016x}", give_up_volume=[old])
+    did = moved(fed_site, from_archive=False, accept_loss_after=f"{5:016x}", give_up_volume=[old])
     assert [one.primary for one in map(fed_site.node, range(3))] == [False, True, False] and fed_site.node(2).running
     assert json.loads(fed_site.record()[promote.KEY])["archive"] == "" and identity.GIVEN_UP in fed_site.record()
     assert len([one for one in did if "restart abaci-app-1" in one]) == 1

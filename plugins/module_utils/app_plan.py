@@ -14,7 +14,7 @@ from . import app_image, claims, identity, isolation, litefs, wording
 from . import state as documents
 from .app_types import Desired, Image, IsolationPlan, Plan, Record, Retain
 from .objects import Object
-from .operations import backup, progress
+from .operations import backup, progress, promote
 from .placement import may_run
 from .state_types import State
 
@@ -202,7 +202,13 @@ def _present(state: State) -> dict[str, str]:
 
 
 def _paused(state: State) -> list[str]:
-    """Why nothing is applied: that would go on with a rollout that stands still on purpose."""
+    """Why nothing is applied: that would go on with what stands still on purpose."""
+    if promote.unproven(state):
+        return [
+            "A promote is not finished, and site.yml might make its successor primary without transactions that were "
+            f"acknowledged: run ansible-playbook {identity.PROMOTE} again first (-e promote_from_archive=false leaves "
+            "behind what only the archive has, -e promote_call_off=true gives the role back)."
+        ]
     try:
         known = progress.read(state)
     except ValueError:

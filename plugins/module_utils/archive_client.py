@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from . import kube
+from .archive.settings import Settings
 from .operations import transfer
 from .telling import tell
 
 if TYPE_CHECKING:
     from .archive.status import FollowingDoc, HistoryDoc, TransactionDoc
 
-PORT = 9103  # on 127.0.0.1 in the pod
+PORT = Settings.local_port
 ASK_SECONDS = 30.0
 
 

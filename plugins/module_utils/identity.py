@@ -19,7 +19,8 @@ RUNBOOK = "docs/runbooks/primary-refused.md"
 PROMOTE = "playbooks/promote.yml"
 # The keys of the record that site.yml decides; hold is its own as well (see roles/app/tasks/retain.yml).
 LOW_WATER, LOW_WATER_TIME = "lowWaterTXID", "lowWaterTime"
-# When it was decided to go on without what the archive had more: the guard takes no word of before that from it.
+# When it was decided to go on without what the archive had more: the guard takes the archive's word only once that has
+# followed a primary under the same value. It is compared with nothing else, so that no two clocks have to agree.
 GIVEN_UP = "archiveGivenUpTime"
 DECIDED = frozenset({"state", "clusterID", "primaryOrdinal", "desiredPrimaryOrdinal", "hold"})
 

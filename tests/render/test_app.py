@@ -403,7 +403,6 @@ def test_the_guard_is_the_script(rendered: Rendered) -> None:
 def test_the_guard_has_all_that_the_script_demands(rendered: Rendered) -> None:
     script = (ROOT / "roles/app/files/guard.sh").read_text()
     optional = {"GUARD_PATIENCE", "GUARD_SETTLE", "GUARD_COLD", "GUARD_TERMINATION_LOG", "GUARD_BUSYBOX"}
-    optional |= {"GUARD_ARCHIVE_PORT"}
     demanded = set(re.findall(r"\$\{?(GUARD_\w+|POD_\w+)", script)) - optional
     assert {item["name"] for item in guard(rendered)["env"]} == demanded
 

@@ -143,7 +143,7 @@ def test_litefs_lets_it_in_and_the_applications_pods_alone_come_to_it(variant: O
     fed, *others = own["ingress"]
     assert fed == {
         "from": [{"podSelector": {"matchLabels": {"app": name}}}],
-        "ports": [{"port": retarget.FEED_PORT, "protocol": "TCP"}],
+        "ports": [{"port": settings.Settings.feed_port, "protocol": "TCP"}],
     }
     peers = [rule["from"] for rule in others]
     assert peers == ([variant["archive_metrics_from"]] if "archive_metrics_from" in variant else [])

@@ -61,6 +61,7 @@ class Peer:
     silent: bool = False
     broken: bool = False
     heard: str = ""  # of an archive: until when it heard a primary
+    given_up: str = ""  # and what the record said then of what was given up
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> bytes | None:
@@ -77,7 +78,7 @@ class Peer:
             if self.cluster_id:
                 info = {"clusterID": self.cluster_id, **info}
             if self.heard:
-                info["heard"] = self.heard
+                info |= {"heard": self.heard, "givenUp": self.given_up}
             return json.dumps(info, indent=2).encode() + b"\n"  # as LiteFS does: indented
         if path == "/debug/vars":
             databases: dict[str, Any] = {}
@@ -302,6 +303,13 @@ def given_up(pod: Pod, when: str) -> Pod:
     return pod
 
 
+def bringing(pod: Pod, until: str = txid(9)) -> Pod:
+    """promote.yml, killed while it brings back what the archive has."""
+    known = {"from": 1, "fenced": [], "planned": False, "equal": False, "archive": until, "also": {}}
+    (pod.identity / "promote").write_text(json.dumps(known))
+    return hold(pod, "1")
+
+
 LISTENER = "127.0.0.2"
 SECOND = "127.0.0.3"
 
@@ -343,6 +351,9 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
     "the archive has more, and that was given up": lambda pod: given_up(
         pod.record().holds(OURS, 7).archive(archive(9)), "2026-01-01T12:00:00Z"
     ),
+    "the archive has more, that was given up, and its clock is ahead": lambda pod: given_up(
+        pod.record().holds(OURS, 7).archive(archive(9, given_up="2025-01-01T00:00:00Z")), "2026-01-01T11:00:00Z"
+    ),
     "the archive does not answer": lambda pod: pod.record().holds(OURS, 7).archive(Peer(silent=True)),
     "the archive answers something else": lambda pod: pod.record().holds(OURS, 7).archive(Peer(broken=True)),
     "the archive is of no interest to a restore": lambda pod: pod.record("restore").holds(OURS, 7).archive(archive(9)),
@@ -352,6 +363,14 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
     "it is brought back what the archive has more": lambda pod: (
         pod.record().holds(OURS, 7).rendered("archive-0", None).archive(archive(9))
     ),
+    "it is brought back, says the record": lambda pod: bringing(
+        pod.record().holds(OURS, 7).rendered("archive-0", None)
+    ),
+    "it was brought back": lambda pod: bringing(pod.record().holds(OURS, 7).rendered(0), ""),
+    "a replica while another one gets it": lambda pod: rename(
+        bringing(pod.record().holds(OURS, 7).rendered("archive-0", None)), 2
+    ),
+    "a restore over it": lambda pod: bringing(pod.record("restore").holds(OURS, 7).rendered(0)),
     "ordinal moved by the record": lambda pod: rename(pod.record(ordinal="1").holds(OURS, 7), 1),
 }
 
@@ -493,13 +512,33 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
         lambda pod: pod.record().holds(OURS, 7).peer(LISTENER, Peer(OURS, txid=txid(7))).archive(archive(8)),
         HEARD,
     ),
+    "the archive has more, and the way to it is named": (
+        lambda pod: pod.record().holds(OURS, 7).archive(archive(8)),
+        "would lose what came after: ansible-playbook playbooks/promote.yml makes a replica primary and brings",
+    ),
     "the archive has more of another database": (
         lambda pod: pod.record().holds(OURS, 7).has("zlast.db", 3).archive(archive(7, beside=txid(4))),
         f"its volume ends at TXID {txid(3)} of zlast.db, and {HEARD} {txid(4)}",
     ),
     "the archive has more of after what was given up": (
-        lambda pod: given_up(pod.record().holds(OURS, 7).archive(archive(8)), "2026-01-01T11:59:59Z"),
+        lambda pod: given_up(
+            pod.record().holds(OURS, 7).archive(archive(8, given_up="2026-01-01T11:59:59Z")), "2026-01-01T11:59:59Z"
+        ),
         HEARD,
+    ),
+    "the archive has more of after what was given up, and its clock is behind": (
+        lambda pod: given_up(
+            pod.record().holds(OURS, 7).archive(archive(8, given_up="2026-01-01T13:00:00Z")), "2026-01-01T13:00:00Z"
+        ),
+        HEARD,
+    ),
+    "what the archive has more is not there yet, and it is away (a promote was killed)": (
+        lambda pod: bringing(pod.record().holds(OURS, 7).rendered(0)),
+        "what the archive has more is to be brought back first: run ansible-playbook playbooks/promote.yml again",
+    ),
+    "what the archive has more is not there yet, of a pod that is shown no litefs.yml": (
+        lambda pod: bringing(pod.record().holds(OURS, 7)),
+        "what the archive has more is to be brought back first",
     ),
     "no record": (lambda pod: pod, "there is no record ConfigMap abaci-app-litefs-identity"),
     "no record, although the volume has data": (lambda pod: pod.holds(OURS, 7), "there is no record"),

@@ -500,3 +500,13 @@ def test_the_parameters_of_an_operation_have_the_names_of_its_variables(role: st
         for name in (task.get("vars") or {}).get("operation_parameters") or {}
     }
     assert given and given <= set(options(role))
+
+
+def test_the_archives_ports_stand_at_one_place() -> None:
+    code = [*ROOT.glob("plugins/**/*.py"), *(ROOT / "roles").glob("*/[dftv]*/*")]
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in code
+        if path.is_file() and re.search(r"\b910[234]\b", path.read_text())
+    }
+    assert found == {"plugins/module_utils/archive/settings.py"}

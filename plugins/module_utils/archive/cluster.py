@@ -1,4 +1,4 @@
-"""The two things that the archive asks of Kubernetes: the record's cluster id, and to note an event. I/O.
+"""The two things that the archive asks of Kubernetes: what the record says, and to note an event. I/O.
 
 The client of Kubernetes is not in the pod, and the archive's ServiceAccount may do no more than this.
 """
@@ -74,8 +74,13 @@ def event(alarm: Alarm, namespace: str, app: str, stamp: str) -> Event:
 
 def recorded(config_map: object) -> str:
     """The cluster id in the record; "" where none is recorded yet."""
+    return value(config_map, "clusterID")
+
+
+def value(config_map: object, key: str) -> str:
+    """What a key of the record says; "" where it is not there."""
     data = config_map.get("data") if isinstance(config_map, dict) else None
-    return str(data.get("clusterID") or "").strip() if isinstance(data, dict) else ""
+    return str(data.get(key) or "").strip() if isinstance(data, dict) else ""
 
 
 class Api:
@@ -87,16 +92,24 @@ class Api:
 
     def cluster_id(self) -> str:
         """The record's; while the API is away what it was last."""
-        if self._record:
-            path = f"/api/v1/namespaces/{self._namespace}/configmaps/{self._record}"
-            try:
-                self._last = recorded(self._ask("GET", path)) or self._last
-            except urllib.error.HTTPError as exc:
-                if exc.code != 404:
-                    return self._last
-            except (OSError, ValueError, KeyError):
-                return self._last
+        self._last = recorded(self._found()) or self._last
         return self._last
+
+    def given_up(self) -> str | None:
+        """What the record says of when it was gone on without what the archive had more; None while the API is away."""
+        found = self._found()
+        return None if found is None else value(found, "archiveGivenUpTime")
+
+    def _found(self) -> object:
+        """The record, {} where there is none; None while the API is away."""
+        if not self._record:
+            return {}
+        try:
+            return self._ask("GET", f"/api/v1/namespaces/{self._namespace}/configmaps/{self._record}")
+        except urllib.error.HTTPError as exc:
+            return {} if exc.code == 404 else None
+        except (OSError, ValueError, KeyError):
+            return None
 
     def tell(self, alarm: Alarm, stamp: str) -> None:
         """OSError where the API is away or refuses."""

@@ -17,13 +17,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Protocol
 
-from . import giving, status, wire
+from . import giving, status, stream, wire
 from .ltx import Altered, Compressed, Position
 from .reading import History, Refused
 
 with contextlib.suppress(ImportError):
-    import h2.config
-    import h2.connection
     import h2.events
     import h2.exceptions
 
@@ -40,13 +38,24 @@ class Archive(Protocol):
     def newest_cluster(self) -> str: ...
     def histories(self) -> list[History]: ...
     def heard(self) -> float: ...
+    def given_up(self) -> str: ...
     def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]: ...
 
 
 def info(archive: Archive) -> dict[str, object]:
-    """/info of a node that is no primary; ``heard``: until when it was level with one that is, by this clock."""
-    heard = status.stamp(archive.heard())[:19] + "Z"
-    return {"isPrimary": False, "clusterID": archive.newest_cluster(), "archive": True, "heard": heard}
+    """/info of a node that is no primary; ``heard``: until when it was level with one that is, by this clock.
+
+    ``givenUp``: what the record said then of what was given up; where it says something else now, nothing that the
+    archive has is of after that.
+    """
+    heard, cluster = status.stamp(archive.heard())[:19] + "Z", archive.newest_cluster()
+    return {
+        "isPrimary": False,
+        "clusterID": cluster,
+        "archive": True,
+        "heard": heard,
+        "givenUp": archive.given_up(),
+    }
 
 
 def variables(archive: Archive) -> dict[str, object]:
@@ -104,21 +113,16 @@ class Feed(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
-class _Gone(Exception):
-    """The replica ended the stream, or what came was none."""
-
-
-class _Session:
+class _Session(stream.Connection):
     """One connection of a replica: its positions, then what follows them for as long as it stays."""
 
     def __init__(self, connection: socket.socket, archive: Archive) -> None:
-        self._socket, self._archive = connection, archive
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        super().__init__(connection, client=False)
+        self._archive = archive
         self._stream, self._path, self._body, self._asked = 0, "", b"", False
 
     def run(self) -> None:
-        with contextlib.suppress(_Gone, h2.exceptions.ProtocolError, wire.WireError):
+        with contextlib.suppress(stream.StreamError, h2.exceptions.ProtocolError, wire.WireError):
             self._h2.initiate_connection()
             self._flush()
             while not self._asked:
@@ -178,25 +182,13 @@ class _Session:
             data = data[room:]
             self._flush()
 
-    def _flush(self) -> None:
-        if data := self._h2.data_to_send():
-            self._socket.sendall(data)
-
-    def _receive(self) -> None:
-        data = self._socket.recv(1 << 16)
-        if not data:
-            raise _Gone
-        for event in self._h2.receive_data(data):
-            if isinstance(event, h2.events.RequestReceived):
-                self._stream = event.stream_id or 0
-                self._path = {str(name): str(value) for name, value in event.headers or ()}.get(":path", "")
-            elif isinstance(event, h2.events.DataReceived):
-                self._body += event.data or b""
-                if len(self._body) > LONGEST_BODY:
-                    raise _Gone
-                self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
-            elif isinstance(event, h2.events.StreamEnded):
-                self._asked = True
-            elif isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)):
-                raise _Gone
-        self._flush()
+    def _take(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RequestReceived):
+            self._stream = event.stream_id or 0
+            self._path = {str(name): str(value) for name, value in event.headers or ()}.get(":path", "")
+        elif isinstance(event, h2.events.DataReceived):
+            self._body += event.data or b""
+            if len(self._body) > LONGEST_BODY:
+                raise stream.StreamError("what the replica has is too long")
+        elif isinstance(event, h2.events.StreamEnded):
+            self._asked = True

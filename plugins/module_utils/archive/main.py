@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from . import cluster, feed, follower, giving, layout, serve, settings, status
+from . import cluster, disk, feed, follower, giving, layout, serve, settings, status
 from .alarms import STAYS_S, Alarm, Alarms
 from .ltx import FLAG, Altered, Compressed, Position
 from .store import History, Lacking, Moment, Moved, Mover, Rebuilt, Received, Refused, Store, Transaction
@@ -108,6 +108,10 @@ class Archive:
         # One copy of a database at a time, so that those who read slowly do not fill the claim.
         self._giving = threading.Lock()
         self._looked = Look(float("-inf"), [], 0)
+        # What the record said was given up of the archive when a primary was last level, and what it says since.
+        self._mark = root / "given-up"
+        self._given_up = self._mark.read_text() if self._mark.exists() else ""
+        self._since: tuple[str, float] | None = None
 
     # What the follower asks: the store, and a note of what was proven
 
@@ -186,6 +190,21 @@ class Archive:
         known = [one for one in status.newest(self.histories()) if one.cluster == owner and one.last]
         ends = [one for one in known if one.checksum != FLAG]
         return min((max(one.followed, level.get((owner, one.database), 0.0)) for one in ends), default=0.0)
+
+    def given_up(self) -> str:
+        """What the record said was given up of the archive, when every database was level with a primary."""
+        return self._given_up
+
+    def note_given_up(self) -> None:
+        """Take over what the record says, once a primary was level after it said so. Called every few seconds."""
+        said = self._api.given_up()
+        if said is None or said == self._given_up:
+            self._since = None
+        elif self._since is None or self._since[0] != said:
+            self._since = said, time.time()
+        elif self.heard() > self._since[1]:
+            disk.write_text(self._mark, said)
+            self._given_up = said
 
     def document(self) -> status.Document:
         root = Path(self.told.buffer)
@@ -296,6 +315,8 @@ class Archive:
         while not self.follower.stop.wait(TWO_S):
             with contextlib.suppress(OSError):
                 self.follower.look_for_two()
+            with contextlib.suppress(OSError, Refused, Altered):
+                self.note_given_up()
 
     def _watch_target(self, target: Store) -> None:
         """A share that is away may hang whoever asks, for ever: that is told by somebody who does not ask.

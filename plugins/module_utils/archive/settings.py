@@ -30,8 +30,8 @@ class Settings:
     drill_every: float = 7 * 86400.0
     drill_query: str = ""  # SQL that each rebuilt database has to answer
     metrics_port: int = 9102
-    local_port: int = 9103
-    feed_port: int = 9104
+    local_port: int = 9103  # on 127.0.0.1 in the pod
+    feed_port: int = 9104  # also of the Service
 
 
 _FACTORS = {

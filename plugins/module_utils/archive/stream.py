@@ -23,7 +23,36 @@ class StreamError(OSError):
     """The primary refused, or the stream broke."""
 
 
-class Stream:
+class Connection:
+    """What both sides do: bytes of the socket become events, and what is to be said goes out."""
+
+    def __init__(self, connected: socket.socket, *, client: bool) -> None:
+        self._socket = connected
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=client, header_encoding="utf-8"))
+
+    def _flush(self) -> None:
+        if data := self._h2.data_to_send():
+            self._socket.sendall(data)
+
+    def _receive(self) -> None:
+        """One piece from the socket, with what it means. StreamError where the other side ended it."""
+        data = self._socket.recv(READ)
+        if not data:
+            raise StreamError("the connection was closed")
+        for event in self._h2.receive_data(data):
+            if isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)):
+                raise StreamError("the stream was reset")
+            self._take(event)
+            if isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
+                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id or 0)
+        self._flush()
+
+    def _take(self, event: h2.events.Event) -> None:
+        raise NotImplementedError
+
+
+class Stream(Connection):
     """One POST /stream: its answer's headers, then its body for ever."""
 
     def __init__(self, address: tuple[str, int], node_id: str, body: bytes, timeout: float) -> None:
@@ -31,9 +60,7 @@ class Stream:
         self._answered = False
         self._ended = ""
         self._body: list[bytes] = []
-        self._socket = socket.create_connection(address, timeout=timeout)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        super().__init__(socket.create_connection(address, timeout=timeout), client=True)
         try:
             self._ask(f"{address[0]}:{address[1]}", node_id, body)
         except BaseException:
@@ -73,25 +100,15 @@ class Stream:
         size = self._h2.max_outbound_frame_size
         for at in range(0, len(body), size):
             self._h2.send_data(number, body[at : at + size], end_stream=at + size >= len(body))
-        self._send()
+        self._flush()
         while not self._answered:
             self._receive()
 
-    def _send(self) -> None:
-        if data := self._h2.data_to_send():
-            self._socket.sendall(data)
-
     def _receive(self) -> None:
-        """One piece from the socket, with what it means."""
         if self._ended:
             raise StreamError(self._ended)
         try:
-            data = self._socket.recv(READ)
-            if not data:
-                raise StreamError("the connection was closed")
-            for event in self._h2.receive_data(data):
-                self._take(event)
-            self._send()
+            super()._receive()
         except TimeoutError as exc:
             raise StreamError("nothing came for too long") from exc
         except h2.exceptions.ProtocolError as exc:
@@ -106,10 +123,6 @@ class Stream:
             self._answered = True
         elif isinstance(event, h2.events.DataReceived):
             self._body.append(event.data or b"")
-            if event.stream_id is not None and event.flow_controlled_length:
-                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):
             # What came before the end is read first.
             self._ended = "the primary ended the stream"
-        elif isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)):
-            raise StreamError("the primary reset the stream")

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from .. import clock, identity, litefs, values, wording
+from .. import identity, litefs, values, wording
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
@@ -45,7 +45,8 @@ class Parameters(TypedDict, total=False):
 
 
 # What was there before the promote that the record tells of; "from": the old primary's ordinal. "archive": the TXID
-# that the archive had, where what it has more is to be brought back, else ""; "also": those of other databases.
+# that the archive had, for as long as what it has more is to be brought back, else "": only then guard.sh lets somebody
+# be primary; "also": those of other databases.
 Before = TypedDict(
     "Before",
     {"from": int, "fenced": list[int], "planned": bool, "equal": bool, "archive": str, "also": dict[str, str]},
@@ -110,8 +111,7 @@ def decide(request: Request) -> Plan:
         return _continue(request, record)
     if parameters.get("to") not in (None, ""):
         return _planned(state, record, parameters["to"])
-    top = _candidates(state, record, leaders, parameters)
-    return top if isinstance(top, dict) else _begin(request, record, top)
+    return _choose(request, record, leaders)
 
 
 def prove(plan: Plan, state: sit.Looked) -> list[Step]:
@@ -126,6 +126,11 @@ def _refuse(sentence: str, cause: planning.Cause | None = None, **more: Unpack[p
     made = planning.plan(f"Nothing was promoted. {sentence}", cause=cause, **more)
     made["final"] = True
     return made
+
+
+def _choose(request: Request, record: identity.Record, leaders: list[sit.Pod]) -> Plan:
+    top = _candidates(request.state, record, leaders, cast("Parameters", request.parameters))
+    return top if isinstance(top, dict) else _begin(request, record, top)
 
 
 def _candidates(
@@ -218,6 +223,9 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
     if problem:
         return _refuse(problem, _cause(state, old), successor=number, loss=loss)
     said += _archived(request, tail, successor, back=bool(back))
+    short = {} if back else _short(state, _before(state), successor)
+    if short and parameters.get("from_archive", True):
+        return _refuse(_left_behind_there(state, successor, short, tail), successor=number, loss=loss)
     if str(parameters.get("accept_loss_after") or "").lower() != figure:
         given = (
             f" (promote_accept_loss_after is {parameters['accept_loss_after']})"
@@ -290,12 +298,12 @@ def _begin_steps(
         promote=json.dumps(before),
         given_up=not back,
     )
-    bring = [_bring_back(record, successor, back)] if back else []
+    bring = _bring_back(record, successor, back, before, fence) if back else []
     rest, problem = _rest(state, record, successor["ordinal"], fence, parameters, fresh=True, bring=bring)
     return [first, *rest], problem
 
 
-def _before(state: sit.Looked) -> Before | None:
+def _before(state: sit.State) -> Before | None:
     """What was there before the promote that the record tells of; None where there is none, or it was ended."""
     try:
         said = json.loads(identity.raw(state).get(KEY) or "null")
@@ -315,6 +323,29 @@ def _before(state: sit.Looked) -> Before | None:
     return before if before["from"] in sit.fenced(state) else None
 
 
+def unproven(state: sit.State) -> bool:
+    """Whether a promote has begun and its successor may lack what it is to have before it is primary.
+
+    Not where there are no pods: nothing is to be ended there, and the guard sees to those that come.
+    """
+    before = _before(state)
+    if before is None or not state["statefulset"]["exists"]:
+        return False
+    return bool(before["archive"]) or (before["planned"] and not before["equal"])
+
+
+def without_archive(state: sit.State) -> str | None:
+    """The record's key without what is to be brought back: a restored file takes its place."""
+    before = _before(state)
+    if before is None or not before["archive"]:
+        return identity.raw(state).get(KEY)
+    return _settled_key(before)
+
+
+def _settled_key(before: Before) -> str:
+    return json.dumps({**before, "archive": "", "also": {}})
+
+
 def _begun(state: sit.Looked, record: identity.Record) -> bool:
     """Whether a promote has begun: an old primary is fenced, and the recorded one is there with its data."""
     fenced = sit.fenced(state)
@@ -325,9 +356,11 @@ def _begun(state: sit.Looked, record: identity.Record) -> bool:
 
 
 def _fed(state: sit.Looked, pod: sit.Pod | None) -> bool:
-    """Whether this pod does not answer only because it starts, to follow the archive."""
+    """Whether this pod does not answer only because it starts, to follow the archive, or to go on without it."""
     before = _before(state)
-    if pod is None or pod["litefs"]["reachable"] or state.get("fed_ordinal") != pod["ordinal"]:
+    if pod is None or pod["litefs"]["reachable"]:
+        return False
+    if pod["ordinal"] not in (state.get("fed_ordinal"), state.get("rendered_ordinal")):
         return False
     return bool(before and before["archive"]) and not (pod["node"] and sit.unheard(state, pod["node"]))
 
@@ -340,9 +373,13 @@ def _continue(request: Request, record: identity.Record) -> Plan:
     successor = record.primary_ordinal
     steps: list[Step] = []
     notes: list[str] = []
-    present = sit.pod_of(state, successor)
-    if present is not None and _fed(state, present):
-        bring = [_bring_back(record, present, {})]
+    present, before = sit.pod_of(state, successor), _before(state)
+    if present is not None and before is not None and _fed(state, present):
+        if not parameters.get("from_archive", True):
+            return _without_answer(request, record, present, before)
+        bring = _bring_back(record, present, {}, before, fenced)
+    elif present is not None and before is not None and before["archive"] and present["litefs"]["is_primary"]:
+        steps.append(_settled(present, before, fenced, f"{present['name']} is primary as it is", given_up=True))
     elif present is not None and not present["litefs"]["is_primary"]:
         # Until the old primary stopped, another replica may have received more.
         others = [pod for pod in sit.holders(state, record.cluster_id or "") if pod["ordinal"] not in fenced]
@@ -377,6 +414,50 @@ def _continue(request: Request, record: identity.Record) -> Plan:
     return planning.plan(refusal, [*steps, *rest], notes, successor=successor, final=True)
 
 
+def _without_answer(request: Request, record: identity.Record, pod: sit.Pod, before: Before) -> Plan:
+    """The successor was to follow the archive and never answered, and is to go on without: by what its volume holds.
+
+    Where that is not known, or another copy has more, a successor is chosen anew.
+    """
+    state, parameters, seen = request.state, cast("Parameters", request.parameters), request.volumes
+    fenced, name, successor = sit.fenced(state), pod["name"], pod["ordinal"]
+    own = sit.volume_name(state, successor)
+    back = [one for one in _back(state, fenced) if one not in _names(parameters.get("give_up_volume"))]
+    look = sit.unseen([own, *back], seen)
+    if look:
+        note = f"{name} does not answer: its volume shows how far it is."
+        return planning.plan(None, successor=successor, look=look, notes=[note])
+    others = [one for one in sit.holders(state, record.cluster_id or "") if one["ordinal"] not in fenced]
+    held = seen[own]
+    have = int(str(held["txid"] or "0"), 16)
+    known = not held["problem"] and held["cluster_id"] == record.cluster_id and have
+    if not known or have < max((sit.txid(state, one) for one in others), default=0):
+        return _choose(request, record, [])
+    figure = f"{have:016x}"
+    loss: planning.Loss = {"after_txid": figure, "pod": name, "seconds": None}
+    problem, notes = _weigh(state, record, {one: seen[one] for one in back}, pod, back=True, have=have)
+    if problem:
+        return _refuse(problem, "primary-node-gone", successor=successor, loss=loss)
+    if str(parameters.get("accept_loss_after") or "").lower() != figure:
+        return _refuse(
+            f"{name} does not answer, and its volume ends at TXID {figure}; the archive had transactions up to TXID "
+            f"{before['archive']} when this began. What it has more is left there. To accept that, give the figure "
+            f"back: -e promote_from_archive=false -e promote_accept_loss_after={figure}.",
+            "primary-node-gone",
+            successor=successor,
+            loss=loss,
+        )
+    steps, refusal = _rest(state, record, successor, fenced, parameters, fresh=False)
+    for one in steps:
+        if one["do"] == "restart" and one["ordinal"] == successor:
+            # In one: it does not answer, and once that is recorded nothing else tells that it only starts.
+            one["say"] += f", and record that what the archive has after TXID {figure} is left there"
+            one["primary_ordinal"], one["fenced"] = successor, fenced
+            one["promote"], one["given_up"] = _settled_key(before), True
+    notes = [*notes, *_order(state, successor)]
+    return planning.plan(refusal, steps, notes, successor=successor, loss=loss, final=True)
+
+
 def _still_lacking(
     request: Request, record: identity.Record, successor: sit.Pod
 ) -> tuple[list[Step], list[Step], str | None]:
@@ -385,50 +466,72 @@ def _still_lacking(
     before = _before(state)
     if before is None or not before["archive"]:
         return [], [], None  # to lose it was accepted, or there was none
-    tail = _tail(request, record, successor)
+    tail, fenced = _tail(request, record, successor), sit.fenced(state)
     if tail.more and parameters.get("from_archive", True):
-        return [_bring_back(record, successor, tail.more)], [], None
+        return _bring_back(record, successor, tail.more, before, fenced), [], None
     figure = f"{sit.txid(state, successor):016x}"
-    had = {state["database"]: before["archive"], **before["also"]}
-    short = {name: last for name, last in had.items() if _txid_of(successor, name) < int(last, 16)}
-    gone = planning.step(
-        "record",
-        f"record that what the archive has after TXID {figure} is left there",
-        primary_ordinal=successor["ordinal"],
-        fenced=sit.fenced(state),
-        promote=json.dumps({**before, "archive": "", "also": {}}),
-        given_up=True,
-    )
+    short = _short(state, before, successor)
     if not short and not tail.more:
         # Else the guard, which asks the archive as well, would refuse the successor for what nobody can give to it.
-        known = clock.between(request.archive.get("followed"), identity.raw(state).get(identity.GIVEN_UP)) >= 0
-        return [], [gone] if tail.refused and not known else [], None
+        return [], [_there(successor, before, fenced, given_up=tail.refused)], None
     # Where only another database lacks something, the figure is the one that was given for all of it.
     meant = state["database"] in short or not parameters.get("from_archive", True)
     if meant and str(parameters.get("accept_loss_after") or "").lower() == figure:
-        return [], [gone], None
-    why = tail.said or "The archive is not there any more."
+        say = f"what the archive has after TXID {figure} is left there"
+        return [], [_settled(successor, before, fenced, say, given_up=True)], None
+    return [], [], _left_behind_there(state, successor, short, tail)
+
+
+def _short(state: sit.Looked, before: Before | None, pod: sit.Pod) -> dict[str, str]:
+    """What the archive had when the promote began and this pod lacks, if it is to be brought back: database, TXID."""
+    had = {state["database"]: before["archive"], **before["also"]} if before and before["archive"] else {}
+    return {name: last for name, last in had.items() if _txid_of(pod, name) < int(last, 16)}
+
+
+def _left_behind_there(state: sit.Looked, pod: sit.Pod, short: Mapping[str, str], tail: Tail) -> str:
+    """Why a promote does not go on without the archive, and with which word it does."""
+    figure = f"{sit.txid(state, pod):016x}"
+    known = short.get(state["database"])
+    had = f", and the archive had transactions up to TXID {known} when this began" if known else ""
     others = [f"of {name} up to TXID {last}" for name, last in short.items() if name != state["database"]]
     also = f" It lacks transactions {wording.listed(others)}." if others else ""
+    why = tail.said or "The archive is not there any more."
     return (
-        [],
-        [],
-        f"{successor['name']} is at TXID {figure}, and the archive had transactions up to TXID {before['archive']} "
-        f"when this began.{also} {why} See to the archive and run again, or leave them behind with -e "
-        f"promote_from_archive=false -e promote_accept_loss_after={figure}.",
+        f"{pod['name']} is at TXID {figure}{had}.{also} {why} See to the archive and run ansible-playbook "
+        f"{identity.PROMOTE} again, or leave them behind with -e promote_from_archive=false -e "
+        f"promote_accept_loss_after={figure}."
     )
 
 
-def _bring_back(record: identity.Record, pod: sit.Pod, more: Mapping[str, planning.More]) -> Step:
+def _bring_back(
+    record: identity.Record, pod: sit.Pod, more: Mapping[str, planning.More], before: Before, fenced: list[int]
+) -> list[Step]:
     count = sum(one["count"] for one in more.values())
     what = f"{count} transaction{'s' if count > 1 else ''}" if count else "the transactions"
-    return planning.step(
+    feed = planning.step(
         "bring_back",
         f"bring back {what} from the archive, which {pod['name']} follows for that, before it is primary",
         ordinal=pod["ordinal"],
         pod=pod["name"],
         uid=pod["uid"],
         cluster_id=record.cluster_id,
+    )
+    return [feed, _there(pod, before, fenced)]
+
+
+def _there(pod: sit.Pod, before: Before, fenced: list[int], *, given_up: bool = False) -> Step:
+    return _settled(pod, before, fenced, f"{pod['name']} has what the archive had more", given_up=given_up)
+
+
+def _settled(pod: sit.Pod, before: Before, fenced: list[int], say: str, *, given_up: bool) -> Step:
+    """The step after which nothing of the archive is waited for any more."""
+    return planning.step(
+        "record",
+        f"record that {say}",
+        primary_ordinal=pod["ordinal"],
+        fenced=fenced,
+        promote=_settled_key(before),
+        given_up=given_up,
     )
 
 
@@ -780,11 +883,17 @@ def _back(state: sit.Looked, fenced: Iterable[int]) -> list[str]:
 
 
 def _weigh(
-    state: sit.Looked, record: identity.Record, seen: sit.Seen, best: sit.Pod, *, back: bool = False
+    state: sit.Looked,
+    record: identity.Record,
+    seen: sit.Seen,
+    best: sit.Pod,
+    *,
+    back: bool = False,
+    have: int | None = None,
 ) -> tuple[str | None, list[str]]:
-    """(why one of the volumes must not be left behind, what the others hold)."""
+    """(why one of the volumes must not be left behind, what the others hold). ``have``: the best's TXID, if known."""
     said: list[str] = []
-    have = sit.txid(state, best)
+    have = sit.txid(state, best) if have is None else have
     nodes = {volume["name"]: volume["node"] for volume in state["volumes"]}
     for name, held in seen.items():
         word = f'-e \'{{"promote_give_up_volume": ["{name}"]}}\''
@@ -865,7 +974,8 @@ def _archived(request: Request, tail: Tail, best: sit.Pod, *, back: bool) -> lis
     if back:
         return [tail.said, f"They are brought back, before {best['name']} takes writes."]
     if tail.more or (tail.problem and archive.get("txid", "") > f"{sit.txid(request.state, best):016x}"):
-        word = f"{identity.RESTORE} -e restore_at={archive['txid']} -e restore_history={archive['history']}"
+        moment = f"-e restore_at={archive['txid']} -e restore_history={archive['history']}"
+        word = f"ansible-playbook {identity.RESTORE} {moment}"
         what = "With promote_from_archive false they stay there" if tail.more else "What it has can still be had"
         return [
             tail.said,

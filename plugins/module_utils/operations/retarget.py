@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 
+from ..archive.settings import Settings
 from ..objects import Object
 
 # The commands of LiteFS (litefs.yml, exec) while they are left out.
 EXEC = "abaci.infra/exec"
 POD_NAME = "statefulset.kubernetes.io/pod-name"
-FEED_PORT = 9104  # of the archive's Service
 # The address of the primary beside that of the archive, which stands in its place.
 _KEPT = re.compile(r"^(\s*)# (advertise-url: .*)\n\s*advertise-url: .*$", re.MULTILINE)
 
@@ -58,7 +58,7 @@ def litefs_yml(text: str, app: str, ordinal: int, archive: bool = False) -> str:
     )
     if not found:
         raise ValueError("its litefs.yml names no address of a primary (advertise-url): run site.yml, which has it")
-    line = f"{found[1]}{found[2]}{app}-archive{found[3]}:{FEED_PORT}"
+    line = f"{found[1]}{found[2]}{app}-archive{found[3]}:{Settings.feed_port}"
     return f"{text[: found.start(2)]}# {text[found.start(2) : found.end()].rstrip()}\n{line}{text[found.end() :]}"
 
 

@@ -62,7 +62,9 @@ def _release(on: Context, one: Step) -> None:
 def _record(on: Context, one: Step) -> None:
     raw, successor = identity.raw(on.state), sit.pod_of(on.state, one["primary_ordinal"])
     now = on.site.api.server_time()
-    mark = identity.lowered(raw, sit.txid(on.state, successor), now) if successor else {}
+    # One that cannot be asked says nothing of what is given up.
+    where = litefs.position(successor, on.site.database) if successor else None
+    mark = identity.lowered(raw, where.txid, now) if where else {}
     if one.get("given_up"):
         mark[identity.GIVEN_UP] = clock.second(now)
     changes = {
@@ -80,6 +82,8 @@ def _stop(on: Context, one: Step) -> None:
 
 
 def _restart(on: Context, one: Step) -> None:
+    if "promote" in one:
+        _record(on, one)
     on.site.delete_pod(one["pod"], one["uid"])
     if one["primary"]:
         on.site.wait_primary(one["ordinal"], one["cluster_id"], on.seconds)
@@ -132,7 +136,8 @@ def _record_restore(on: Context, _one: Step) -> None:
 
 def _record_id(on: Context, one: Step) -> None:
     site, ordinal = on.site, one["ordinal"]
-    leaders = litefs.primaries(site.look())
+    state = site.look()
+    leaders = litefs.primaries(state)
     if [pod["ordinal"] for pod in leaders] != [ordinal] or not leaders[0]["litefs"]["cluster_id"]:
         raise act.NotDone(f"{site.name}-{ordinal} is not the one primary with a cluster id: run again.")
     where = litefs.position(leaders[0], site.database)
@@ -141,6 +146,7 @@ def _record_id(on: Context, one: Step) -> None:
     # The file's TXIDs are others, also under an id that was kept: what was seen before says nothing of them.
     mark: dict[str, str | None] = dict.fromkeys((identity.LOW_WATER, identity.LOW_WATER_TIME))
     mark[identity.GIVEN_UP] = clock.second(site.api.server_time())
+    mark[promote.KEY] = promote.without_archive(state)
     site.write_record({"state": "recorded", "clusterID": leaders[0]["litefs"]["cluster_id"], **mark})
 
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import conditions, edge, edge_status, gather, state, wording
+from ..archive.settings import Settings
 from ..kube import KubeError
 from ..objects import Part
 from ..operations import drill, retention
 from ..state_types import LiteFS
 from . import logs, reading
 from .reading import Asked, Seen
-
-ARCHIVE_PORT = 9103  # on the loopback of its pod
 
 
 @dataclass
@@ -159,7 +158,7 @@ def _archive(api: Any, asked: Asked, pods: Iterable[Part]) -> Part | str | None:
     metadata = mine[0]["metadata"]
     try:
         status, _headers, body = api.portforward_get(
-            metadata["namespace"], metadata["name"], ARCHIVE_PORT, "/status", asked.timeout
+            metadata["namespace"], metadata["name"], Settings.local_port, "/status", asked.timeout
         )
         said = json.loads(body) if status == 200 else None
     except (KubeError, ValueError) as exc:

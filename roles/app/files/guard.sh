@@ -16,7 +16,7 @@
 # GUARD_LITEFS_CONFIG (litefs.yml, as LiteFS will read it; whom it names counts as primary where there is no record);
 # optional GUARD_PATIENCE (seconds for a peer that does not answer), GUARD_SETTLE (seconds in which a mounted ConfigMap may still be an old one), GUARD_COLD (seconds
 # since the host's start in which other hosts may still be starting), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox
-# whose wget and nslookup are used), GUARD_ARCHIVE_PORT (where the archive answers, if there is one).
+# whose wget and nslookup are used), GUARD_ARCHIVE_PORT (where the archive answers, if there is one; else it is not asked).
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -28,7 +28,7 @@ cold=${GUARD_COLD:-900}
 busybox=${GUARD_BUSYBOX:-busybox}
 # Beside the pods' own name, so that a site gets an archive without a restart of its pods.
 archive=${POD_NAME%-*}-archive.${GUARD_SERVICE#*.}
-archive_port=${GUARD_ARCHIVE_PORT:-9104}
+archive_port=${GUARD_ARCHIVE_PORT:-}
 runbook=docs/runbooks/primary-refused.md
 newline='
 '
@@ -376,19 +376,24 @@ END
 }
 
 # Refuse if the archive, which answers as a replica does, has more of this cluster than this volume. Asked once: one that
-# is away has no say. What it had when a person, or a restore, went on without it is no reason either.
+# is away has no say. What it had when a person, or a restore, went on without it is no reason either: it says what the
+# record said of that when it last was level with a primary. No times are compared, which would be of two clocks.
 refuse_if_archive_has_more() {
+    [ -n "$archive_port" ] || return 0
     resolve "$archive"
     for address in $found; do
         heard=$(get "$(url_of "$address" "$archive_port")/info")
         case $heard in
-            *'"heard":"'*) heard=${heard#*'"heard":"'} ;;
+            *'"heard":"'*'"givenUp":"'*) ;;
             *) continue ;;
         esac
+        noted=${heard#*'"givenUp":"'}
+        noted=${noted%%'"'*}
+        heard=${heard#*'"heard":"'}
         heard=${heard%%'"'*}
         given_up=$(content "$GUARD_IDENTITY_DIR/archiveGivenUpTime")
-        if [ -n "$given_up" ] && ! below "$given_up" "$heard"; then
-            log "the archive heard a primary until $heard, and what it had then was given up at $given_up"
+        if [ "$given_up" != "$noted" ]; then
+            log "the archive heard a primary until $heard (its clock), and what it had then was given up at $given_up"
             continue
         fi
         reply=$(ask "$address" "$archive_port") || continue
@@ -402,7 +407,7 @@ refuse_if_archive_has_more() {
             fi
             look_into "$name"
             if below "$txid" "$number"; then
-                refuse "$older" "its volume ends at TXID $txid of $name, and the archive, which heard a primary of this cluster until $heard, has TXID $number: starting on this older copy would lose what came after."
+                refuse "$older" "its volume ends at TXID $txid of $name, and the archive, which heard a primary of this cluster until $heard, has TXID $number, and starting on this older copy would lose what came after: ansible-playbook playbooks/promote.yml makes a replica primary and brings that back."
             fi
         done <<END
 ${reply#"$first"}
@@ -413,6 +418,14 @@ END
 # Whether LiteFS will follow the archive and not be primary: promote.yml brings back what the archive has more.
 is_fed() {
     grep -q "^ *hostname: ${POD_NAME%-*}-archive-[0-9]* *$" "${GUARD_LITEFS_CONFIG:-/dev/null}" 2>/dev/null
+}
+
+# Whether the record says that what the archive has more is still to be brought back (operations/promote.py, Before).
+is_awaited() {
+    case $(content "$GUARD_IDENTITY_DIR/promote") in
+        *'"archive":"'[0-9a-f]*) return 0 ;;
+        *) return 1 ;;
+    esac
 }
 
 fence() {
@@ -504,11 +517,20 @@ if [ -n "$damage" ]; then
 fi
 # One of the two ConfigMaps may be shown as it was a minute ago: after a promote both say the same within that time.
 began=$(seconds)
-while [ -n "${GUARD_LITEFS_CONFIG:-}" ] && [ -e "$GUARD_LITEFS_CONFIG" ] && [ "$(rendered)" != "$primary $primary " ]; do
-    if [ $(($(seconds) - began)) -ge "$settle" ]; then
-        refuse "$not_now" "the record ConfigMap $GUARD_RECORD says that ordinal $primary is the primary, and litefs.yml names '$(rendered)' (candidate and hostname), so LiteFS would not go by the record: let playbooks/promote.yml finish, or run site.yml, which renders it from the record; it tries again by itself."
+while :; do
+    if [ -n "${GUARD_LITEFS_CONFIG:-}" ] && [ -e "$GUARD_LITEFS_CONFIG" ] && [ "$(rendered)" != "$primary $primary " ]; then
+        waits="litefs.yml names ordinal $(rendered)as primary, the record $primary"
+        why="the record ConfigMap $GUARD_RECORD says that ordinal $primary is the primary, and litefs.yml names '$(rendered)' (candidate and hostname), so LiteFS would not go by the record: let playbooks/promote.yml finish, or run site.yml, which renders it from the record"
+    elif [ "$role$state" = primaryrecorded ] && is_awaited && ! is_fed; then
+        waits='what the archive has more is not there yet, says the record'
+        why="the record ConfigMap $GUARD_RECORD says that what the archive has more is to be brought back first: run ansible-playbook playbooks/promote.yml again, which does that (with -e promote_from_archive=false it is left there, and -e promote_call_off=true gives the role back)"
+    else
+        break
     fi
-    log "waits: litefs.yml names ordinal $(rendered)as primary, the record $primary"
+    if [ $(($(seconds) - began)) -ge "$settle" ]; then
+        refuse "$not_now" "$why; it tries again by itself."
+    fi
+    log "waits: $waits"
     sleep 2
     read_record
 done

@@ -24,6 +24,27 @@ def test_the_records_cluster_id(found: object, cluster_id: str) -> None:
     assert cluster.recorded(found) == cluster_id
 
 
+@pytest.mark.parametrize(
+    ("found", "given_up"),
+    [
+        ({"data": {"archiveGivenUpTime": "2026-11-30T14:05:00Z\n"}}, "2026-11-30T14:05:00Z"),
+        ({"data": {}}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_the_record_says_was_given_up(found: object, given_up: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = cluster.Api("abaci", "abaci-app", "record")
+    monkeypatch.setattr(cluster.Api, "_ask", lambda *_: found)
+    assert api.given_up() == given_up
+
+    def away(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(cluster.Api, "_ask", away)
+    assert api.given_up() is None
+    assert cluster.Api("abaci", "abaci-app", "").given_up() == ""
+
+
 def test_an_event_says_the_alarm_at_the_application() -> None:
     alarm = cluster.Alarm(kind="primary_behind", database="a.db", sentence="x" * 2000, since=0.0, until=0.0)
     made = cluster.event(alarm, "abaci", "abaci-app", "2026-11-30T14:05:00Z")

@@ -38,6 +38,9 @@ class Held:
     def heard(self) -> float:
         return HEARD
 
+    def given_up(self) -> str:
+        return "2026-11-30T14:05:00Z"
+
     def following(self, cluster: str, database: str, at: Position) -> Iterator[giving.Given]:
         return self.store.following(cluster, database, at)
 
@@ -243,6 +246,7 @@ def test_the_guard_is_told_as_by_a_replica(site: Site, served: tuple[str, int]) 
         "clusterID": OURS,
         "archive": True,
         "heard": "2027-01-15T08:00:00Z",
+        "givenUp": "2026-11-30T14:05:00Z",
     }
     end = site.at[-1]
     assert f'"name":"{DATABASE}","txid":"{end.txid:016x}","checksum":"{end.checksum:016x}"' in get("/debug/vars")

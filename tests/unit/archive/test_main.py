@@ -33,9 +33,13 @@ class Api(cluster.Api):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__("abaci", "abaci-app", "record")
         self.told: list[Alarm] = []
+        self.mark: str | None = ""
 
     def cluster_id(self) -> str:
         return "LFSC1"
+
+    def given_up(self) -> str | None:
+        return self.mark
 
     def tell(self, alarm: Alarm, stamp: str) -> None:
         self.told.append(alarm)
@@ -112,6 +116,34 @@ def site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Database, list[Path]]:
     return database_of(tmp_path / "site", 5)
+
+
+def test_hazard_what_it_has_counts_again_only_once_a_primary_was_level_after_it_was_given_up(
+    site: Callable[..., Site], data: tuple[Database, list[Path]]
+) -> None:
+    """No clock of another machine is asked: the record's word is taken as it is."""
+    one = site()
+    one.bring(data[1][0])
+    one.beat(1)
+    note = one.archive.note_given_up
+    note()
+    assert one.archive.given_up() == ""
+    one.api.mark = "2099-01-01T00:00:00Z"
+    one.end()
+    note()
+    note()
+    assert one.archive.given_up() == "", "no primary was heard since"
+    one.start()
+    note = one.archive.note_given_up
+    note()
+    one.beat(2)
+    until(lambda: note() or one.archive.given_up() == "2099-01-01T00:00:00Z")
+    # And is not forgotten by a restart, nor while the API is away.
+    one.end()
+    one.api.mark = None
+    one.start()
+    one.archive.note_given_up()
+    assert one.archive.given_up() == "2099-01-01T00:00:00Z"
 
 
 def test_what_came_is_proven_checked_and_given_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import deciding
 import factory_objects as make
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import identity
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, promote
 from ansible_collections.abaci.infra.plugins.modules import low_water
 from fake_api import Cluster, run
 from playing import operate
@@ -136,14 +137,28 @@ def test_promote_lowers_it_to_the_copy_that_it_takes() -> None:
     )
 
 
-def test_a_restored_file_has_none() -> None:
+def test_hazard_a_promote_that_is_called_off_keeps_the_mark_for_a_primary_that_cannot_be_asked() -> None:
+    """Its volume may be an older copy, and nothing was given up."""
     cluster = Cluster()
     there = site(cluster)
-    there.write_record({"state": "restore"} | mark(10**6))
+    there.write_record(mark(3))
+    cluster.node(0).running = False
+    step = {"do": "record", "primary_ordinal": 0, "fenced": [], "promote": None}
+    deciding.do(there, step, state=there.look())
+    assert cluster.record()["lowWaterTXID"] == f"{3:016x}"
+
+
+def test_a_restored_file_has_none_and_waits_for_nothing_of_the_archive() -> None:
+    cluster = Cluster()
+    there = site(cluster)
+    known = {"from": 1, "fenced": [], "planned": False, "equal": False, "archive": f"{8:016x}", "also": {"x": "9"}}
+    key = {promote.KEY: json.dumps(known), act.FENCED_KEY: "1"}
+    there.write_record({"state": "restore"} | mark(10**6) | key)
     checksum = there.look()["pods"][0]["litefs"]["databases"][make.DATABASE]["checksum"]
     deciding.do(there, {"do": "record_id", "ordinal": 0}, file={"imported_checksum": checksum})
     record = cluster.record()
     assert record["state"] == "recorded"
+    assert json.loads(record[promote.KEY]) == known | {"archive": "", "also": {}}
     assert not record.keys() & {"lowWaterTXID", "lowWaterTime"}
 
 

@@ -15,7 +15,7 @@ import deciding
 import factory_objects as make
 import ltx_files
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import gather, identity, litefs
+from ansible_collections.abaci.infra.plugins.module_utils import app_plan, gather, identity, litefs
 from ansible_collections.abaci.infra.plugins.module_utils.operations import (
     OPERATIONS,
     act,
@@ -119,9 +119,10 @@ def test_what_the_archive_has_more_is_named_and_brought_back_first(archive: Any,
     assert f"acknowledged after TXID {figure}" in refused["refusal"] and refused["loss"]["after_txid"] == figure
     plan = with_archive(archive, accept_loss_after=figure)
     assert words in said(plan)
-    assert kinds(plan)[:5] == ["record 1", "stop 0", "bring_back 1", "render 1", "restart 1"]
-    first, _stop, bring = plan["steps"][:3]
+    assert kinds(plan)[:6] == ["record 1", "stop 0", "bring_back 1", "record 1", "render 1", "restart 1"]
+    first, _stop, bring, there = plan["steps"][:4]
     assert json.loads(first["promote"])["archive"] == figure and not first["given_up"]
+    assert json.loads(there["promote"])["archive"] == "" and not there["given_up"]
     assert (bring["pod"], bring["cluster_id"]) == ("abaci-app-1", A)
     # The figure of the copy alone is not the word for it.
     assert with_archive(archive, **ACCEPT)["refusal"]
@@ -149,7 +150,8 @@ def test_where_only_another_database_lacks_something_it_is_brought_back_as_well(
             archived(sqlite={}) | {"more": {"abaci-app-1": {"sqlite.db": {"problem": BROKEN}}}},
             {},
             f"The archive cannot give abaci-app-1 what it has: S{BROKEN[1:]} What it has can still be had: after the "
-            "promote playbooks/restore.yml -e restore_at=0000000000000008 -e restore_history=h1 brings it back",
+            "promote ansible-playbook playbooks/restore.yml -e restore_at=0000000000000008 -e restore_history=h1 "
+            "brings it back",
         ),
         (archived() | {"more": {}}, {}, "The archive was not asked whether it has more than abaci-app-1: run again."),
         (archived(8, B), {}, None),
@@ -184,8 +186,50 @@ def test_killed_on_the_way_it_is_brought_back_by_the_next_run() -> None:
     assert kinds(fed())[0] == "bring_back 1"
     assert kinds(fed(7))[0] == "bring_back 1"
     assert kinds(fed(None))[0] == "bring_back 1", "it starts, and nobody else is taken in its place"
-    assert kinds(fed(8))[0] == "render 1", "it has all of it"
-    assert kinds(fed(8, {}))[0] == "render 1", "the archive went away after that"
+    for plan in (fed(8), fed(8, {})):
+        assert kinds(plan)[:2] == ["record 1", "render 1"], "it has all of it, also where the archive went away since"
+        assert json.loads(plan["steps"][0]["promote"])["archive"] == "" and not plan["steps"][0]["given_up"]
+
+
+@pytest.mark.parametrize("fed_ordinal", [None, 1])
+@pytest.mark.parametrize("answer", [gone(), alone(5), alone(8)], ids=["it starts", "behind", "level"])
+def test_hazard_site_yml_makes_no_primary_of_a_successor_that_lacks_what_the_archive_has(
+    fed_ordinal: int | None, answer: Any
+) -> None:
+    state = begun(BRINGING, {1: answer}, rendered_ordinal=None) | {"fed_ordinal": fed_ordinal}
+    refusal = app_plan.plan(state, make.desired())["refusal"]
+    assert "A promote is not finished" in refusal and "ansible-playbook playbooks/promote.yml" in refusal
+    assert "promote_from_archive=false" in refusal and "promote_call_off=true" in refusal
+    # From when it has all of it, the record is what counts.
+    there = next(one for one in fed(8)["steps"] if one["do"] == "record")["promote"]
+    state["record"]["raw"][promote.KEY] = there
+    assert app_plan.plan(state, make.desired())["refusal"] is None
+
+
+def test_hazard_site_yml_makes_no_primary_of_a_planned_move_that_is_not_proven() -> None:
+    refusal = app_plan.plan(begun(PLANNED), make.desired())["refusal"]
+    assert "A promote is not finished" in refusal and "ansible-playbook playbooks/promote.yml" in refusal
+    assert app_plan.plan(begun(PLANNED | {"equal": True}), make.desired())["refusal"] is None
+
+
+def test_hazard_another_successor_does_not_forget_what_the_archive_had() -> None:
+    """The node of the first one died on the way, and the archive is away."""
+    nodes = [make.kube_node("node-0"), make.kube_node("node-1", ready=False), make.kube_node("node-2")]
+    state = begun(BRINGING, {1: gone()}, rendered_ordinal=None, nodes=nodes) | {"fed_ordinal": 1}
+    away = {"problem": "It is away."}
+    for given in ({}, ACCEPT):
+        plan = with_archive(away, state, node_off="node-1", **given)
+        assert "the archive had transactions up to TXID 0000000000000008" in plan["refusal"]
+        assert "-e promote_from_archive=false -e promote_accept_loss_after=0000000000000005" in plan["refusal"]
+    plan = with_archive(away, state, node_off="node-1", from_archive=False, **ACCEPT)
+    assert kinds(plan)[0] == "record 2" and plan["steps"][0]["given_up"]
+
+
+def test_a_primary_that_runs_in_spite_of_it_is_what_counts() -> None:
+    """Of an older guard: else nothing would ever end this promote, and no primary would start again."""
+    state = begun(BRINGING, {1: make.node(primary=True), 2: alone(5)}, rendered_ordinal=1)
+    first = with_archive(archived(), state)["steps"][0]
+    assert first["do"] == "record" and json.loads(first["promote"])["archive"] == "" and first["given_up"]
 
 
 @pytest.mark.parametrize("archive", [{"problem": "It is away."}, {}, archived(8, B)])
@@ -196,6 +240,7 @@ def test_an_archive_that_goes_away_on_the_way_loses_nothing_without_a_word(archi
     )
     word = re.search(r"promote_accept_loss_after=([0-9a-f]{16})", plan["refusal"])
     assert word and word[1] == f"{6:016x}"
+    assert "ansible-playbook playbooks/promote.yml again" in plan["refusal"]
     assert fed(6, archive, **EIGHT)["refusal"], "that figure was for all of it"
     plan = fed(6, archive, accept_loss_after=word[1])
     assert kinds(plan)[:2] == ["record 1", "render 1"]
@@ -222,12 +267,58 @@ def test_what_the_archive_cannot_give_of_another_database_does_not_stop_the_succ
     assert kinds(plan)[:2] == ["record 1", "render 1"]
     first = plan["steps"][0]
     assert first["given_up"] and json.loads(first["promote"])["archive"] == ""
-    assert kinds(fed(8, archived(other={"problem": "It is away.", "refused": False})))[0] == "render 1"
+    first = fed(8, archived(other={"problem": "It is away.", "refused": False}))["steps"][0]
+    assert first["do"] == "record" and not first["given_up"]
 
 
 def test_it_can_be_left_there_on_the_way_by_the_same_word() -> None:
     assert "promote_from_archive=false" in fed(6, from_archive=False)["refusal"]
     assert kinds(fed(6, from_archive=False, accept_loss_after=f"{6:016x}"))[:2] == ["record 1", "render 1"]
+
+
+def unanswered(seen: dict[str, Any], others: Any = 5, **given: Any) -> dict[str, Any]:
+    """As fed(None), and the archive is to be left alone."""
+    state = begun(BRINGING, {1: gone(), 2: alone(others)}, rendered_ordinal=None) | {"fed_ordinal": 1}
+    made = {"exports": [export()], "volumes": seen, "archive": {"problem": "It is away."}, "now": NOW}
+    plan: dict[str, Any] = OPERATIONS["promote"].decide(
+        planning.Request({"from_archive": False, **given}, state=state, **made)
+    )
+    return plan
+
+
+def test_a_successor_that_never_answers_goes_on_without_the_archive_by_what_its_volume_holds() -> None:
+    assert unanswered({})["look"] == ["pvc-1", "pvc-0"]
+    seen = {"pvc-0": volume(), "pvc-1": volume(A, 6)}
+    for accept in ({}, EIGHT, ACCEPT):
+        plan = unanswered(seen, **accept)
+        assert "abaci-app-1 does not answer, and its volume ends at TXID 0000000000000006" in plan["refusal"]
+        assert "the archive had transactions up to TXID 0000000000000008" in plan["refusal"]
+        assert "-e promote_from_archive=false -e promote_accept_loss_after=0000000000000006" in plan["refusal"]
+        assert plan["loss"]["after_txid"] == f"{6:016x}"
+    plan = unanswered(seen, accept_loss_after=f"{6:016x}")
+    assert kinds(plan)[:3] == ["render 1", "restart 1", "restart 2"]
+    start = plan["steps"][1]
+    assert json.loads(start["promote"])["archive"] == "" and start["given_up"] and start["primary_ordinal"] == 1
+    # What the old primary came back with is weighed against that as well.
+    assert (
+        "promote_call_off=true" in unanswered(seen | {"pvc-0": volume(A, 7)}, accept_loss_after=f"{6:016x}")["refusal"]
+    )
+    assert kinds(unanswered(seen | {"pvc-0": volume(A, 6)}, accept_loss_after=f"{6:016x}"))[0] == "render 1"
+
+
+@pytest.mark.parametrize(
+    ("seen", "others", "words"),
+    [
+        (volume(A, 5), 6, "The best copy is abaci-app-2 at TXID 0000000000000006"),
+        (volume(problem="volume pvc-1 cannot be read (I/O error)"), 5, "It may hold more"),
+        (volume(B, 9), 5, "The best copy is abaci-app-2"),
+    ],
+    ids=["another copy has more", "unreadable", "another cluster"],
+)
+def test_where_its_volume_is_not_the_best_copy_that_can_be_read_another_one_is_asked_for(
+    seen: dict[str, Any], others: int, words: str
+) -> None:
+    assert words in unanswered({"pvc-0": volume(), "pvc-1": seen}, others)["refusal"]
 
 
 # --- it looks first -------------------------------------------------------------------------------------------------
@@ -545,6 +636,22 @@ def fed_site(tmp_path: Path) -> Iterator[Fed]:
     made = Fed(tmp_path, 5, 9)
     yield made
     made.close()
+
+
+def test_left_alone_a_successor_that_never_answered_is_primary_and_the_others_follow(
+    fed_site: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(act.time, "sleep", lambda _seconds: None)
+    site = act.Site(fed_site, make.NAMESPACE, make.NAME, make.DATABASE, "litefs-data", 20202)
+    site.write_record({promote.KEY: json.dumps(BRINGING | {"also": {"other": f"{7:016x}"}})})
+    fed_site.put({"kind": "Service", "metadata": {"name": "abaci-app-primary"}, "spec": {"selector": {}}})
+    site.feed(1)
+    fed_site.node(1).running = False
+    old = (fed_site.have("PersistentVolumeClaim", "litefs-data-abaci-app-0") or {})["spec"]["volumeName"]
+    did = moved(fed_site, from_archive=False, accept_loss_after=f"{5:016x}", give_up_volume=[old])
+    assert [one.primary for one in map(fed_site.node, range(3))] == [False, True, False] and fed_site.node(2).running
+    assert json.loads(fed_site.record()[promote.KEY])["archive"] == "" and identity.GIVEN_UP in fed_site.record()
+    assert len([one for one in did if "restart abaci-app-1" in one]) == 1
 
 
 def bring(api: Fed, monkeypatch: pytest.MonkeyPatch, seconds: int = 2) -> str:

@@ -417,7 +417,8 @@ def certificate_served(facts: Facts) -> Said | None:
     kept, shown = _served(facts), _certificate(facts, "edge")
     if kept is None or shown is None or not kept.fingerprint or not shown.fingerprint:
         return None
-    if kept.fingerprint == shown.fingerprint:
+    # Of one for other names Traefik shows its own instead.
+    if kept.fingerprint == shown.fingerprint or kept.missing:
         return None
     said = (
         "Visitors are shown another certificate than the Secret's, so Traefik does not use it or has not read it yet."

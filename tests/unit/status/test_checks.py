@@ -429,6 +429,12 @@ AT_THE_EDGE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def test_of_a_certificate_for_other_names_it_is_not_told_too_that_another_one_is_shown() -> None:
+    api = Site()
+    tls(365, "other.example.org")(api)
+    assert list(well.bad(well.look(api, edge=well.certificate(364)))) == ["certificate-names"]
+
+
 @pytest.mark.parametrize("fault", AT_THE_EDGE)
 def test_a_fault_of_the_edge_is_told_by_its_check_and_no_other(fault: str) -> None:
     slug, shown = AT_THE_EDGE[fault]

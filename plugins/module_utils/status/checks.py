@@ -254,12 +254,11 @@ def nodes_ready(facts: Facts) -> Said | None:
     away = [node for node in facts.nodes if not node.ready]
     if not away:
         return None
-    return Said(
-        "fail",
-        f"{names(away)} {_is(away)} not ready: bring {'them' if len(away) > 1 else 'it'} back, or see what goes down "
-        "with it.",
-        kubectl(facts, f"describe node {away[0].name}"),
-    )
+    down = [part.name for part in facts.parts if part.wanted and _went(part)]
+    them = "them" if len(away) > 1 else "it"
+    with_it = f"{listed(down)} went down with {them}" if down else f"see what goes down with {them}"
+    said = f"{names(away)} {_is(away)} not ready, and {with_it}: bring {them} back."
+    return Said("fail", said, kubectl(facts, f"describe node {away[0].name}"))
 
 
 def nodes_heard(facts: Facts) -> Said | None:
@@ -339,7 +338,11 @@ def _part(*wanted: str, tags: str) -> Callable[[Facts], Said | None]:
     """A check that parts are there and have all their pods ready."""
 
     def look(facts: Facts) -> Said | None:
-        lacking = [part for part in facts.parts if part.name in wanted and part.wanted and not _stands(part)]
+        lacking = [
+            part
+            for part in facts.parts
+            if part.name in wanted and part.wanted and not _stands(part) and not _went(part)
+        ]
         if not lacking:
             return None
         part = lacking[0]
@@ -351,6 +354,11 @@ def _part(*wanted: str, tags: str) -> Callable[[Facts], Said | None]:
         return Said("fail", said, kubectl(facts, "describe pods", part.namespace))
 
     return look
+
+
+def _went(part: Part) -> bool:
+    """Whether it does not run because its node is away, of which nodes-ready tells."""
+    return not part.exists and part.away > 0
 
 
 def _stands(part: Part) -> bool:

@@ -140,7 +140,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Part:
-    """A Deployment or DaemonSet beside the application, by its pods. ``wanted``: the inventory asks for it."""
+    """A Deployment or DaemonSet beside the application, by its pods on nodes that are there.
+
+    ``wanted``: the inventory asks for it. ``away``: how many pods are on nodes that are away.
+    """
 
     name: str
     namespace: str
@@ -149,6 +152,7 @@ class Part:
     replicas: int
     ready: int
     message: str | None
+    away: int = 0
 
 
 @dataclass(frozen=True)

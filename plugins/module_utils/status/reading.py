@@ -562,15 +562,15 @@ def _events(events: Iterable[Part], name: str) -> tuple[f.Event, ...]:
 def _part(document: State, pods: Iterable[Part], name: str, namespace: str, wanted: bool) -> f.Part:
     """A Deployment or DaemonSet by its pods, which say best why it does not run; not those of nodes that are away."""
     away = {node["name"] for node in document["nodes"] if not node["ready"]}
-    mine = [
+    every = [
         pod
         for pod in pods
         if pod["metadata"].get("namespace") == namespace
         and name in owners(pod)
-        and not pod["metadata"].get("deletionTimestamp")
         and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        and (pod.get("spec") or {}).get("nodeName") not in away
     ]
+    lost = [pod for pod in every if (pod.get("spec") or {}).get("nodeName") in away]
+    mine = [pod for pod in every if pod not in lost and not pod["metadata"].get("deletionTimestamp")]
     lame = [pod for pod in mine if not conditions.is_ready(pod)]
     return f.Part(
         name=name,
@@ -580,6 +580,7 @@ def _part(document: State, pods: Iterable[Part], name: str, namespace: str, want
         replicas=len(mine),
         ready=len(mine) - len(lame),
         message=_lame(lame[0]) if lame else None,
+        away=len(lost),
     )
 
 

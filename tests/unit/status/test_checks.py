@@ -411,6 +411,15 @@ def test_a_lock_that_was_not_given_back_is_given_back_by_the_command_and_a_run_o
         )
 
 
+def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_not() -> None:
+    api = Site()
+    api.put(well.part("redis", make.NAMESPACE) | {"spec": {"nodeName": "node-2"}})
+    api.stop(2)
+    found = well.bad(well.look(api))
+    assert list(found) == ["nodes-ready"]
+    assert "and redis went down with it" in found["nodes-ready"].cause
+
+
 def test_a_database_that_the_archive_has_is_in_a_backup() -> None:
     said = {"databases": [{"database": "jobs.db", "verified": {"txid": "05"}}, {"database": "new.db", "verified": {}}]}
     assert reading._archived(said) == {"jobs.db"}

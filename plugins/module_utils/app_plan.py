@@ -57,13 +57,9 @@ def plan(state: State, desired: Desired) -> Plan:
     refusals += _paused(state)
     notes += _unfinished(state)
 
-    desired_replicas, problem = _whole("app_replicas", desired.get("replicas"))
-    refusals += problem
-    replicas = desired_replicas
-    if not problem:
-        replicas, refusal, said = _replicas(state, desired_replicas, decision.ordinal)
-        refusals += [refusal] if refusal else []
-        notes += said
+    desired_replicas, replicas, refused, said = _count(state, desired, decision.ordinal)
+    refusals += refused
+    notes += said
     refusals += immutable_changes(state, desired)
     refused, said = sysctl_problems(state, desired)
     refusals += refused
@@ -225,6 +221,15 @@ def _unfinished(state: State) -> list[str]:
     except ValueError as exc:
         said = [str(exc)]
     return [*said, *filter(None, (backup.job_note(state), backup.other_databases_note(state)))]
+
+
+def _count(state: State, desired: Desired, ordinal: int) -> tuple[int, int, list[str], list[str]]:
+    """(app_replicas as a number, replicas to apply, refusals, notes)."""
+    wanted, problem = _whole("app_replicas", desired.get("replicas"))
+    if problem:
+        return wanted, wanted, problem, []
+    replicas, refusal, notes = _replicas(state, wanted, ordinal)
+    return wanted, replicas, [refusal] if refusal else [], notes
 
 
 def _replicas(state: State, desired: int, ordinal: int) -> tuple[int, str | None, list[str]]:

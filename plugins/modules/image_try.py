@@ -481,6 +481,21 @@ def shown(output: str, results: list[Any], summary: Any) -> str:
     return said
 
 
+def expectations(options: dict[str, Any]) -> image_try.Wanted:
+    """What the image is held to, from the module's options."""
+    return image_try.Wanted(
+        image=options["image"],
+        port=options["port"],
+        path=options["health_path"],
+        domain=options["domain"],
+        database=options["database"],
+        migrates=bool(options["migrate_command"].strip()),
+        allow_other=options["allow_other"],
+        start=options["start_timeout"],
+        grace=options["grace"],
+    )
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -524,20 +539,8 @@ def main() -> None:
             skipped=True,
             msg=f"{options['image']} is not tried in check mode, because it takes pods.",
         )
-    wanted = image_try.Wanted(
-        image=options["image"],
-        port=options["port"],
-        path=options["health_path"],
-        domain=options["domain"],
-        database=options["database"],
-        migrates=bool(options["migrate_command"].strip()),
-        allow_other=options["allow_other"],
-        start=options["start_timeout"],
-        grace=options["grace"],
-    )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # The default action would leave the namespace behind.
-        signal.signal(number, lambda received, _frame: exit_with(128 + received))
+    wanted = expectations(options)
+    exit_on_signals()
     try:
         seen = Try(kube.connect(options["kubeconfig"]), options, wanted).run()
     except (kube.KubeError, ValueError) as exc:
@@ -553,8 +556,14 @@ def main() -> None:
     )
 
 
-def exit_with(code: int) -> None:
-    raise SystemExit(code)
+def exit_on_signals() -> None:
+    """Make SIGTERM and SIGHUP an exception: their default action would leave the namespace behind."""
+
+    def end(received: int, _frame: Any) -> None:
+        raise SystemExit(128 + received)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,11 @@ RESET: list[Case] = [
     ("nothing exists", NOTHING, "mismatched", "There is no StatefulSet", []),
     ("no such pod", SEED, [3], "there is no such pod", []),
     ("a word that is not known", SEED, "all", "set it to mismatched", []),
+    ("a list as text, as -e gives it", SEED, "[2]", None, ["delete_claim 2", "delete_pod 2"]),
+    ("a list as text, with the primary", SEED, "[0,1]", "abaci-app-0 is the primary", []),
+    ("a list as text, with a word", SEED, "[1, all]", "set it to mismatched", []),
     ("an empty list", SEED, [], "set it to mismatched", []),
+    ("an empty list as text", SEED, "[]", "set it to mismatched", []),
     ("a negative ordinal", SEED, [-1], "set it to mismatched", []),
     ("true is not an ordinal", SEED, [True], "set it to mismatched", []),
     (

@@ -43,6 +43,16 @@ HAND_OVER = (
     'cp "/data/$1"* /copy/ && if [ "$(head -c 19 "/copy/$1" | tail -c 1 | tr "\\002" w)" = w ]; then '
     ': >>"/copy/$1-wal"; : >>"/copy/$1-shm"; fi; : >/try/go'
 )
+# How the application's two containers start it. As under LiteFS it is not the first process of its container, and hears
+# of SIGTERM from that; the second waits until the first has ended and left its database.
+STARTS = {
+    PRIMARY: (
+        '"$@" & child=$!; trap \'kill -TERM "$child"\' TERM; while :; do wait "$child"; code=$?; '
+        '[ -d "/proc/$child" ] && continue; wait "$child"; again=$?; [ "$again" = 127 ] || code=$again; '
+        'exit "$code"; done'
+    ),
+    REPLICA: 'until [ -e /try/go ]; do sleep 1; done; exec "$@"',
+}
 # In the application's own. What mounts are left out, since they are another file system.
 WRITTEN = (
     "sh",
@@ -193,9 +203,11 @@ def complete(
     command: str,
     migrate: str,
     pull_secrets: Sequence[str],
+    listen: str = "",
 ) -> Object:
     """The rendered pod with what only the run knows. LiteFS splits the commands as a shell's words, without a shell.
 
+    ``listen``: the address that the application is told to listen on, as HOSTNAME; "" for none.
     ValueError, with a sentence, where a command cannot be split.
     """
     pod = copy.deepcopy(template)
@@ -207,8 +219,17 @@ def complete(
         if container["name"] in words:
             container["image"] = image
             container["imagePullPolicy"] = "IfNotPresent" if "@sha256:" in image else "Always"
-            container["command"] = [*container.get("command", []), *words[container["name"]]]
+            container["command"] = [*_start(container["name"], listen), *words[container["name"]]]
     return pod
+
+
+def _start(container: str, listen: str) -> list[str]:
+    """What stands before the application's command: what waits for it, and what LiteFS would have told it."""
+    if container not in STARTS:
+        return []
+    hostname = [f"HOSTNAME={listen}"] if listen else []
+    candidate = "true" if container == PRIMARY else "false"
+    return ["sh", "-c", STARTS[container], "try", "env", *hostname, f"LITEFS_CANDIDATE={candidate}"]
 
 
 def split(variable: str, command: str) -> list[str]:

@@ -73,6 +73,10 @@ options:
     type: list
     elements: dict
     default: []
+  listen_address:
+    description: What the application is told to listen on, as C(HOSTNAME). Empty for nothing.
+    type: str
+    default: ""
   port:
     description: The application's port.
     type: int
@@ -198,6 +202,7 @@ class Try:
             self.options["command"],
             self.options["migrate_command"],
             [secret["metadata"]["name"] for secret in pull_secrets],
+            self.options["listen_address"],
         )
         self._remove_left()
         try:
@@ -517,6 +522,7 @@ def main() -> None:
             "nodes": {"type": "list", "elements": "dict", "required": True},
             "node_selector": {"type": "dict", "default": {}},
             "tolerations": {"type": "list", "elements": "dict", "default": []},
+            "listen_address": {"type": "str", "default": ""},
             "port": {"type": "int", "default": 3000},
             "health_path": {"type": "str", "default": "/"},
             "domain": {"type": "str", "required": True},

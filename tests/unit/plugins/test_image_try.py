@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import image_pull, image_try, kube
 from ansible_collections.abaci.infra.plugins.module_utils.image_try import Answer, End, Programs, Seen, Socket, Start
 from ansible_collections.abaci.infra.plugins.modules import image_try as module
@@ -252,13 +251,13 @@ def test_a_command_whose_quotes_are_open_is_named() -> None:
     with pytest.raises(ValueError, match=r"app_command \(node 'x\) cannot be split .* close its quotes"):
         image_try.complete(pod, "n", "a:1", "node 'x", "", [])
     made = image_try.complete(pod, "n", "a:1", "node 'x y'", "", [])
-    assert made["spec"]["containers"][0]["command"] == ["node", "x y"]
+    assert made["spec"]["containers"][0]["command"][-3:] == ["LITEFS_CANDIDATE=true", "node", "x y"]
     assert made["spec"]["containers"][0]["imagePullPolicy"] == "Always"
 
 
 # --- the programs in the pod
 
-WRAPPED = yaml.safe_load((ROOT / "roles/try_image/vars/main.yml").read_text())["__try_image_primary"]
+WRAPPED = image_try.STARTS[image_try.PRIMARY]
 
 
 def wrapped(program: str) -> subprocess.Popen[str]:
@@ -411,6 +410,7 @@ OPTIONS: dict[str, Any] = {
     "start_timeout": 1,
     "grace": 1,
     "idle": 0,
+    "listen_address": "0.0.0.0",
 }
 
 

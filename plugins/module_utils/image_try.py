@@ -337,7 +337,10 @@ def summary(results: Sequence[Result], wanted: Wanted) -> Summary:
     return Summary(int(bool(bad["warn"])), "fit", f"The image {wanted.image} does what it has to{tail}.")
 
 
-def _fail(cause: str, command: str = "", mark: Mark = "fail") -> Said:
+_LITEFS = "litefs from flyio/litefs:0.5"
+
+
+def _fail(cause: str, command: str, mark: Mark = "fail") -> Said:
     return Said(mark, cause, command)
 
 
@@ -352,7 +355,14 @@ def _pull(seen: Seen, wanted: Wanted) -> Said | None:
                 f"{_where(one)} cannot pull it: {one.litefs.reason or 'it has not finished'}",
                 "correct app_image, app_registry_token or app_image_pull_secrets",
             )
-    return None if seen.programs else _fail("no node takes the application's pods now", "correct app_node_selector")
+    return (
+        None
+        if seen.programs
+        else _fail(
+            "no node takes the application's pods now",
+            "correct app_node_selector and app_tolerations, or let a node take pods again with kubectl uncordon",
+        )
+    )
 
 
 def _processor(seen: Seen, wanted: Wanted) -> Said | None:
@@ -376,10 +386,12 @@ def _programs(seen: Seen, wanted: Wanted) -> Said | None:
         if missing:
             return _fail(
                 f"the PATH of the image has no {listed(missing)}",
-                "add them in the Dockerfile: litefs from flyio/litefs:0.5, fusermount3 with fuse3",
+                f"add them in the Dockerfile: {_LITEFS}, fusermount3 with fuse3",
             )
         if one.litefs.fault == "":
-            return _fail(f"litefs version failed on {_where(one)}: {one.litefs.reason}", "use LiteFS 0.5")
+            return _fail(
+                f"litefs version failed on {_where(one)}: {one.litefs.reason}", f"take {_LITEFS} in the Dockerfile"
+            )
     return _not_pulled(seen)
 
 
@@ -407,12 +419,23 @@ def _migrates(seen: Seen, wanted: Wanted) -> Said | None:
     if ran is None:
         return _unknown("the image could not be run")
     if ran.error:
-        return _fail(f"app_migrate_command cannot be run: {ran.error}", "correct app_migrate_command")
+        return _fail(f"app_migrate_command cannot be run: {ran.error}", _program("app_migrate_command"))
     if ran.code:
-        return _fail(f"app_migrate_command ended with {ran.code}{_last(ran.log)}", "correct app_migrate_command")
+        return _fail(f"app_migrate_command ended with {ran.code}{_last(ran.log)}", _ends_well("app_migrate_command"))
     if ran.code is None:
-        return _fail(f"app_migrate_command had not ended after {ran.seconds:.0f} s{_last(ran.log)}")
+        return _fail(
+            f"app_migrate_command had not ended after {ran.seconds:.0f} s{_last(ran.log)}",
+            "let it end when it has migrated; where it only takes longer, raise try_image_start_seconds",
+        )
     return None
+
+
+def _program(variable: str) -> str:
+    return f"begin {variable} with a program that is in the image, by its path or in its PATH"
+
+
+def _ends_well(variable: str) -> str:
+    return f"give it what its last words miss (app_env, app_secrets, a file in the image), or correct {variable}"
 
 
 def _last(log: str) -> str:
@@ -439,9 +462,9 @@ def _starts(seen: Seen, wanted: Wanted) -> Said | None:
 
 def _failed_start(start: Start) -> Said | None:
     if start.error:
-        return _fail(f"app_command cannot be run: {start.error}", "correct app_command")
+        return _fail(f"app_command cannot be run: {start.error}", _program("app_command"))
     if start.code is not None:
-        return _fail(f"app_command ended by itself with {start.code}{_last(start.log)}", "correct app_command")
+        return _fail(f"app_command ended by itself with {start.code}{_last(start.log)}", _ends_well("app_command"))
     return None
 
 
@@ -513,7 +536,10 @@ def _health(seen: Seen, wanted: Wanted) -> Said | None:
 def _how_it_answers(start: Start, wanted: Wanted) -> Said | None:
     asked = f"GET {wanted.path} with Host: {wanted.domain}"
     if start.answer is None:
-        return _fail(f"{asked} is not answered: {start.unanswered or 'nothing listens there'}", "see the line above")
+        return _fail(
+            f"{asked} is not answered: {start.unanswered or 'nothing listens there'}",
+            "let it answer there without a login; where it only takes longer to start, raise try_image_start_seconds",
+        )
     if start.answer.status != 200:
         said = f": {start.answer.body}" if start.answer.body else ""
         return _fail(

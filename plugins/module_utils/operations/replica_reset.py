@@ -205,7 +205,7 @@ def _targets(
 
 
 def _listed(targets: object) -> list[object]:
-    """The items of a list, which is text such as ``[1, 2]`` where it was given by ``-e name=value``; else none."""
+    """The items of a list, which is text such as ``[1, 2]`` where it stood on the command line; else none."""
     if isinstance(targets, str) and targets.startswith("[") and targets.endswith("]"):
         return [item.strip() for item in targets[1:-1].split(",")]
     return list(targets) if isinstance(targets, list) else []

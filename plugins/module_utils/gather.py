@@ -31,9 +31,11 @@ def gather(
     claim_template: str = "litefs-data",
     port: int = 20202,
     timeout: float = 10.0,
+    read: dict[str, Part | None] | None = None,
 ) -> State:
     """Return the state document. Raises KubeError where the API itself does not answer.
 
+    ``read`` gets the StatefulSet and the record as the API has them, for who compares them with what they are to be.
     All pods and nodes are asked at the same time; one that does not answer within ``timeout`` (s) is described as such
     and holds nobody else up.
     """
@@ -50,6 +52,8 @@ def gather(
             "silences": pool.submit(node_silences, api),
         }
 
+    if read is not None:
+        read |= {part: listed[part].result() for part in ("statefulset", "record")}
     ours = [pod for pod, _ordinal in state.our_pods(listed["pods"].result(), name)]
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
         kubelets = {

@@ -22,6 +22,13 @@ extends_documentation_fragment:
   - abaci.infra.arguments.database
   - abaci.infra.arguments.known
 options:
+  sysctls:
+    description: >-
+      A kubelet on which a pod of the application runs with all of these is not asked which sysctls it allows. Leave it
+      out before something is written.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds that each pod and each API request may take.
     type: int
@@ -112,6 +119,7 @@ def main() -> None:
         argument_spec={
             **arguments.DATABASE,
             **arguments.KNOWN,
+            "sysctls": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 10},
             "wait_replicated": {"type": "int", "default": 0},
         },
@@ -134,6 +142,7 @@ def main() -> None:
                 options["port"],
                 options["timeout"],
                 read,
+                options["sysctls"],
             )
             return document
 

@@ -204,6 +204,32 @@ def test_the_statefulset_of_the_state_document_is_compared_and_no_list_of_all_is
     assert len(asked(site, litefs_info, **SITE, known=other)[0]["known"]["reads"]) == 2
 
 
+def test_a_kubelet_that_runs_a_pod_with_the_sysctls_is_not_asked_what_it_allows(site: Cluster) -> None:
+    sysctls = ["net.ipv4.tcp_syn_retries"]
+    for ordinal in range(PODS):
+        pod = site.have("Pod", f"{make.NAME}-{ordinal}")
+        assert pod is not None
+        pod["spec"]["securityContext"] = {"sysctls": [{"name": sysctls[0], "value": "2"}]}
+    answer, count = asked(site, litefs_info, **SITE, known=look(site), sysctls=sysctls)
+    assert count["Node"] == 0 and count.total() == 6 + PODS
+    assert [node["allowed_unsafe_sysctls"] for node in answer["state"]["nodes"]] == [sysctls] * PODS
+    asks = {"another sysctl": ["kernel.msgmax", *sysctls], "before something is written": []}
+    for why, wanted in asks.items():
+        assert asked(site, litefs_info, **SITE, known=look(site), sysctls=wanted)[1]["Node"] == PODS, why
+    stopped = site.have("Pod", f"{make.NAME}-2")
+    assert stopped is not None
+    stopped["status"]["phase"] = "Pending"
+    assert asked(site, litefs_info, **SITE, known=look(site), sysctls=sysctls)[1]["Node"] == 1
+
+
+def test_hazard_under_the_lock_every_kubelet_is_asked() -> None:
+    tasks = Path(__file__).parents[3] / "roles/app/tasks"
+    assert "__app_taken_sysctls" in (tasks / "present.yml").read_text()
+    assert "__app_taken_sysctls" not in (tasks / "change.yml").read_text()
+    (first, *_) = yaml.safe_load((tasks / "gather.yml").read_text())
+    assert first["abaci.infra.litefs_info"]["sysctls"] == "{{ __app_taken_sysctls | default([]) }}"
+
+
 def test_a_state_that_is_waited_for_is_read_each_time(site: Cluster) -> None:
     _answer, count = asked(site, litefs_info, **SITE, known=look(site), wait_replicated=5)
     assert count["StatefulSet"] == count["PersistentVolume"] == 1

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The decisions about claims and volumes as filters; they live in module_utils/claims.py."""
+"""The decision about the role storage's claims as a filter; it lives in module_utils/claims.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible_collections.abaci.infra.plugins.module_utils import claims
 
 
 class FilterModule:
-    """Filters of the roles that have claims."""
+    """Filters of the role storage."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"resize_error": claims.resize_error, "storage_plan": claims.storage_plan}
+        return {"storage_plan": claims.storage_plan}

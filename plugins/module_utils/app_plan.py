@@ -15,7 +15,7 @@ from . import state as documents
 from .app_types import Desired, Image, IsolationPlan, Plan, Record, Retain
 from .objects import Object
 from .operations import backup, progress, promote
-from .placement import may_run
+from .placement import local_claims, may_run
 from .state_types import State
 
 # Sysctls that every kubelet allows (Kubernetes 1.32 and later): a pod may ask for them anywhere.
@@ -57,20 +57,16 @@ def plan(state: State, desired: Desired) -> Plan:
     refusals += _paused(state)
     notes += _unfinished(state)
 
-    desired_replicas, problem = _whole("app_replicas", desired.get("replicas"))
-    refusals += problem
-    replicas = desired_replicas
-    if not problem:
-        replicas, refusal, said = _replicas(state, desired_replicas, decision.ordinal)
-        refusals += [refusal] if refusal else []
-        notes += said
+    desired_replicas, replicas, refused, said = _count(state, desired, decision.ordinal)
+    refusals += refused
+    notes += said
     refusals += immutable_changes(state, desired)
     refused, said = sysctl_problems(state, desired)
     refusals += refused
     notes += said
     isolated = _isolation(state, desired)
     notes.append(_ISOLATION_SAYS[isolated["mode"]].format(reason=isolated["reason"]))
-    annotations, said = keel(state, str(desired.get("keel_policy") or ""))
+    annotations, said = _annotations(state, desired)
     notes += said
     image = _image(state, desired, annotations.get(documents.KEEL_POLICY) == "never", decision.ordinal)
     notes += [image["note"]] if image["note"] else []
@@ -165,6 +161,27 @@ _ISOLATION_SAYS = {
 }
 
 
+def _annotations(state: State, desired: Desired) -> tuple[dict[str, str], list[str]]:
+    """(the StatefulSet's annotations, sentences)."""
+    given = {**keel_annotations(desired), **desired.get("annotations", {})}
+    decided, notes = keel(state, str(given.get(documents.KEEL_POLICY) or ""))
+    return {**given, **decided}, notes
+
+
+def keel_annotations(desired: Desired) -> dict[str, str]:
+    """What tells Keel to follow the image's tag, as the inventory has it; none where Keel is not used."""
+    asked = desired.get("keel")
+    if asked is None or asked["state"] != "present":
+        return {}
+    return {
+        documents.KEEL_POLICY: "never" if asked["frozen"] else "force",
+        "keel.sh/match-tag": "true",
+        "keel.sh/trigger": "poll",
+        "keel.sh/pollSchedule": asked["schedule"],
+        **({"keel.sh/approvals": str(asked["approvals"])} if asked["approvals"] > 0 else {}),
+    }
+
+
 def keel(state: State, policy: str) -> tuple[dict[str, str], list[str]]:
     """(annotations, sentences): whoever changed Keel's policy last decides, as with the replicas.
 
@@ -231,6 +248,15 @@ def _unfinished(state: State) -> list[str]:
     except ValueError as exc:
         said = [str(exc)]
     return [*said, *filter(None, (backup.job_note(state), backup.other_databases_note(state)))]
+
+
+def _count(state: State, desired: Desired, ordinal: int) -> tuple[int, int, list[str], list[str]]:
+    """(app_replicas as a number, replicas to apply, refusals, notes)."""
+    wanted, problem = _whole("app_replicas", desired.get("replicas"))
+    if problem:
+        return wanted, wanted, problem, []
+    replicas, refusal, notes = _replicas(state, wanted, ordinal)
+    return wanted, replicas, [refusal] if refusal else [], notes
 
 
 def _replicas(state: State, desired: int, ordinal: int) -> tuple[int, str | None, list[str]]:
@@ -382,7 +408,7 @@ def order_of_rollouts(state: State, ordinal: int, replicas: int) -> list[str]:
 
 def local_files(state: State, desired: Desired, replicas: int) -> list[str]:
     """What it means for the pods that a claim's directory is another one on each host, as a sentence or none."""
-    local = set(desired.get("local_claims") or [])
+    local = local_claims(desired)
     mounted = [(volume.get("persistentVolumeClaim") or {}).get("claimName") for volume in desired.get("volumes") or []]
     claims = [str(claim) for claim in mounted if claim in local]
     nodes = [node["name"] for node in state["nodes"] if may_run(node, desired, some_day=True)]

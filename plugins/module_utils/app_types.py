@@ -8,6 +8,23 @@ from .app_image import Pull
 from .objects import Object
 
 
+class Keel(TypedDict):
+    """What the role keel is given."""
+
+    state: str  # keel_state
+    frozen: bool
+    schedule: str  # keel.sh/pollSchedule
+    approvals: int  # 0: none is asked for
+
+
+class Storage(TypedDict):
+    """What the role storage is given."""
+
+    state: str  # storage_state
+    kind: str  # storage_kind
+    volumes: list[Object]  # storage_volumes, each with its claim
+
+
 class Desired(TypedDict, total=False):
     """The role's variables that the decisions need; what is left out is neither chosen nor compared."""
 
@@ -16,7 +33,8 @@ class Desired(TypedDict, total=False):
     image: str
     pulled: list[Object]  # what image_pull_check said of each of the plan's pulls (__app_pull); none before
     guard_image: str
-    keel_policy: str  # keel.sh/policy of app_annotations, else of the role keel; empty: Keel is off
+    keel: Keel
+    annotations: dict[str, str]  # of the StatefulSet; they win over those that Keel is told by
     litefs_port: int
     proxy_port: int
     sysctls: list[str]  # in the pod's securityContext
@@ -25,7 +43,7 @@ class Desired(TypedDict, total=False):
     privileged: bool
     user_namespace: bool | None  # None: nobody said
     volumes: list[Object]  # Volume, of the pods
-    local_claims: list[str]  # claims in them that are on the hosts themselves
+    storage: Storage
     # What the rendered StatefulSet says
     service_name: str
     storage_size: str
@@ -85,6 +103,6 @@ class Plan(TypedDict):
     record: Record
     retain: Retain
     isolation: IsolationPlan
-    annotations: dict[str, str]  # of the StatefulSet, for Keel: whose policy is in force; none where Keel is off
+    annotations: dict[str, str]  # of the StatefulSet: the inventory's, and which policy of Keel is in force
     image: Image
     notes: list[str]  # sentences for the summary

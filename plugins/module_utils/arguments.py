@@ -23,6 +23,7 @@ APPLY = (
         "objects": {"type": "list", "elements": "dict", "default": []},
         "absent": {"type": "list", "elements": "dict", "default": []},
         "namespace": {"type": "str", "default": ""},
+        "size_variable": {"type": "str", "default": ""},
         "wait_kinds": {"type": "list", "elements": "str", "choices": _KINDS, "default": []},
         "wait": {
             "type": "list",

@@ -31,9 +31,13 @@ def gather(
     claim_template: str = "litefs-data",
     port: int = 20202,
     timeout: float = 10.0,
+    read: dict[str, Part | None] | None = None,
+    sysctls: Sequence[str] = (),
 ) -> State:
     """Return the state document. Raises KubeError where the API itself does not answer.
 
+    ``read`` gets the StatefulSet and the record as the API has them, for who compares them with what they are to be.
+    ``sysctls``: a kubelet that runs a pod of ours with all of these is not asked what it allows.
     All pods and nodes are asked at the same time; one that does not answer within ``timeout`` (s) is described as such
     and holds nobody else up.
     """
@@ -50,11 +54,15 @@ def gather(
             "silences": pool.submit(node_silences, api),
         }
 
+    if read is not None:
+        read |= {part: listed[part].result() for part in ("statefulset", "record")}
     ours = [pod for pod, _ordinal in state.our_pods(listed["pods"].result(), name)]
+    taken = taken_sysctls(ours, sysctls)
     with ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask") as pool:
         kubelets = {
             node["metadata"]["name"]: pool.submit(ask_kubelet, api, node["metadata"]["name"])
             for node in listed["nodes"].result()
+            if node["metadata"]["name"] not in taken
         }
         answers = ask_pods(api, namespace, ours, database, port, timeout)
         return state.document(
@@ -64,7 +72,7 @@ def gather(
             claim_template,
             namespace_exists=_exists(api, namespace, listed),
             answers=answers,
-            kubelets={node: answer.result() for node, answer in kubelets.items()},
+            kubelets={**taken, **{node: answer.result() for node, answer in kubelets.items()}},
             gathered_at=api.server_time(),
             **{part: answer.result() for part, answer in listed.items()},
         )
@@ -167,6 +175,16 @@ def ask_pod(api: Any, namespace: str, pod: Part, port: int, timeout: float) -> L
     except (KubeError, ValueError) as exc:
         return litefs.unreachable(str(exc).rstrip("."))
     return litefs.node(info, databases, samples)
+
+
+def taken_sysctls(pods: Sequence[Part], wanted: Sequence[str]) -> dict[str, list[str] | str]:
+    """By node, the sysctls of a pod that runs there with all that are wanted: its kubelet took them."""
+    found: dict[str, list[str] | str] = {}
+    for pod in pods:
+        given = [str(one["name"]) for one in (pod["spec"].get("securityContext") or {}).get("sysctls") or []]
+        if wanted and (pod.get("status") or {}).get("phase") == "Running" and set(wanted) <= set(given):
+            found[pod["spec"]["nodeName"]] = given
+    return found
 
 
 def ask_kubelet(api: Any, node: str) -> list[str] | str:

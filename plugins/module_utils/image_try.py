@@ -43,6 +43,16 @@ HAND_OVER = (
     'cp "/data/$1"* /copy/ && if [ "$(head -c 19 "/copy/$1" | tail -c 1 | tr "\\002" w)" = w ]; then '
     ': >>"/copy/$1-wal"; : >>"/copy/$1-shm"; fi; : >/try/go'
 )
+# How the application's two containers start it. As under LiteFS it is not the first process of its container, and hears
+# of SIGTERM from that; the second waits until the first has ended and left its database.
+STARTS = {
+    PRIMARY: (
+        '"$@" & child=$!; trap \'kill -TERM "$child"\' TERM; while :; do wait "$child"; code=$?; '
+        '[ -d "/proc/$child" ] && continue; wait "$child"; again=$?; [ "$again" = 127 ] || code=$again; '
+        'exit "$code"; done'
+    ),
+    REPLICA: 'until [ -e /try/go ]; do sleep 1; done; exec "$@"',
+}
 # In the application's own. What mounts are left out, since they are another file system.
 WRITTEN = (
     "sh",
@@ -193,9 +203,11 @@ def complete(
     command: str,
     migrate: str,
     pull_secrets: Sequence[str],
+    listen: str = "",
 ) -> Object:
     """The rendered pod with what only the run knows. LiteFS splits the commands as a shell's words, without a shell.
 
+    ``listen``: the address that the application is told to listen on, as HOSTNAME; "" for none.
     ValueError, with a sentence, where a command cannot be split.
     """
     pod = copy.deepcopy(template)
@@ -207,8 +219,17 @@ def complete(
         if container["name"] in words:
             container["image"] = image
             container["imagePullPolicy"] = "IfNotPresent" if "@sha256:" in image else "Always"
-            container["command"] = [*container.get("command", []), *words[container["name"]]]
+            container["command"] = [*_start(container["name"], listen), *words[container["name"]]]
     return pod
+
+
+def _start(container: str, listen: str) -> list[str]:
+    """What stands before the application's command: what waits for it, and what LiteFS would have told it."""
+    if container not in STARTS:
+        return []
+    hostname = [f"HOSTNAME={listen}"] if listen else []
+    candidate = "true" if container == PRIMARY else "false"
+    return ["sh", "-c", STARTS[container], "try", "env", *hostname, f"LITEFS_CANDIDATE={candidate}"]
 
 
 def split(variable: str, command: str) -> list[str]:
@@ -316,7 +337,10 @@ def summary(results: Sequence[Result], wanted: Wanted) -> Summary:
     return Summary(int(bool(bad["warn"])), "fit", f"The image {wanted.image} does what it has to{tail}.")
 
 
-def _fail(cause: str, command: str = "", mark: Mark = "fail") -> Said:
+_LITEFS = "litefs from flyio/litefs:0.5"
+
+
+def _fail(cause: str, command: str, mark: Mark = "fail") -> Said:
     return Said(mark, cause, command)
 
 
@@ -331,7 +355,14 @@ def _pull(seen: Seen, wanted: Wanted) -> Said | None:
                 f"{_where(one)} cannot pull it: {one.litefs.reason or 'it has not finished'}",
                 "correct app_image, app_registry_token or app_image_pull_secrets",
             )
-    return None if seen.programs else _fail("no node takes the application's pods now", "correct app_node_selector")
+    return (
+        None
+        if seen.programs
+        else _fail(
+            "no node takes the application's pods now",
+            "correct app_node_selector and app_tolerations, or let a node take pods again with kubectl uncordon",
+        )
+    )
 
 
 def _processor(seen: Seen, wanted: Wanted) -> Said | None:
@@ -355,10 +386,12 @@ def _programs(seen: Seen, wanted: Wanted) -> Said | None:
         if missing:
             return _fail(
                 f"the PATH of the image has no {listed(missing)}",
-                "add them in the Dockerfile: litefs from flyio/litefs:0.5, fusermount3 with fuse3",
+                f"add them in the Dockerfile: {_LITEFS}, fusermount3 with fuse3",
             )
         if one.litefs.fault == "":
-            return _fail(f"litefs version failed on {_where(one)}: {one.litefs.reason}", "use LiteFS 0.5")
+            return _fail(
+                f"litefs version failed on {_where(one)}: {one.litefs.reason}", f"take {_LITEFS} in the Dockerfile"
+            )
     return _not_pulled(seen)
 
 
@@ -386,12 +419,23 @@ def _migrates(seen: Seen, wanted: Wanted) -> Said | None:
     if ran is None:
         return _unknown("the image could not be run")
     if ran.error:
-        return _fail(f"app_migrate_command cannot be run: {ran.error}", "correct app_migrate_command")
+        return _fail(f"app_migrate_command cannot be run: {ran.error}", _program("app_migrate_command"))
     if ran.code:
-        return _fail(f"app_migrate_command ended with {ran.code}{_last(ran.log)}", "correct app_migrate_command")
+        return _fail(f"app_migrate_command ended with {ran.code}{_last(ran.log)}", _ends_well("app_migrate_command"))
     if ran.code is None:
-        return _fail(f"app_migrate_command had not ended after {ran.seconds:.0f} s{_last(ran.log)}")
+        return _fail(
+            f"app_migrate_command had not ended after {ran.seconds:.0f} s{_last(ran.log)}",
+            "let it end when it has migrated; where it only takes longer, raise try_image_start_seconds",
+        )
     return None
+
+
+def _program(variable: str) -> str:
+    return f"begin {variable} with a program that is in the image, by its path or in its PATH"
+
+
+def _ends_well(variable: str) -> str:
+    return f"give it what its last words miss (app_env, app_secrets, a file in the image), or correct {variable}"
 
 
 def _last(log: str) -> str:
@@ -418,9 +462,9 @@ def _starts(seen: Seen, wanted: Wanted) -> Said | None:
 
 def _failed_start(start: Start) -> Said | None:
     if start.error:
-        return _fail(f"app_command cannot be run: {start.error}", "correct app_command")
+        return _fail(f"app_command cannot be run: {start.error}", _program("app_command"))
     if start.code is not None:
-        return _fail(f"app_command ended by itself with {start.code}{_last(start.log)}", "correct app_command")
+        return _fail(f"app_command ended by itself with {start.code}{_last(start.log)}", _ends_well("app_command"))
     return None
 
 
@@ -492,7 +536,10 @@ def _health(seen: Seen, wanted: Wanted) -> Said | None:
 def _how_it_answers(start: Start, wanted: Wanted) -> Said | None:
     asked = f"GET {wanted.path} with Host: {wanted.domain}"
     if start.answer is None:
-        return _fail(f"{asked} is not answered: {start.unanswered or 'nothing listens there'}", "see the line above")
+        return _fail(
+            f"{asked} is not answered: {start.unanswered or 'nothing listens there'}",
+            "let it answer there without a login; where it only takes longer to start, raise try_image_start_seconds",
+        )
     if start.answer.status != 200:
         said = f": {start.answer.body}" if start.answer.body else ""
         return _fail(

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from .app_types import Desired
-from .placement import may_run
+from .placement import local_claims, may_run
 from .state_types import Node, State
 
 # hostUsers is on by default from Kubernetes 1.33, and needs id-mapped mounts of tmpfs, which Linux has from 6.3.
@@ -45,7 +45,7 @@ def decide(state: State, desired: Desired) -> Isolation:
             return Isolation("device-plugin", f"the volume {volume['name']} is {kind}, which cannot be id-mapped")
         # What many pods write to at once is NFS nearly always, whatever its class is called.
         claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-        if claim and user_namespace is None and claim not in (desired.get("local_claims") or []):
+        if claim and user_namespace is None and claim not in local_claims(desired):
             return Isolation(
                 "device-plugin",
                 f"the claim {claim} may be on NFS, which cannot be id-mapped (where it is not, set app_user_namespace: "

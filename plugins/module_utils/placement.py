@@ -28,6 +28,13 @@ def may_run(node: Node, desired: Desired, *, some_day: bool = False) -> bool:
     return all(any(_tolerates(item, taint) for item in desired.get("tolerations") or []) for taint in repelling)
 
 
+def local_claims(desired: Desired) -> set[str]:
+    """The claims that are directories of each host: the role storage's own, where it makes them of those."""
+    storage = desired.get("storage")
+    here = storage is not None and storage["state"] == "present" and storage["kind"] == "host_path"
+    return {str(volume["claim"]) for volume in storage["volumes"]} if storage is not None and here else set()
+
+
 def _tolerates(toleration: Part, taint: Taint) -> bool:
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False

@@ -173,7 +173,7 @@ class Node(TypedDict):
     schedulable: bool  # not cordoned
     labels: dict[str, str]
     taints: list[Taint]
-    allowed_unsafe_sysctls: list[str] | None
+    allowed_unsafe_sysctls: list[str] | None  # of a kubelet that was not asked, those that a pod has there
     error: str | None  # why that is None
     kernel: str
     runtime: str

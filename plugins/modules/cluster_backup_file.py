@@ -38,6 +38,27 @@ options:
     type: list
     elements: str
     default: []
+  restore:
+    description: The server whose datastore the copy is to become. Fails with the reasons where it may not.
+    type: dict
+    suboptions:
+      server:
+        description: Its name in the inventory.
+        type: str
+        required: true
+      reports:
+        description: What M(abaci.infra.host_probe) saw of k3s on each host; one that is away has none.
+        type: list
+        elements: dict
+        required: true
+      version:
+        description: The version of k3s that follows, which must be no older than the copy's.
+        type: str
+        required: true
+      accepted:
+        description: The revision after which the loss is accepted.
+        type: str
+        default: ""
   variables:
     description: How the names of the user's variables begin, for what is said.
     type: str
@@ -64,6 +85,10 @@ copied:
     the plain archive in O(work); encrypted and read_back of one that is kept now.
   returned: success
   type: dict
+in_place:
+  description: Whether the copy is the server's datastore already, and nothing was written to it since.
+  returned: with O(restore)
+  type: bool
 record:
   description: What is noted on the server of a copy that is kept now, time (seconds since the epoch) and place.
   returned: with O(keep_in)
@@ -82,11 +107,12 @@ said:
 
 import platform
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import arguments, datastore
+from ansible_collections.abaci.infra.plugins.module_utils import arguments, datastore, k3s
 from ansible_collections.abaci.infra.plugins.module_utils.operations import keeping, retention, saying
 
 
@@ -119,6 +145,28 @@ def opened(path: Path, decrypt: list[str], work: Path, variables: str) -> dict[s
     return {**note, "path": str(path), "plain": str(plain), "sha256": datastore.digest(plain)}
 
 
+def restorable(copied: Any, asked: Mapping[str, Any]) -> bool:
+    """Whether the copy is the server's datastore already; raises datastore.Bad where it may not become it.
+
+    ``asked``: the option ``restore``.
+    """
+    hosts = {
+        report["name"]: {
+            **report["probe"]["k3s"],
+            "name": report["name"],
+            "kind": report["probe"]["k3s"]["datastore"],
+        }
+        for report in asked["reports"]
+        if "probe" in report
+    }
+    own = hosts.pop(asked["server"])
+    error = k3s.upgrade_error(copied["k3s"], asked["version"], True)
+    errors = datastore.restore_errors(copied, own, list(hosts.values()), error, asked["accepted"])
+    if errors:
+        raise datastore.Bad(" ".join(errors))
+    return bool(datastore.in_place(copied, own))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -128,6 +176,15 @@ def main() -> None:
             "work": {"type": "path", "required": True},
             "encrypt_command": arguments.COMMAND,
             "decrypt_command": arguments.COMMAND,
+            "restore": {
+                "type": "dict",
+                "options": {
+                    "server": {"type": "str", "required": True},
+                    "reports": {"type": "list", "elements": "dict", "required": True},
+                    "version": {"type": "str", "required": True},
+                    "accepted": {"type": "str", "default": ""},
+                },
+            },
             "variables": {"type": "str", "default": "cluster_backup"},
         },
         supports_check_mode=True,
@@ -136,7 +193,9 @@ def main() -> None:
     path, work, variables = Path(module.params["path"]), Path(module.params["work"]), module.params["variables"]
     try:
         if not module.params["keep_in"]:
-            module.exit_json(changed=False, copied=opened(path, decrypt, work, variables), removed=[])
+            copied, asked = opened(path, decrypt, work, variables), module.params["restore"]
+            there = {"in_place": restorable(copied, asked)} if asked else {}
+            module.exit_json(changed=False, copied=copied, removed=[], **there)
         target = Path(module.params["keep_in"])
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         note = prove(path, work)

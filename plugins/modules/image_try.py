@@ -73,6 +73,10 @@ options:
     type: list
     elements: dict
     default: []
+  listen_address:
+    description: What the application is told to listen on, as C(HOSTNAME). Empty for nothing.
+    type: str
+    default: ""
   port:
     description: The application's port.
     type: int
@@ -198,6 +202,7 @@ class Try:
             self.options["command"],
             self.options["migrate_command"],
             [secret["metadata"]["name"] for secret in pull_secrets],
+            self.options["listen_address"],
         )
         self._remove_left()
         try:
@@ -481,6 +486,21 @@ def shown(output: str, results: list[Any], summary: Any) -> str:
     return said
 
 
+def expectations(options: dict[str, Any]) -> image_try.Wanted:
+    """What the image is held to, from the module's options."""
+    return image_try.Wanted(
+        image=options["image"],
+        port=options["port"],
+        path=options["health_path"],
+        domain=options["domain"],
+        database=options["database"],
+        migrates=bool(options["migrate_command"].strip()),
+        allow_other=options["allow_other"],
+        start=options["start_timeout"],
+        grace=options["grace"],
+    )
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -502,6 +522,7 @@ def main() -> None:
             "nodes": {"type": "list", "elements": "dict", "required": True},
             "node_selector": {"type": "dict", "default": {}},
             "tolerations": {"type": "list", "elements": "dict", "default": []},
+            "listen_address": {"type": "str", "default": ""},
             "port": {"type": "int", "default": 3000},
             "health_path": {"type": "str", "default": "/"},
             "domain": {"type": "str", "required": True},
@@ -524,20 +545,8 @@ def main() -> None:
             skipped=True,
             msg=f"{options['image']} is not tried in check mode, because it takes pods.",
         )
-    wanted = image_try.Wanted(
-        image=options["image"],
-        port=options["port"],
-        path=options["health_path"],
-        domain=options["domain"],
-        database=options["database"],
-        migrates=bool(options["migrate_command"].strip()),
-        allow_other=options["allow_other"],
-        start=options["start_timeout"],
-        grace=options["grace"],
-    )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # The default action would leave the namespace behind.
-        signal.signal(number, lambda received, _frame: exit_with(128 + received))
+    wanted = expectations(options)
+    exit_on_signals()
     try:
         seen = Try(kube.connect(options["kubeconfig"]), options, wanted).run()
     except (kube.KubeError, ValueError) as exc:
@@ -553,8 +562,14 @@ def main() -> None:
     )
 
 
-def exit_with(code: int) -> None:
-    raise SystemExit(code)
+def exit_on_signals() -> None:
+    """Make SIGTERM and SIGHUP an exception: their default action would leave the namespace behind."""
+
+    def end(received: int, _frame: Any) -> None:
+        raise SystemExit(128 + received)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,7 @@ said:
   elements: str
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -134,6 +135,19 @@ from ansible_collections.abaci.infra.plugins.module_utils.operations import (
 
 def chosen(why: str) -> str:
     return f"Taken from that pod because {why}."
+
+
+def would_export(module: AnsibleModule, site: act.Site, pods: Sequence[str]) -> None:
+    """End the module with the pod that would be exported, or with why none can be."""
+    asked: Sequence[str | None] = pods or [None]
+    choices = [backup.choose(site.look(), pod) for pod in asked]
+    problem = next((problem for choice, problem in choices if choice is None), None)
+    if problem:
+        module.fail_json(msg=f"No backup can be made. {problem}")
+    why = next((choice["why"] for choice, _problem in choices if choice), "")
+    module.exit_json(
+        changed=True, manifests=[], problems=[], why=why, removed=[], said=[chosen(why)], exports=[], did=[]
+    )
 
 
 def main() -> None:
@@ -158,14 +172,7 @@ def main() -> None:
     try:
         site = act.connect(options)
         if module.check_mode:
-            choices = [backup.choose(site.look(), pod) for pod in options["pods"] or [None]]
-            problem = next((problem for choice, problem in choices if choice is None), None)
-            if problem:
-                module.fail_json(msg=f"No backup can be made. {problem}")
-            why = next((choice["why"] for choice, _problem in choices if choice), "")
-            module.exit_json(
-                changed=True, manifests=[], problems=[], why=why, removed=[], said=[chosen(why)], exports=[], did=[]
-            )
+            would_export(module, site, options["pods"])
         export.make_room(directory)
         with holding.Holding(site, options["holder"]):
             made, failed, why = export.choose_and_export(

@@ -22,6 +22,13 @@ extends_documentation_fragment:
   - abaci.infra.arguments.database
   - abaci.infra.arguments.known
 options:
+  sysctls:
+    description: >-
+      A kubelet on which a pod of the application runs with all of these is not asked which sysctls it allows. Leave it
+      out before something is written.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds that each pod and each API request may take.
     type: int
@@ -62,6 +69,10 @@ state:
       each volume is its C(storage), and a backup's manifest has the C(size) of the database.
   returned: success
   type: dict
+known:
+  description: O(known), and before it the StatefulSet and the record as they were read.
+  returned: when O(wait_replicated) is 0 and the API answered
+  type: dict
 position:
   description: With O(wait_replicated), the primary's position when first asked (pod, cluster_id, txid, checksum).
   returned: when O(wait_replicated) is not 0
@@ -88,11 +99,27 @@ def apart(known: Object) -> Object:
     return {**known, "reads": [read for read in reads if read["kind"] in kinds]}
 
 
+def reads(options: Object, read: Object) -> list[Object]:
+    """The StatefulSet and the record, as kube.Client.know() takes them."""
+    named = {
+        "statefulset": ("apps/v1", "StatefulSet", options["name"]),
+        "record": ("v1", "ConfigMap", f"{options['name']}-litefs-identity"),
+    }
+    return [
+        {
+            **{"apiVersion": version, "kind": kind, "namespace": options["namespace"], "names": [name]},
+            "items": [read[part]] if read[part] else [],
+        }
+        for part, (version, kind, name) in named.items()
+    ]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **arguments.DATABASE,
             **arguments.KNOWN,
+            "sysctls": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 10},
             "wait_replicated": {"type": "int", "default": 0},
         },
@@ -100,6 +127,7 @@ def main() -> None:
     )
     options = module.params
     client: kube.Client | None = None
+    read: Object = {}
     try:
         client = kube.connect(options["kubeconfig"], timeout=max(options["timeout"], 5))
         client.know({} if options["wait_replicated"] else apart(options["known"]))
@@ -113,11 +141,17 @@ def main() -> None:
                 options["claim_template"],
                 options["port"],
                 options["timeout"],
+                read,
+                options["sysctls"],
             )
             return document
 
         if not options["wait_replicated"]:
-            module.exit_json(changed=False, state=look())
+            document, given = look(), options["known"]
+            # What is known may be older, and the first that has an object counts.
+            older = given.get("reads", []) if given.get("server") == client.server else []
+            known = {"server": client.server, "reads": [*reads(options, read), *older]}
+            module.exit_json(changed=False, state=document, known=known)
         seconds = 0 if module.check_mode else options["wait_replicated"]
         document, position, problems = gather.wait_replicated(look, options["database"], seconds)
     except kube.KubeError as exc:

@@ -37,6 +37,12 @@ options:
     description: A namespace to create first where it is missing; one that exists is left as it is.
     type: str
     default: ""
+  size_variable:
+    description: >-
+      The variable that says the size of the claims in O(objects). A claim that is there with another size is refused,
+      before anything is written. Empty leaves that to the API.
+    type: str
+    default: ""
   wait_kinds:
     description:
       - Of which kinds all O(objects) have to be ready in the end. Not in check mode.
@@ -131,7 +137,7 @@ ready:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, kube, waiting
+from ansible_collections.abaci.infra.plugins.module_utils import applying, arguments, claims, kube, waiting
 
 
 def begin(module: AnsibleModule) -> applying.Apply:
@@ -143,6 +149,15 @@ def begin(module: AnsibleModule) -> applying.Apply:
         client.forget()
         job = applying.Apply(client, check, asked["timeout"])
     return job
+
+
+def check_sizes(job: applying.Apply, objects: list[applying.Object], variable: str) -> None:
+    """Raises KubeError where a claim is there with another size than the variable says."""
+    job.observe(objects)
+    for obj in (obj for obj in objects if obj["kind"] == "PersistentVolumeClaim"):
+        error = claims.resize_error(job.found(obj) or {}, obj["spec"]["resources"]["requests"]["storage"], variable)
+        if error:
+            raise kube.KubeError(error)
 
 
 def ready(module: AnsibleModule, job: applying.Apply, targets: list[waiting.Target]) -> bool:
@@ -179,6 +194,8 @@ def main() -> None:
     try:
         job = begin(module)
         objects = list(asked["objects"])
+        if asked["size_variable"]:
+            check_sizes(job, objects, asked["size_variable"])
         job.run(objects, asked["absent"], asked["namespace"])
         targets = [
             waiting.Target(obj["kind"], obj["metadata"]["name"], obj["metadata"].get("namespace"))

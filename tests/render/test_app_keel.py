@@ -13,16 +13,14 @@ from ansible_collections.abaci.infra.plugins.module_utils import app_image
 from evaluating import evaluate
 from evaluating import living as there
 from rendering import ROOT, Rendered, Run, check_schema, run_role
-from test_app import ALL, GATHERED, plan
+from test_app import ALL, GATHERED, KEEL, plan
 
 Object = dict[str, Any]
 
 
-FROZEN = {"keel.sh/policy": "never", "abaci.infra/last-applied-keel-policy": "force"}
 VARIANTS: dict[str, Object] = {
     "default": {},
     "off": {"keel_state": "absent", **plan(annotations={})},
-    "frozen": {"keel_frozen": True, "keel_approvals": 2, "keel_poll_schedule": "@every 5m", **plan(annotations=FROZEN)},
     "token": {"app_registry_token": "t0ken", "app_image_pull_secrets": ["mine"]},
     "storage": {"storage_state": "present"},
 }
@@ -50,13 +48,7 @@ def test_manifests_are_valid(run: Run, name: str) -> None:
 
 
 def test_hazard_annotations_stand_on_the_statefulset_with_match_tag_and_not_on_the_pods(run: Run) -> None:
-    assert annotations_of(run["default"]) == {
-        "keel.sh/policy": "force",
-        "keel.sh/match-tag": "true",
-        "keel.sh/trigger": "poll",
-        "keel.sh/pollSchedule": "@every 2m",
-        "abaci.infra/last-applied-keel-policy": "force",
-    }
+    assert annotations_of(run["default"]) == KEEL
     for name in VARIANTS:
         template = run[name].one("StatefulSet")["spec"]["template"]
         assert not [key for key in template["metadata"]["annotations"] if "keel" in key]
@@ -66,23 +58,17 @@ def test_switched_off_nothing_of_keel_is_left(run: Run) -> None:
     assert annotations_of(run["off"]) == {}
 
 
-def test_the_plans_policy_counts_and_the_rest_is_the_inventorys(run: Run) -> None:
-    found = annotations_of(run["frozen"])
-    assert FROZEN.items() <= found.items()
-    assert (found["keel.sh/approvals"], found["keel.sh/pollSchedule"]) == ("2", "@every 5m")
-
-
-@pytest.mark.parametrize(
-    ("variables", "policy"),
-    [
-        ({}, "force"),
-        ({"keel_frozen": True}, "never"),
-        ({"keel_state": "absent"}, ""),
-        ({"keel_state": "unmanaged"}, ""),
-    ],
-)
-def test_the_inventorys_policy_is_what_the_plan_is_given(variables: Object, policy: str) -> None:
-    assert evaluate("app", "__app_desired", **variables)["keel_policy"] == policy
+def test_the_plan_is_given_what_the_inventory_says_of_keel_and_storage() -> None:
+    default = evaluate("app", "__app_desired")
+    assert default["keel"] == {"state": "present", "frozen": False, "schedule": "@every 2m", "approvals": 0}
+    volumes = [{"claim": "vision-training-data"}, {"claim": "uploads-data"}]
+    assert default["storage"] == {"state": "unmanaged", "kind": "nfs", "volumes": volumes}
+    given = {"keel_state": "absent", "keel_frozen": "yes", "keel_approvals": "2", "keel_poll_schedule": "@every 5m"}
+    files = {"storage_state": "present", "storage_kind": "host_path", "storage_volumes": [{"claim": "own"}]}
+    asked = evaluate("app", "__app_desired", **given, **files, app_annotations={"team": "web"})
+    assert asked["keel"] == {"state": "absent", "frozen": True, "schedule": "@every 5m", "approvals": 2}
+    assert asked["storage"] == {"state": "present", "kind": "host_path", "volumes": [{"claim": "own"}]}
+    assert asked["annotations"] == {"team": "web"}
 
 
 def test_a_token_makes_the_pull_secret_and_without_one_there_is_none(run: Run) -> None:

@@ -98,12 +98,14 @@ def test_it_may_what_the_applications_pod_may_but_mount(
 
 
 def test_only_the_first_may_write_to_the_database(pods: dict[str, Object]) -> None:
-    first, second = (container(pods["default"]["try"], name) for name in ("primary", "replica"))
+    made = image_try.complete(pods["default"]["try"], "x", IMAGE, "node server.js", "", [], "0.0.0.0")
+    first, second = (container(made, name) for name in ("primary", "replica"))
     assert first["volumeMounts"] == [{"name": "data", "mountPath": "/litefs"}]
     assert {"name": "copy", "mountPath": "/litefs", "readOnly": True} in second["volumeMounts"]
-    assert first["command"][-3:] == ["env", "HOSTNAME=0.0.0.0", "LITEFS_CANDIDATE=true"]
-    assert second["command"][-1] == "LITEFS_CANDIDATE=false"
-    assert container(pods["bare"]["try"], "primary")["command"][-2:] == ["env", "LITEFS_CANDIDATE=true"]
+    assert first["command"][-5:] == ["env", "HOSTNAME=0.0.0.0", "LITEFS_CANDIDATE=true", "node", "server.js"]
+    assert second["command"][-3:] == ["LITEFS_CANDIDATE=false", "node", "server.js"]
+    bare = image_try.complete(pods["bare"]["try"], "x", IMAGE, "run", "", [])
+    assert container(bare, "primary")["command"][-3:] == ["env", "LITEFS_CANDIDATE=true", "run"]
     assert environment(first) == environment(second)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils import kube
+from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
@@ -175,10 +176,9 @@ STATES = {
     **{role: f"{role}_schedule_state" for role in ("backup", "cluster_backup")},
 }
 ONCE = {
-    *("cluster_restore", "history", "operation", "promote", "query", "replica_reset", "restore", "restore_drill"),
-    *("check", "logs", "scale", "site", "status", "try_image", "volumes_save"),
-    *("rollback", "rollout"),
-    "report",
+    *OPERATIONS,
+    *("check", "cluster_restore", "history", "logs", "operation", "query", "report", "restore_drill", "site", "status"),
+    *("try_image", "volumes_save"),
 }
 
 

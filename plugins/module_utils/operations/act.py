@@ -126,9 +126,10 @@ class Site:
         """Raise the low-water mark of the record to what is seen now (see identity.raised); whether it rose.
 
         An observation, no change of the site: who loses the race for the record leaves it to the next. ``seen``: the
-        state document, where one was just gathered.
+        state document, where one was just gathered. The mark's time is that of the document.
         """
-        document, now = seen or self.look(), self.api.server_time()
+        document = seen or self.look()
+        now = document["gathered_at"]
         if not identity.raised(identity.raw(document), document, now):
             return False
         record = self._record()

@@ -188,8 +188,8 @@ def _targets(
         # A replica that a run which died had begun with is no longer mismatched, but its pod may not be gone yet.
         begun = [int(ordinal) for ordinal in (checkpoint.get("claims") or {})]
         return sorted({*wrong, *begun}), None
-    listed = targets if isinstance(targets, list) else None
-    numbers = [values.whole(item) for item in listed or []]
+    listed = _listed(targets)
+    numbers = [values.whole(item) for item in listed]
     if not listed or None in numbers:
         return [], (
             f"replica_reset_targets is {targets!r}: set it to {MISMATCHED}, or to a list of ordinals such as [1, 2]."
@@ -202,6 +202,13 @@ def _targets(
                 "replicas: there is no such pod to re-seed."
             )
     return ordinals, None
+
+
+def _listed(targets: object) -> list[object]:
+    """The items of a list, which is text such as ``[1, 2]`` where it stood on the command line; else none."""
+    if isinstance(targets, str) and targets.startswith("[") and targets.endswith("]"):
+        return [item.strip() for item in targets[1:-1].split(",")]
+    return list(targets) if isinstance(targets, list) else []
 
 
 def _mismatched(found: sit.Situation, pod: sit.Pod | None) -> bool:

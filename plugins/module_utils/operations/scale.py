@@ -170,10 +170,10 @@ def _is_copy(state: sit.State, found: sit.Situation, pod: sit.Pod) -> bool:
 
 
 def _left_out(state: sit.State, found: sit.Situation, desired: int) -> list[str]:
-    said = {
-        **sit.cannot_follow(state, found),
-        **{n: f"{sit.pod_name(state, n)} is on node {node}, which is away." for n, node in sit.absent(state).items()},
-    }
+    said = sit.cannot_follow(state, found)
+    for ordinal, node in sit.absent(state).items():
+        why, cure = sit.on_dead_node(ordinal, node)
+        said[ordinal] = f"{sit.pod_name(state, ordinal)} {why}: {cure}."
     return [f"{why} It is left out of all that is waited for." for n, why in said.items() if n < desired]
 
 

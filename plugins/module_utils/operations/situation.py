@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -218,34 +219,87 @@ def strangers(state: State) -> list[int]:
 
 
 def cannot_follow(state: State, situation: Situation) -> dict[int, str]:
-    """Replicas that no wait brings to the primary's position, each with the reason.
+    """Replicas that no wait brings to the primary's position, each with the reason and the command that heals it.
 
     One that only starts, or stops, is not among them, and none that has more than the primary: that ends a wait.
     """
     reasons: dict[int, str] = {}
     for pod in state["pods"]:
-        node, name, ordinal = pod["litefs"], pod["name"], pod["ordinal"]
-        if pod is situation.leader or ordinal >= (state["statefulset"]["replicas"] or 0):
+        if pod is situation.leader or pod["ordinal"] >= (state["statefulset"]["replicas"] or 0):
             continue
-        if node["cluster_id"] not in (None, situation.cluster_id):
-            reasons[ordinal] = (
-                f"{name} holds the cluster {node['cluster_id']} and cannot follow the primary: re-seed it "
-                f"afterwards (playbooks/replica_reset.yml -e 'replica_reset_targets=[{ordinal}]')."
-            )
-        elif ordinal in fenced(state):
-            reasons[ordinal] = f"{name} is fenced as an old primary."
-        elif pod["node"] and away(state, pod["node"]):
-            reasons[ordinal] = f"{name} is on node {pod['node']}, which does not answer."
-        elif pod["unschedulable"]:
-            reasons[ordinal] = f"{name} cannot be placed ({pod['unschedulable'].rstrip('.')})."
-        elif pod["deleting"] or node["reachable"]:
-            continue
-        elif pod["init"]["state"] == "failed" and guard.reason(pod) not in (guard.Exit.AHEAD, guard.Exit.NOT_NOW):
-            reasons[ordinal] = f"{name} does not start ({(pod['init']['message'] or 'no message').rstrip('.')})."
-        elif pod["waiting"]["reason"] in _STUCK:
-            why = pod["waiting"]["message"] or pod["waiting"]["reason"]
-            reasons[ordinal] = f"{name} does not start ({why.rstrip('.')})."
+        found = _hindrance(state, situation, pod)
+        if found is not None:
+            reasons[pod["ordinal"]] = f"{pod['name']} {found[0].rstrip('.')}: {found[1]}."
     return reasons
+
+
+def _hindrance(state: State, situation: Situation, pod: Pod) -> tuple[str, str] | None:
+    """(why a replica cannot follow, what heals it)."""
+    node, ordinal = pod["litefs"], pod["ordinal"]
+    if node["cluster_id"] not in (None, situation.cluster_id):
+        return f"holds the cluster {node['cluster_id']} and cannot follow the primary", _re_seed(ordinal)
+    if ordinal in fenced(state):
+        return "is fenced as an old primary", f"{_re_seed(ordinal)}, which exports it first"
+    if pod["node"] and away(state, pod["node"]):
+        return on_dead_node(ordinal, pod["node"])
+    if pod["unschedulable"]:
+        return f"cannot be placed ({pod['unschedulable'].rstrip('.')})", _place(state, pod)
+    if pod["deleting"] or node["reachable"]:
+        return None
+    if pod["init"]["state"] == "failed" and guard.reason(pod) not in (guard.Exit.AHEAD, guard.Exit.NOT_NOW):
+        why = f"does not start ({(pod['init']['message'] or 'no message').rstrip('.')})"
+        if pod["init"]["name"] == guard.NAME:
+            return why, _re_seed(ordinal)
+        logs = _kubectl(state, f"logs {pod['name']} -c {pod['init']['name']}")
+        return why, f"heal what {logs} shows"
+    if pod["waiting"]["reason"] in _STUCK:
+        why = pod["waiting"]["message"] or pod["waiting"]["reason"] or ""
+        return f"does not start ({why.rstrip('.')})", _start(state, pod)
+    return None
+
+
+def on_dead_node(ordinal: int, node: str) -> tuple[str, str]:
+    """(why a replica cannot follow, what heals it) where its node, or that of its volume, is away."""
+    given = json.dumps({"replica_reset_targets": [ordinal], "replica_reset_node_off": node})
+    return (
+        f"is on node {node}, which is away",
+        f"bring the node back, or switch it off and run playbooks/replica_reset.yml -e '{given}'",
+    )
+
+
+def _place(state: State, pod: Pod) -> str:
+    """What lets the scheduler place a pod: its volume says on which node it has to run."""
+    name = last_node(state, pod["ordinal"])
+    node = next((item for item in state["nodes"] if item["name"] == name), None)
+    if name and (node is None or not node["ready"]):
+        return on_dead_node(pod["ordinal"], name)[1]
+    if node is not None and not node["schedulable"]:
+        return f"its volume is on node {name}, which takes no pods: kubectl uncordon {name}"
+    describe = _kubectl(state, f"describe pod {pod['name']}")
+    return f"make what it lacks available, which {describe} says"
+
+
+def _start(state: State, pod: Pod) -> str:
+    """What lets a container of a replica start."""
+    if pod["waiting"]["reason"] in conditions.PULL_REASONS:
+        return "correct app_image and app_guard_image and run site.yml --tags app"
+    if pod["waiting"]["reason"] in conditions.CONFIG_REASONS:
+        return "run site.yml --tags app, which makes what its containers are given"
+    seen = sign(pod)
+    if seen == "replica-cannot-apply":
+        return _re_seed(pod["ordinal"])
+    if seen == "disk-full":
+        return f"make room on node {pod['node']}, with k3s crictl rmi --prune there"
+    logs = _kubectl(state, f"logs {pod['name']} -c app --previous")
+    return f"heal what its last words name, which {logs} shows"
+
+
+def _re_seed(ordinal: int) -> str:
+    return f"re-seed it with playbooks/replica_reset.yml -e 'replica_reset_targets=[{ordinal}]'"
+
+
+def _kubectl(state: State, command: str) -> str:
+    return f"kubectl -n {state['namespace']} {command}"
 
 
 def claim_of(state: State, ordinal: int) -> Claim | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.abaci.infra.plugins.module_utils import applying, kube, waiting
+from ansible_collections.abaci.infra.plugins.modules import server_side_apply
 
 Object = dict[str, Any]
 HELM = {"meta.helm.sh/release-name": "cm", "meta.helm.sh/release-namespace": "infra"}
@@ -226,6 +227,36 @@ def test_bad_input_what_helm_installed_is_not_taken_over() -> None:
     store = Store(theirs)
     with pytest.raises(kube.KubeError, match="release cm in namespace infra"):
         run(store, [NAMES[0], workload])
+    assert store.written == []
+
+
+@pytest.mark.parametrize(
+    ("now", "asked", "refused"),
+    [
+        (None, "2Gi", False),
+        ("1Gi", "1Gi", False),
+        ("1Gi", "1024Mi", False),
+        ("1Gi", "2Gi", True),
+        ("2Gi", "1Gi", True),
+    ],
+    ids=["no claim", "the same", "the same in other words", "more", "less"],
+)
+def test_a_claim_of_another_size_is_refused_before_anything_is_written(
+    now: str | None, asked: str, refused: bool
+) -> None:
+    def claim(size: str) -> Object:
+        spec = {"resources": {"requests": {"storage": size}}}
+        return manifest("PersistentVolumeClaim", "redis-data", "abaci", spec=spec)
+
+    store = Store(*([claim(now)] if now else []), kinds={"Namespace", "ConfigMap", "PersistentVolumeClaim"})
+    job = applying.Apply(store, False)
+    objects = [manifest("ConfigMap", "redis", "abaci"), claim(asked)]
+    if not refused:
+        server_side_apply.check_sizes(job, objects, "redis_storage_size")
+        return
+    with pytest.raises(kube.KubeError) as said:
+        server_side_apply.check_sizes(job, objects, "redis_storage_size")
+    assert f"redis_storage_size is {asked}" in str(said.value) and f"back to {now}" in str(said.value)
     assert store.written == []
 
 

@@ -84,6 +84,25 @@ def test_an_encrypted_copy_is_read_back_kept_for_its_owner_and_opened_again(
     assert "cluster_restore_decrypt_command (false) failed" in refused
 
 
+def test_a_copy_is_opened_for_a_server_whose_datastore_it_may_become(
+    keep: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep()
+    made = opened(tmp_path, capsys)["copied"]
+    probe = {"ca_hash": made["ca_hash"], "units": ["k3s"], "datastore": "sqlite", "revision": 1, "restored": {}}
+
+    def asked(**changes: Any) -> dict[str, Any]:
+        reports = [{"name": "server-0", "probe": {"k3s": {**probe, **changes}}}, {"unreachable": True}]
+        restore = {"server": "server-0", "reports": reports, "version": made["k3s"]}
+        return opened(tmp_path, capsys, restore=restore)
+
+    answer = asked()
+    assert answer["in_place"] is False and answer["copied"]["sha256"] == made["sha256"]
+    assert asked(revision=7, restored={"sha256": made["sha256"], "revision": 7})["in_place"] is True
+    refused = asked(ca_hash="0" * 64)
+    assert refused["failed"] and "has a cluster of its own (CA 000000000000)" in refused["msg"]
+
+
 @pytest.mark.parametrize(
     ("commands", "words"),
     [

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.filter import operations
 from ansible_collections.abaci.infra.plugins.module_utils import datastore
+from ansible_collections.abaci.infra.plugins.modules import cluster_backup_file
 
 STAMP = "2026-01-02T03:04:05Z"
 CA = b"-----BEGIN CERTIFICATE-----\n"
@@ -307,14 +307,15 @@ def test_the_plan_of_a_restore_is_made_of_what_each_host_said_and_leaves_out_who
 
     def planned(server: dict[str, Any], *others: dict[str, Any], version: str = "v1.36.4+k3s1") -> Any:
         copy = {**COPY, "k3s": "v1.36.4+k3s1"}
-        return operations.cluster_restore_plan(copy, [report(server), *others], "server-0", version, "")
+        asked = {"server": "server-0", "reports": [report(server), *others], "version": version, "accepted": ""}
+        return cluster_backup_file.restorable(copy, asked)
 
-    assert planned(SAME, {"unreachable": True}, {}) == {"errors": [], "in_place": False}
-    assert planned({**SAME, "revision": 5000, "restored": SEAL}) == {"errors": [], "in_place": True}
-    (error,) = planned(NEW, report({"name": "agent-0", "ca_hash": OTHER, "units": []}))["errors"]
-    assert "agent-0 belongs to another cluster" in error
-    (error,) = planned(SAME, version="v1.35.0+k3s1")["errors"]
-    assert "was made by another k3s" in error
+    assert planned(SAME, {"unreachable": True}, {}) is False
+    assert planned({**SAME, "revision": 5000, "restored": SEAL}) is True
+    with pytest.raises(datastore.Bad, match="agent-0 belongs to another cluster"):
+        planned(NEW, report({"name": "agent-0", "ca_hash": OTHER, "units": []}))
+    with pytest.raises(datastore.Bad, match="was made by another k3s"):
+        planned(SAME, version="v1.35.0+k3s1")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_a_look_at_the_database_takes_what_this_run_has_read(site: Cluster) -> N
     asked(site, database_look, **SITE, low_water=True)  # the mark and the journal mode go into the record
     state["record"]["raw"] |= site.record()
     state = json.loads(json.dumps(state))
+    site._told = None  # another process, which does not know the time
     _answer, count = asked(site, database_look, **SITE, low_water=True, wait_replicated=5, state=state)
     assert count == {f"LiteFS {make.NAME}-0": 1}, "the header alone, beside a command in each replica"
 
@@ -180,6 +181,53 @@ def test_the_state_document_takes_of_the_look_what_does_not_move_by_itself(site:
     assert {k: v for k, v in answer["state"].items() if k not in moving} == {
         k: v for k, v in alone.items() if k not in moving
     }
+
+
+def test_the_statefulset_of_the_state_document_is_compared_and_no_list_of_all_is_read(site: Cluster) -> None:
+    assert "StatefulSet" not in {one["kind"] for one in LISTS}
+    living = site.have("StatefulSet", make.NAME)
+    assert living is not None
+    place = {"name": make.NAME, "namespace": make.NAMESPACE}
+    wanted = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": place, "spec": living["spec"]}
+    site.put({**as_applied(wanted), "status": living["status"]})
+    known = look(site)
+    info = asked(site, litefs_info, **SITE, known=known)[0]
+    assert len(info["known"]["reads"]) == len(known["reads"]) + 2
+    answer, count = asked(site, server_side_apply, objects=[wanted], known=info["known"])
+    assert (answer["changed"], count.total()) == (False, 0)
+    # Somebody changed it since the look for all roles: what is newer counts.
+    site.put({**as_applied({**wanted, "spec": {**wanted["spec"], "replicas": 9}}), "status": living["status"]})
+    info = asked(site, litefs_info, **SITE, known=info["known"])[0]
+    answer, count = asked(site, server_side_apply, check=True, objects=[wanted], known=info["known"])
+    assert answer["changed"] and count["StatefulSet"] == 2, "it is read again, and dry-run"
+    other = {**info["known"], "server": "https://other.test"}
+    assert len(asked(site, litefs_info, **SITE, known=other)[0]["known"]["reads"]) == 2
+
+
+def test_a_kubelet_that_runs_a_pod_with_the_sysctls_is_not_asked_what_it_allows(site: Cluster) -> None:
+    sysctls = ["net.ipv4.tcp_syn_retries"]
+    for ordinal in range(PODS):
+        pod = site.have("Pod", f"{make.NAME}-{ordinal}")
+        assert pod is not None
+        pod["spec"]["securityContext"] = {"sysctls": [{"name": sysctls[0], "value": "2"}]}
+    answer, count = asked(site, litefs_info, **SITE, known=look(site), sysctls=sysctls)
+    assert count["Node"] == 0 and count.total() == 6 + PODS
+    assert [node["allowed_unsafe_sysctls"] for node in answer["state"]["nodes"]] == [sysctls] * PODS
+    asks = {"another sysctl": ["kernel.msgmax", *sysctls], "before something is written": []}
+    for why, wanted in asks.items():
+        assert asked(site, litefs_info, **SITE, known=look(site), sysctls=wanted)[1]["Node"] == PODS, why
+    stopped = site.have("Pod", f"{make.NAME}-2")
+    assert stopped is not None
+    stopped["status"]["phase"] = "Pending"
+    assert asked(site, litefs_info, **SITE, known=look(site), sysctls=sysctls)[1]["Node"] == 1
+
+
+def test_hazard_under_the_lock_every_kubelet_is_asked() -> None:
+    tasks = Path(__file__).parents[3] / "roles/app/tasks"
+    assert "__app_taken_sysctls" in (tasks / "present.yml").read_text()
+    assert "__app_taken_sysctls" not in (tasks / "change.yml").read_text()
+    (first, *_) = yaml.safe_load((tasks / "gather.yml").read_text())
+    assert first["abaci.infra.litefs_info"]["sysctls"] == "{{ __app_taken_sysctls | default([]) }}"
 
 
 def test_a_state_that_is_waited_for_is_read_each_time(site: Cluster) -> None:

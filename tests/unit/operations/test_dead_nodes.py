@@ -45,7 +45,11 @@ def test_hazard_a_copy_that_runs_is_not_stopped_while_a_dead_one_stays() -> None
 def test_scale_says_whom_it_leaves_out(known: bool) -> None:
     plan = deciding.scaled(without_node(2, known=known), 4, now=NOW)
     assert plan["refusal"] is None and destructive(plan) == [("scale", 4)]
-    assert "abaci-app-2 is on node node-2, which is away. It is left out of all that is waited for." in plan["notes"]
+    assert (
+        "abaci-app-2 is on node node-2, which is away: bring the node back, or switch it off and run "
+        """playbooks/replica_reset.yml -e '{"replica_reset_targets": [2], "replica_reset_node_off": "node-2"}'. """
+        "It is left out of all that is waited for."
+    ) in plan["notes"]
 
 
 def test_a_rollout_that_waits_for_a_dead_node_only_holds_no_scale_up() -> None:

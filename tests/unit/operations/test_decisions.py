@@ -9,7 +9,7 @@ import cases
 import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import planning
+from ansible_collections.abaci.infra.plugins.module_utils.operations import planning, situation
 from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, guarded, site
 
 Case = tuple[str, dict[str, Any], Any, str | None, list[str]]
@@ -147,7 +147,11 @@ RESET: list[Case] = [
     ("nothing exists", NOTHING, "mismatched", "There is no StatefulSet", []),
     ("no such pod", SEED, [3], "there is no such pod", []),
     ("a word that is not known", SEED, "all", "set it to mismatched", []),
+    ("a list as text, as -e gives it", SEED, "[2]", None, ["delete_claim 2", "delete_pod 2"]),
+    ("a list as text, with the primary", SEED, "[0,1]", "abaci-app-0 is the primary", []),
+    ("a list as text, with a word", SEED, "[1, all]", "set it to mismatched", []),
     ("an empty list", SEED, [], "set it to mismatched", []),
+    ("an empty list as text", SEED, "[]", "set it to mismatched", []),
     ("a negative ordinal", SEED, [-1], "set it to mismatched", []),
     ("true is not an ordinal", SEED, [True], "set it to mismatched", []),
     (
@@ -426,31 +430,72 @@ def test_scale_up_proves_each_replica_before_the_next() -> None:
     ]
 
 
-_PULLING = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
-_STARTING = {"state": {"waiting": {"reason": "PodInitializing"}}}
+_RE_SEED = "re-seed it with playbooks/replica_reset.yml -e 'replica_reset_targets=[2]'"
 _NO_ROOM = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node fits"}]
+
+
+def _waiting(reason: str, message: str | None) -> dict[str, Any]:
+    """The pod of ordinal 2, whose container waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return make.pod(2, containerStatuses=[{"name": "app", "restartCount": 0, "state": state}])
 
 
 @pytest.mark.parametrize(
     ("pod", "fenced", "why"),
     [
-        (make.stopped(2, cases.FENCED), "2", "abaci-app-2 is fenced as an old primary."),
+        (
+            make.stopped(2, cases.FENCED),
+            "2",
+            f"abaci-app-2 is fenced as an old primary: {_RE_SEED}, which exports it first.",
+        ),
         (
             make.stopped(2, make.Said("its owner is 0", cases.Exit.UNREADABLE)),
             "",
-            "abaci-app-2 does not start (its owner is 0).",
+            f"abaci-app-2 does not start (its owner is 0): {_RE_SEED}.",
         ),
         (make.stopped(2, make.Said("no pod answers", cases.Exit.NOT_NOW)), "", None),
         (make.stopped(2, make.Said("it is ahead", cases.Exit.AHEAD)), "", None),
-        (make.pod(2, phase="Pending", conditions=_NO_ROOM), "", "abaci-app-2 cannot be placed (no node fits)."),
         (
-            make.pod(2, containerStatuses=[{"name": "app", "restartCount": 0, **_PULLING}]),
+            make.pod(2, phase="Pending", conditions=_NO_ROOM),
             "",
-            "abaci-app-2 does not start (no such image).",
+            "abaci-app-2 cannot be placed (no node fits): make what it lacks available, which kubectl -n abaci "
+            "describe pod abaci-app-2 says.",
         ),
-        (make.pod(2, containerStatuses=[{"name": "app", "restartCount": 0, **_STARTING}]), "", None),
+        (
+            _waiting("ImagePullBackOff", "no such image"),
+            "",
+            "abaci-app-2 does not start (no such image): correct app_image and app_guard_image and run site.yml "
+            "--tags app.",
+        ),
+        (
+            _waiting("CreateContainerConfigError", 'secret "app-env" not found'),
+            "",
+            'abaci-app-2 does not start (secret "app-env" not found): run site.yml --tags app, which makes what its '
+            "containers are given.",
+        ),
+        (
+            _waiting("CrashLoopBackOff", "transaction does not match LTX post-apply checksum"),
+            "",
+            f"abaci-app-2 does not start (transaction does not match LTX post-apply checksum): {_RE_SEED}.",
+        ),
+        (
+            _waiting("CrashLoopBackOff", "no space left on device"),
+            "",
+            "abaci-app-2 does not start (no space left on device): make room on node node-2, with k3s crictl rmi "
+            "--prune there.",
+        ),
+        (
+            _waiting("CrashLoopBackOff", "back-off 5m0s"),
+            "",
+            "abaci-app-2 does not start (back-off 5m0s): heal what its last words name, which kubectl -n abaci logs "
+            "abaci-app-2 -c app --previous shows.",
+        ),
+        (_waiting("PodInitializing", None), "", None),
     ],
-    ids=["an old primary", "held by its guard", "looks again", "ahead", "no room", "no image", "only starts"],
+    ids=[
+        *("an old primary", "held by its guard", "looks again", "ahead", "no room", "no image", "no secret"),
+        *("does not apply", "a full disk", "ends for another reason", "only starts"),
+    ],
 )
 @pytest.mark.parametrize("replicas", [3, 5])
 def test_scale_waits_for_nobody_that_could_not_follow_before(
@@ -466,6 +511,26 @@ def test_scale_waits_for_nobody_that_could_not_follow_before(
     assert [note for note in plan["notes"] if "waited for" in note] == (
         [f"{why} It is left out of all that is waited for."] if why else []
     )
+    # What is advised is not refused.
+    if _RE_SEED in str(why):
+        assert deciding.reset(state, "[2]", [export()], now=NOW)["refusal"] is None
+
+
+def test_a_pod_whose_volume_is_on_a_node_that_takes_none_is_told_by_that_node() -> None:
+    pods = [make.pod(0), make.pod(1), make.pod(2, phase="Pending", conditions=_NO_ROOM)]
+    del pods[2]["spec"]["nodeName"]
+
+    def said(*more: dict[str, Any]) -> str:
+        nodes = [make.kube_node("node-0"), make.kube_node("node-1"), *more]
+        state = site({2: gone()}, pods=pods, nodes=nodes)
+        found = situation.look(state)
+        assert isinstance(found, situation.Situation)
+        return situation.cannot_follow(state, found)[2]
+
+    cordoned = said(make.kube_node("node-2", unschedulable=True))
+    assert cordoned.endswith("its volume is on node node-2, which takes no pods: kubectl uncordon node-2.")
+    assert """"replica_reset_node_off": "node-2"}'.""" in said(make.kube_node("node-2", ready=False))
+    assert """"replica_reset_node_off": "node-2"}'.""" in said()
 
 
 def test_hazard_a_kept_volume_that_is_newer_than_the_primary_is_not_started() -> None:

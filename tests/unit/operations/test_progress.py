@@ -192,7 +192,7 @@ def test_a_replica_whose_node_died_after_the_import_does_not_hold_the_restore_up
     written_since(api)
     ended = operate(api, "restore", AGAIN, folder, file=file)
     assert ended.rc == 0, ended.msg
-    assert any("abaci-app-2 is on node node-2, which does not answer" in line for line in ended.said)
+    assert any("abaci-app-2 is on node node-2, which is away: bring the node back, or" in line for line in ended.said)
 
 
 def test_an_older_schema_restarts_the_primary_and_then_the_replicas(tmp_path: Path, folder: Path) -> None:

@@ -294,5 +294,10 @@ def living(answers: dict[int, dict[str, Any]] | None = None, **parts: Any) -> di
     return document(answers={f"{NAME}-{ordinal}": answer for ordinal, answer in nodes.items()}, **parts)
 
 
+def on_hosts(*claims: str) -> dict[str, Any]:
+    """The role storage, where its claims are directories of the hosts."""
+    return {"state": "present", "kind": "host_path", "volumes": [{"claim": name} for name in claims]}
+
+
 def desired(**changed: Any) -> dict[str, Any]:
     return {"replicas": 3, "primary_ordinal": 0, "sysctls": [SYSCTL], **changed}

@@ -141,7 +141,7 @@ def test_frozen_from_the_first_start_is_what_was_pulled_of_the_applications_own_
 
 def test_the_plan_takes_what_was_pulled() -> None:
     pulled = [{"__app_pull": {"variable": "app_image"}, "digest": A}]
-    asked = desired(image=IMAGE, keel_policy="never")
+    asked = desired(image=IMAGE, annotations={"keel.sh/policy": "never"})
     assert app_plan.plan(document(), asked)["image"]["pin"]
     image = app_plan.plan(document(), {**asked, "pulled": pulled})["image"]
     assert (image["text"], image["pull"], image["pin"]) == (f"{IMAGE}@{A}", False, False)

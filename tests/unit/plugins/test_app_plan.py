@@ -18,6 +18,7 @@ from factory_objects import (
     kube_node,
     living,
     node,
+    on_hosts,
     pod,
     record,
     statefulset,
@@ -540,13 +541,15 @@ def test_where_rolling_updates_do_not_end_with_the_primary_it_is_said(ordinal: i
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"local_claims": ["uploads", "elsewhere"]}, "uploads on its own node"),
-        ({"local_claims": []}, None),
-        ({"local_claims": ["elsewhere"]}, None),
-        ({"local_claims": ["uploads"], "node_selector": {"kubernetes.io/hostname": "node-1"}}, None),
-        ({"local_claims": ["uploads"], "replicas": 1}, None),
+        ({"storage": on_hosts("uploads", "elsewhere")}, "uploads on its own node"),
+        ({"storage": on_hosts()}, None),
+        ({"storage": on_hosts("elsewhere")}, None),
+        ({"storage": {**on_hosts("uploads"), "kind": "nfs"}}, None),
+        ({"storage": {**on_hosts("uploads"), "state": "unmanaged"}}, None),
+        ({"storage": on_hosts("uploads"), "node_selector": {"kubernetes.io/hostname": "node-1"}}, None),
+        ({"storage": on_hosts("uploads"), "replicas": 1}, None),
     ],
-    ids=["several nodes", "on no host", "not mounted", "one node", "one pod"],
+    ids=["several nodes", "on no host", "not mounted", "on NFS", "storage not ours", "one node", "one pod"],
 )
 def test_files_that_each_host_has_for_itself_are_said(changes: dict[str, Any], words: str | None) -> None:
     nodes = [kube_node(f"node-{n}") for n in range(3)]
@@ -625,7 +628,7 @@ def test_who_changed_keels_policy_last_decides(
 ) -> None:
     state = living()
     state["statefulset"] |= {"keel_policy": policy, "last_applied_keel_policy": last}
-    plan = decided(state, keel_policy=desired_policy)
+    plan = decided(state, annotations={"keel.sh/policy": desired_policy})
     assert plan["annotations"] == {
         "keel.sh/policy": expected,
         "abaci.infra/last-applied-keel-policy": desired_policy,
@@ -633,8 +636,37 @@ def test_who_changed_keels_policy_last_decides(
     assert any("keel.sh/policy" in note for note in plan["notes"]) is (expected != desired_policy)
 
 
-def test_without_keel_there_is_no_policy() -> None:
-    assert decided(living(), keel_policy="")["annotations"] == {}
+KEEL = {"state": "present", "frozen": False, "schedule": "@every 2m", "approvals": 0}
+FOLLOWED = {
+    "keel.sh/policy": "force",
+    "abaci.infra/last-applied-keel-policy": "force",
+    "keel.sh/match-tag": "true",
+    "keel.sh/trigger": "poll",
+    "keel.sh/pollSchedule": "@every 2m",
+}
+STILL = {"keel.sh/policy": "never", "abaci.infra/last-applied-keel-policy": "never"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "expected"),
+    [
+        ({}, {}, FOLLOWED),
+        ({"frozen": True}, {}, {**FOLLOWED, **STILL}),
+        ({"approvals": 2}, {}, {**FOLLOWED, "keel.sh/approvals": "2"}),
+        ({"schedule": "@every 5m"}, {}, {**FOLLOWED, "keel.sh/pollSchedule": "@every 5m"}),
+        ({}, {"keel.sh/policy": "never", "team": "web"}, {**FOLLOWED, **STILL, "team": "web"}),
+        ({"state": "absent", "frozen": True}, {}, {}),
+        ({"state": "unmanaged"}, {"team": "web"}, {"team": "web"}),
+    ],
+)
+def test_the_statefulset_tells_keel_what_the_inventory_says(
+    asked: dict[str, Any], given: dict[str, str], expected: dict[str, str]
+) -> None:
+    assert decided(living(), keel={**KEEL, **asked}, annotations=given)["annotations"] == expected
+
+
+def test_without_the_role_keel_there_is_no_policy() -> None:
+    assert decided(living())["annotations"] == {}
 
 
 @pytest.mark.parametrize("name", ["rollout", "rollback"])

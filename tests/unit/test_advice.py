@@ -312,9 +312,9 @@ def _joined(old: Any, new: Any) -> Any:
 @pytest.mark.parametrize("name", [name for name, (_state, _volumes, by_operation) in STATES.items() if by_operation])
 def test_some_operation_has_a_way_out_of_each_state(name: str) -> None:
     state, volumes, _by_operation = STATES[name]
-    words = {"node_off": "node-0", "accept": f"{5:016x}", "give_up_volume": ["pvc-0"], "lost_replicas": []}
+    words = {"node_off": "node-0", "accept_loss_after": f"{5:016x}", "give_up_volume": ["pvc-0"], "lost_replicas": []}
     tried = itertools.chain(
-        (("promote", parameters) for parameters in ({}, words, {"call_off": True}, {"accept": f"{5:016x}"})),
+        (("promote", parameters) for parameters in ({}, words, {"call_off": True}, {"accept_loss_after": f"{5:016x}"})),
         (("restore", parameters) for parameters in ({}, {"lost_volumes": ["pvc-0"]})),
         (("replica_reset", {"targets": targets, "lost_volumes": ["pvc-0"]}) for targets in ("mismatched", [0])),
     )

@@ -16,10 +16,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 
-OPERATIONS = [
-    role for role in ROLES if "operation_parameters:" in (ROOT / "roles" / role / "tasks/main.yml").read_text()
-]
-
 # What a value may be for each type of a spec.
 TYPES: dict[str, tuple[type, ...]] = {
     "raw": (object,),

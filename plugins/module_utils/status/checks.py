@@ -334,8 +334,8 @@ def kubeconfig_certificate(facts: Facts) -> Said | None:
 # --- parts beside the application ------------------------------------------------------------------------------------
 
 
-def _part(*wanted: str, tags: str) -> Callable[[Facts], Said | None]:
-    """A check that parts are there and have all their pods ready."""
+def _part(*wanted: str, tags: str = "") -> Callable[[Facts], Said | None]:
+    """A check that parts are there and have all their pods ready; ``tags``: those of site.yml that bring them back."""
 
     def look(facts: Facts) -> Said | None:
         lacking = [
@@ -348,7 +348,8 @@ def _part(*wanted: str, tags: str) -> Callable[[Facts], Said | None]:
         part = lacking[0]
         if not part.exists:
             said = f"No pod of {part.name} in namespace {part.namespace} runs, though the inventory asks for it."
-            return Said("fail", said, site(facts, tags))
+            back = kubectl(facts, f"scale deployment {part.name} --replicas=1", part.namespace)
+            return Said("fail", said, site(facts, tags) if tags else back)
         why = f": {part.message.rstrip('.')}" if part.message else ""
         said = f"{part.name} in namespace {part.namespace} has {part.ready} of {part.replicas} pods ready{why}."
         return Said("fail", said, kubectl(facts, "describe pods", part.namespace))
@@ -781,7 +782,7 @@ def backup_runs(facts: Facts) -> Said | None:
     said = f"The last scheduled backup ({facts.backup.last_job}) failed{why}."
     look = kubectl(facts, f"logs job/{facts.backup.last_job}", _namespace(facts))
     # A Job of that name is there already where the advice was followed before: so the name is a new one each time.
-    name = f"{facts.application.name}-backup-{re.sub('[^0-9]', '', facts.gathered_at)[4:]}"
+    name = f"{facts.application.name}-backup-{re.sub('[^0-9]', '', facts.gathered_at)[4:14]}"
     again = f"create job --from=cronjob/{facts.application.name}-backup {name}"
     return Said("fail", said, f"{look}; {kubectl(facts, again, _namespace(facts))}")
 
@@ -899,7 +900,7 @@ TABLE: tuple[Check, ...] = (
         K3S_CERTIFICATES,
         needs="cluster",
     ),
-    Check("dns", "k3s", "CoreDNS runs", _part("coredns", tags="k3s"), DOWN, needs="cluster"),
+    Check("dns", "k3s", "CoreDNS runs", _part("coredns"), DOWN, needs="cluster"),
     Check("hosts-firewall", "network", "no firewall that nobody looked behind", firewalls, PORTS, needs="hosts"),
     Check("ports-between-hosts", "network", "hosts reach each other's ports", ports, PORTS, needs="hosts"),
     Check("replicas-see-primary", "network", "replicas reach the primary", replicas_see_primary, PORTS),

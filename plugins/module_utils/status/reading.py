@@ -308,7 +308,7 @@ def _pod(
         deleting=pod["deleting"],
         running=pod["started_at"] is not None,
         reason=pod["waiting"]["reason"],
-        stopped=pod["init"]["message"] or pod["waiting"]["message"] or pod["unschedulable"] or pod["waiting"]["reason"],
+        stopped=_stopped(pod),
         guarded=pod["init"]["state"] == "failed" and guard.reason(pod) is not None,
         excused=_excuse(pod["ordinal"], away, fenced),
         error=node["error"],
@@ -328,6 +328,13 @@ def _pod(
         volume_percent=_percent(disk),
         volume_used_mb=None if used is None else int(used) // MEBI,
     )
+
+
+def _stopped(pod: Pod) -> str | None:
+    """Why it does not run; of a guard that only waits for the image the kubelet has nothing to say."""
+    init, waiting = pod["init"], pod["waiting"]
+    failed = init["message"] if init["state"] == "failed" else None
+    return failed or waiting["message"] or pod["unschedulable"] or waiting["reason"] or init["message"]
 
 
 def _cluster_id(document: State) -> str | None:

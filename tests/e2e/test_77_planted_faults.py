@@ -29,8 +29,9 @@ from sitebed import ROOT, Bed, until
 pytestmark = pytest.mark.long
 APP_IMAGE = "ghcr.io/antialias/soroban-abacus-flashcards:latest"
 STATEFULSET = ("statefulset/abaci-app", "-n", "abaci")
-SLOW_CLOCK = "import time\n_now = time.time\ntime.time = lambda: _now() - 300\n"
-SITECUSTOMIZE = "/usr/lib/python3/dist-packages/sitecustomize.py"
+# A line that Python runs at its start.
+SLOW_CLOCK = "import time; time.time = lambda now=time.time: now() - 300"
+STARTUP = "/usr/lib/python3/dist-packages/slow-clock.pth"
 COPIED = "/var/lib/abaci/cluster-backup.json"
 
 
@@ -240,11 +241,11 @@ def room_again(bed: Bed) -> None:
 
 
 def slow_clock(bed: Bed) -> None:
-    bed.node_exec("agent-1", "sh", "-c", f"printf '{SLOW_CLOCK}' >{SITECUSTOMIZE}")
+    bed.node_exec("agent-1", "sh", "-c", f"printf '%s\\n' '{SLOW_CLOCK}' >{STARTUP}")
 
 
 def right_clock(bed: Bed) -> None:
-    bed.node_exec("agent-1", "rm", "-f", SITECUSTOMIZE)
+    bed.node_exec("agent-1", "rm", "-f", STARTUP)
 
 
 def second_database(bed: Bed) -> None:
@@ -267,7 +268,7 @@ def archive_cut_off(verb: str) -> Callable[[Bed], object]:
     """The network between the archive and all LiteFS is cut, or mended."""
 
     def change(bed: Bed) -> None:
-        (pod,) = bed.get("pods", "-n", "abaci", "-l", "app=abaci-app-archive")["items"]
+        (pod,) = bed.get("pods", "-n", "abaci", "-l", "app.kubernetes.io/component=archive")["items"]
         rule = ("FORWARD", "-s", pod["status"]["podIP"], "-p", "tcp", "--dport", "20202", "-j", "DROP")
         bed.node_exec(pod["spec"]["nodeName"], "iptables", verb, *rule)
 

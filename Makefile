@@ -114,7 +114,7 @@ unit: prepare dev ## Unit, render and contract tests: no bed
 .PHONY: litefs
 litefs: prepare dev ## The facts of the real LiteFS on which guard and routes rest
 	@mkdir -p "$(CACHE)"
-	@$(SUDO) $(PYTEST) tests/litefs
+	@$(SUDO) $(PYTEST) tests/litefs -n 2 --dist loadfile
 
 .PHONY: molecule
 molecule: build dev ## One molecule scenario: SCENARIO=default

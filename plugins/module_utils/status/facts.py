@@ -127,7 +127,10 @@ class WritePath:
 
 @dataclass(frozen=True)
 class Certificate:
-    """``where`` is secret, edge, api or kubeconfig. ``names`` that it is for, ``missing`` of the site's names."""
+    """``where`` is secret, edge, api or kubeconfig. ``names`` that it is for, ``missing`` of the site's names.
+
+    ``issued_into``: the name of its Secret, where cert-manager issues that.
+    """
 
     where: str
     not_after: str | None
@@ -136,6 +139,7 @@ class Certificate:
     names: tuple[str, ...]
     missing: tuple[str, ...]
     error: str | None
+    issued_into: str | None = None
 
 
 @dataclass(frozen=True)

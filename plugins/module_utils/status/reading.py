@@ -23,6 +23,7 @@ from . import facts as f
 
 KEEL_ANNOTATIONS = ("keel.sh/trigger", "keel.sh/match-tag")
 UPDATED = "keel.sh/update-time"
+ISSUER = "cert-manager.io/issuer-name"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 AUDIT_LINES, EVENTS = 5, 5
@@ -618,7 +619,10 @@ def _certificates(seen: Seen, asked: Asked, now: str) -> list[f.Certificate]:
         shown["secret"] = _decoded(data) if data else missing
     order = [where for where in ("secret", "edge", "api", "kubeconfig") if where in shown]
     domains = asked.domains if asked.tls else ()
-    return [certificate(where, shown[where], now, domains if where in ("secret", "edge") else ()) for where in order]
+    made = [certificate(where, shown[where], now, domains if where in ("secret", "edge") else ()) for where in order]
+    metadata = (seen.secret or {}).get("metadata") or {}
+    issued = metadata.get("name") if ISSUER in (metadata.get("annotations") or {}) else None
+    return [dataclasses.replace(one, issued_into=issued) if one.where == "secret" else one for one in made]
 
 
 def _decoded(data: object) -> bytes | str:

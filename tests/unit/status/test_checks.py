@@ -438,6 +438,17 @@ AT_THE_EDGE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def test_what_another_program_wrote_into_a_secret_of_cert_managers_is_issued_anew() -> None:
+    api = Site()
+    tls(365, "other.example.org")(api)
+    assert well.bad(well.look(api))["certificate-names"].command.startswith("ansible-playbook")
+    secret = api.have("Secret", "abaci-tls")
+    assert secret is not None
+    secret["metadata"]["annotations"] = {reading.ISSUER: "letsencrypt-prod"}
+    command = well.bad(well.look(api))["certificate-names"].command
+    assert "delete secret abaci-tls; ansible-playbook" in command and command.endswith("--tags cert_manager,app")
+
+
 def test_of_a_certificate_for_other_names_it_is_not_told_too_that_another_one_is_shown() -> None:
     api = Site()
     tls(365, "other.example.org")(api)

@@ -155,6 +155,13 @@ def failed_job(bed: Bed) -> None:
     bed.kubectl("wait", "-n", "abaci", "--for=condition=failed", "job/backup-bad", "--timeout=120s", timeout=150)
 
 
+def stale(bed: Bed) -> None:
+    """The last run that succeeded is months ago; the controller would take a Job that is there for a newer one."""
+    bed.kubectl("delete", "jobs", "--all", "-n", "abaci", timeout=120)
+    long_ago = dict.fromkeys(("lastSuccessfulTime", "lastScheduleTime"), "2026-01-01T00:00:00Z")
+    patch("cronjob/abaci-app-backup", {"status": long_ago}, "--subresource=status")(bed)
+
+
 def fence(bed: Bed) -> None:
     patch("configmap/abaci-app-litefs-identity", {"data": {"fencedOrdinals": "2"}})(bed)
     bed.kubectl("delete", "pod", "abaci-app-2", "-n", "abaci", timeout=120)
@@ -344,14 +351,7 @@ FAULTS: dict[str, Fault] = {
     "registry away": Fault("images-pulled", forget_image, registry_back),
     "suspended backup": Fault("backup-scheduled", patch("cronjob/abaci-app-backup", {"spec": {"suspend": True}})),
     "failed backup": Fault("backup-runs", failed_job),
-    "stale backup": Fault(
-        "backup-fresh",
-        patch(
-            "cronjob/abaci-app-backup",
-            {"status": {"lastSuccessfulTime": "2026-01-01T00:00:00Z", "lastScheduleTime": "2026-01-01T00:00:00Z"}},
-            "--subresource=status",
-        ),
-    ),
+    "stale backup": Fault("backup-fresh", stale),
     "old copy of the cluster": Fault("cluster-backup", old_copy),
     "archive cut off": Fault("archive-follows", archive_cut_off("-I"), archive_cut_off("-D")),
     "archive down": Fault("archive-runs", scaled_away("abaci-app-archive", "abaci")),

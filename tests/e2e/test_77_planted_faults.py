@@ -258,7 +258,7 @@ def right_clock(bed: Bed) -> None:
 def second_database(bed: Bed) -> None:
     primary = f"abaci-app-{op.record(bed)['primaryOrdinal']}"
     scaled_away("abaci-app-archive", "abaci")(bed)  # it would have it
-    bed.in_pod(primary, "sqlite3", "/litefs/jobs.db", "create table job (id integer primary key)")
+    bed.in_pod(primary, "sqlite3", "/litefs/jobs.db", "create table if not exists job (id integer primary key)")
 
 
 def port(verb: str, name: str) -> Callable[[Bed], object]:

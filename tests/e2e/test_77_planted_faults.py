@@ -190,7 +190,9 @@ def read_only_transactions(bed: Bed) -> None:
     node, folder = kept_out(bed)
     bed.node_exec(node, "mount", "--bind", folder, folder)
     bed.node_exec(node, "mount", "-o", "remount,bind,ro", folder)
-    bed.kubectl("delete", "pod", "abaci-app-2", "-n", "abaci", "--wait=false")
+    # The one that is there got the folder before it was read-only.
+    bed.kubectl("delete", "pod", "abaci-app-2", "-n", "abaci", timeout=120)
+    until(lambda: bed.litefs("abaci-app-2"), 120, "LiteFS answers again")
     op.post(bed, 3, "never applied")
 
 

@@ -209,6 +209,8 @@ def no_agent(bed: Bed) -> None:
 def agent_back(bed: Bed) -> None:
     bed.power_on("agent-2")
     until(lambda: bed.ready("agent-2"), 180, "the node is back")
+    ready = "{.status.readyReplicas}"
+    until(lambda: bed.kubectl("get", *STATEFULSET, "-o", f"jsonpath={ready}") == "3", 180, "its pod is back")
 
 
 def forget_image(bed: Bed) -> None:

@@ -221,6 +221,8 @@ def _present(state: State) -> dict[str, str]:
 def _paused(state: State) -> list[str]:
     """Why nothing is applied: that would go on with what stands still on purpose."""
     if promote.unproven(state):
+        if promote.is_done(state):
+            return [f"A promote is done, and the record does not say so: run ansible-playbook {identity.PROMOTE} once."]
         return [
             "A promote is not finished, and site.yml might make its successor primary without transactions that were "
             f"acknowledged: run ansible-playbook {identity.PROMOTE} again first (-e promote_from_archive=false leaves "

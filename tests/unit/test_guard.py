@@ -61,7 +61,7 @@ class Peer:
     silent: bool = False
     broken: bool = False
     heard: str = ""  # of an archive: until when it heard a primary
-    given_up: str = ""  # and what the record said then of what was given up
+    given_up: str | None = ""  # and what the record said then of what was given up
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> bytes | None:
@@ -78,7 +78,7 @@ class Peer:
             if self.cluster_id:
                 info = {"clusterID": self.cluster_id, **info}
             if self.heard:
-                info |= {"heard": self.heard, "givenUp": self.given_up}
+                info |= {"heard": self.heard} | ({} if self.given_up is None else {"givenUp": self.given_up})
             return json.dumps(info, indent=2).encode() + b"\n"  # as LiteFS does: indented
         if path == "/debug/vars":
             databases: dict[str, Any] = {}
@@ -303,11 +303,11 @@ def given_up(pod: Pod, when: str) -> Pod:
     return pod
 
 
-def bringing(pod: Pod, until: str = txid(9)) -> Pod:
-    """promote.yml, killed while it brings back what the archive has."""
+def bringing(pod: Pod, until: str = txid(9), fenced: str = "1") -> Pod:
+    """promote.yml, killed while it brings back what the archive has; it ended where its old primary is not fenced."""
     known = {"from": 1, "fenced": [], "planned": False, "equal": False, "archive": until, "also": {}}
     (pod.identity / "promote").write_text(json.dumps(known))
-    return hold(pod, "1")
+    return hold(pod, fenced)
 
 
 LISTENER = "127.0.0.2"
@@ -376,6 +376,9 @@ STARTS: dict[str, Callable[[Pod], Pod]] = {
 
 
 STARTS |= {
+    "what a promote that came to its end left in the record": lambda pod: bringing(
+        pod.record().holds(OURS, 7).rendered(0), fenced="2"
+    ),
     "at the low-water mark": lambda pod: low_water(pod.record().holds(OURS, 7), txid(7)),
     "the low-water mark is of no interest to a restore": lambda pod: low_water(pod.record("restore"), txid(9)),
     "litefs.yml names the same ordinal": lambda pod: pod.record().holds(OURS, 7).rendered(0),
@@ -515,6 +518,10 @@ REFUSALS: dict[str, tuple[Callable[[Pod], Pod], str]] = {
     "the archive has more, and the way to it is named": (
         lambda pod: pod.record().holds(OURS, 7).archive(archive(8)),
         "would lose what came after: ansible-playbook playbooks/promote.yml makes a replica primary and brings",
+    ),
+    "the archive has more, and is of before it noted what was given up": (
+        lambda pod: pod.record().holds(OURS, 7).archive(archive(8, given_up=None)),
+        HEARD,
     ),
     "the archive has more of another database": (
         lambda pod: pod.record().holds(OURS, 7).has("zlast.db", 3).archive(archive(7, beside=txid(4))),

@@ -334,6 +334,19 @@ def unproven(state: sit.State) -> bool:
     return bool(before["archive"]) or (before["planned"] and not before["equal"])
 
 
+def is_done(state: sit.State) -> bool:
+    """Whether the recorded primary runs as such, whatever the record says of how it came to that."""
+    record = state["record"]
+    running = [str(pod["ordinal"]) for pod in litefs.primaries(state)]
+    return record is not None and running == [record["primary_ordinal"]]
+
+
+def began_with(state: sit.State) -> int | None:
+    """The ordinal of the old primary of the promote that the record tells of."""
+    before = _before(state)
+    return before["from"] if before else None
+
+
 def without_archive(state: sit.State) -> str | None:
     """The record's key without what is to be brought back: a restored file takes its place."""
     before = _before(state)

@@ -56,7 +56,8 @@ def _delete_pod(on: Context, one: Step) -> None:
 
 def _release(on: Context, one: Step) -> None:
     left = [ordinal for ordinal in sit.fenced(on.state) if ordinal != one["ordinal"]]
-    on.site.write_record({act.FENCED_KEY: ",".join(map(str, left)) or None, **({} if left else {promote.KEY: None})})
+    over = not left or promote.began_with(on.state) == one["ordinal"]
+    on.site.write_record({act.FENCED_KEY: ",".join(map(str, left)) or None, **({promote.KEY: None} if over else {})})
 
 
 def _record(on: Context, one: Step) -> None:

@@ -25,7 +25,7 @@ _IMAGE = re.compile(
 _CURVES = ("X25519MLKEM768", "X25519", "CurveP256", "CurveP384", "CurveP521")
 _YEAR = 31536000
 _LEAST = {
-    **dict.fromkeys(("app_hsts_seconds", "app_rate_average", "app_client_ip_depth"), 0),
+    **dict.fromkeys(("app_hsts_seconds", "app_rate_average", "app_client_ip_depth", "app_primary_ordinal"), 0),
     **dict.fromkeys(("app_rate_burst", "app_in_flight", "app_socket_in_flight", "app_static_in_flight"), 1),
     **dict.fromkeys(("app_answer_timeout", "app_image_pull_timeout", "app_replicas"), 1),
 }
@@ -262,11 +262,6 @@ def _limits(values: Values) -> list[str]:
         for name, least in _LEAST.items()
         if values[name] < least
     ]
-    if values["app_replicas"] >= 1 and not 0 <= values["app_primary_ordinal"] < values["app_replicas"]:
-        found.append(
-            f"app_primary_ordinal is {values['app_primary_ordinal']}, and with app_replicas {values['app_replicas']} "
-            f"there are the ordinals 0 to {values['app_replicas'] - 1}: name one of them."
-        )
     long = values["app_hsts_subdomains"] and values["app_hsts_seconds"] >= _YEAR
     if values["app_hsts_preload"] and not long:
         found.append(

@@ -28,7 +28,8 @@ cold=${GUARD_COLD:-900}
 busybox=${GUARD_BUSYBOX:-busybox}
 # Beside the pods' own name, so that a site gets an archive without a restart of its pods.
 archive=${POD_NAME%-*}-archive.${GUARD_SERVICE#*.}
-archive_port=${GUARD_ARCHIVE_PORT:-}
+# A pod of a template that was made before the port stood in it runs this program, too.
+archive_port=${GUARD_ARCHIVE_PORT-9104}
 runbook=docs/runbooks/primary-refused.md
 newline='
 '
@@ -383,12 +384,15 @@ refuse_if_archive_has_more() {
     resolve "$archive"
     for address in $found; do
         heard=$(get "$(url_of "$address" "$archive_port")/info")
+        noted=
         case $heard in
-            *'"heard":"'*'"givenUp":"'*) ;;
+            *'"heard":"'*'"givenUp":"'*)
+                noted=${heard#*'"givenUp":"'}
+                noted=${noted%%'"'*}
+                ;;
+            *'"heard":"'*) ;; # an archive of before it noted that
             *) continue ;;
         esac
-        noted=${heard#*'"givenUp":"'}
-        noted=${noted%%'"'*}
         heard=${heard#*'"heard":"'}
         heard=${heard%%'"'*}
         given_up=$(content "$GUARD_IDENTITY_DIR/archiveGivenUpTime")
@@ -420,10 +424,18 @@ is_fed() {
     grep -q "^ *hostname: ${POD_NAME%-*}-archive-[0-9]* *$" "${GUARD_LITEFS_CONFIG:-/dev/null}" 2>/dev/null
 }
 
-# Whether the record says that what the archive has more is still to be brought back (operations/promote.py, Before).
+# Whether the record says that what the archive has more is still to be brought back (operations/promote.py, Before). A
+# promote whose old primary is not fenced any more came to its end.
 is_awaited() {
-    case $(content "$GUARD_IDENTITY_DIR/promote") in
-        *'"archive":"'[0-9a-f]*) return 0 ;;
+    begun=$(content "$GUARD_IDENTITY_DIR/promote")
+    case $begun in
+        *'"archive":"'[0-9a-f]* | *'"archive": "'[0-9a-f]*) ;;
+        *) return 1 ;;
+    esac
+    from=${begun#*'"from":'}
+    from=${from# }
+    case ",$(content "$GUARD_IDENTITY_DIR/fencedOrdinals")," in
+        *",${from%%[!0-9]*},"*) return 0 ;;
         *) return 1 ;;
     esac
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,12 @@ def test_what_a_promote_began_with_is_known_until_the_last_ordinal_is_released()
     assert (after["fencedOrdinals"], after.get(promote.KEY)) == ("0", "{}")
     after = release(0)
     assert promote.KEY not in after and "fencedOrdinals" not in after
+
+    began = {"from": 0, "fenced": [2], "planned": False, "equal": False, "archive": f"{8:016x}", "also": {}}
+    fenced["data"] |= {"fencedOrdinals": "0,2", promote.KEY: json.dumps(began)}
+    cluster.put(fenced)
+    after = release(0)
+    assert promote.KEY not in after and after["fencedOrdinals"] == "2", "it is over with its old primary"
 
 
 def test_the_primary_is_renamed_in_place_and_litefs_yml_comes_last() -> None:

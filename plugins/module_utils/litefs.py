@@ -47,6 +47,11 @@ class Position:
         """False while the node knows no transaction of the database (all zeros)."""
         return self.txid > 0
 
+    @property
+    def has_content(self) -> bool:
+        """False also where the database was removed: its position goes on, with the checksum of no page."""
+        return self.known and int(self.checksum, 16) != 1 << 63
+
     def __str__(self) -> str:
         return f"{self.txid:016x}/{self.checksum}"
 

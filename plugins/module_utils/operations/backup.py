@@ -114,7 +114,7 @@ def other_databases_note(state: sit.State) -> str | None:
 
 def _written(pod: sit.Pod, database: str) -> bool:
     where = litefs.position(pod, database)
-    return where is not None and where.known
+    return where is not None and where.has_content
 
 
 def _choice(pod: sit.Pod, why: str, at_primary: bool) -> Choice:

@@ -368,7 +368,7 @@ def _other_databases(document: State) -> list[str]:
     asked = litefs.primaries(document) or litefs.reachable(document)
     names = sorted({name for pod in asked for name in pod["litefs"]["databases"]} - {document["database"]})
     positions = {name: [litefs.position(pod, name) for pod in asked] for name in names}
-    return [name for name in names if any(where is not None and where.known for where in positions[name])]
+    return [name for name in names if any(where is not None and where.has_content for where in positions[name])]
 
 
 def _delivery(living: Part | None) -> f.Delivery:

@@ -420,6 +420,24 @@ def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_n
     assert "and redis went down with it" in found["nodes-ready"].cause
 
 
+def test_a_database_that_was_removed_needs_no_backup() -> None:
+    api = Site()
+    second_database(api)
+    assert list(well.bad(well.look(api))) == ["other-databases"]
+    answer = api.node(0).answer
+
+    def removed(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        status, content = answer(method, path, body)
+        if path == "/debug/vars":
+            said = json.loads(content)
+            said["store"]["dbs"]["jobs.db"] |= {"checksum": "8000000000000000"}
+            content = json.dumps(said).encode()
+        return status, content
+
+    api.node(0).answer = removed  # type: ignore[method-assign]
+    assert well.bad(well.look(api)) == {}
+
+
 def test_a_database_that_the_archive_has_is_in_a_backup() -> None:
     said = {"databases": [{"database": "jobs.db", "verified": {"txid": "05"}}, {"database": "new.db", "verified": {}}]}
     assert reading._archived(said) == {"jobs.db"}

@@ -18,10 +18,16 @@ BROWSER = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-sc
 NOBODY = ("--host-resolver-rules=MAP * ~NOTFOUND", "--no-first-run", "--window-size=1280,1400")
 
 
+def kept(folder: Path) -> tuple[str, ...]:
+    """Where backups are."""
+    places = {"backup_directory": f"{folder}/backups", "cluster_backup_directory": f"{folder}/cluster"}
+    return ("-e", json.dumps({**places, "cluster_backup_plain": True}))
+
+
 def status(bed: Bed, folder: Path, kind: str) -> str:
     """The output of status.yml in its file."""
     file = folder / f"status.{kind}"
-    given = ("-e", f"status_output={kind}", "-e", f"status_file={file}", "-e", "status_fails_at=never")
+    given = ("-e", f"status_output={kind}", "-e", f"status_file={file}", "-e", "status_fails_at=never", *kept(folder))
     run = bed.playbook(*given, playbook="playbooks/status.yml")
     assert run.rc == 0, run.output[-4000:]
     return file.read_text()
@@ -70,7 +76,11 @@ def site(bed: Bed, request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_a_person_sees_on_the_page_what_text_and_json_say(bed: Bed, site: str, tmp_path: Path) -> None:
     """SCREENSHOTS names a folder for the pictures, as those in docs/images were made."""
+    for playbook in ("backup", "cluster_backup"):
+        copied = bed.playbook(*kept(tmp_path), playbook=f"playbooks/{playbook}.yml")
+        assert copied.rc == 0, copied.output[-3000:]
     said = json.loads(status(bed, tmp_path, "json"))
+    assert said["summary"]["word"] == site, said["summary"]
     page = tmp_path / "status.html"
     status(bed, tmp_path, "html")
     shown = seen(page)

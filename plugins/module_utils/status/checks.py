@@ -256,8 +256,9 @@ def nodes_ready(facts: Facts) -> Said | None:
         return None
     down = [part.name for part in facts.parts if part.wanted and _went(part)]
     them = "them" if len(away) > 1 else "it"
-    with_it = f"{listed(down)} went down with {them}" if down else f"see what goes down with {them}"
-    said = f"{names(away)} {_is(away)} not ready, and {with_it}: bring {them} back."
+    said = f"{names(away)} {_is(away)} not ready: bring {them} back, or see what goes down with {them}."
+    if down:
+        said = f"{names(away)} {_is(away)} not ready, and {listed(down)} went down with {them}: bring {them} back."
     return Said("fail", said, kubectl(facts, f"describe node {away[0].name}"))
 
 
@@ -421,7 +422,7 @@ def certificate_names(facts: Facts) -> Said | None:
     said = f"The site's certificate is for {listed(found.names) or 'no name'} and not for {listed(found.missing)}."
     if found.issued_into is None:
         return Said("fail", said, site(facts, "app"))
-    # cert-manager goes by its own annotations, and does not see what another program wrote beside them.
+    # It goes by its own annotations, and does not see what another program wrote beside them.
     anew = kubectl(facts, f"delete secret {found.issued_into}", _namespace(facts))
     return Said("fail", said, f"{anew}; {site(facts, 'cert_manager,app')}")
 
@@ -785,7 +786,7 @@ def backup_runs(facts: Facts) -> Said | None:
     why = f": {facts.backup.last_message.rstrip('.')}" if facts.backup.last_message else ""
     said = f"The last scheduled backup ({facts.backup.last_job}) failed{why}."
     look = kubectl(facts, f"logs job/{facts.backup.last_job}", _namespace(facts))
-    # A Job of that name is there already where the advice was followed before: so the name is a new one each time.
+    # Another name each time, since the Job of an earlier try is still there.
     name = f"{facts.application.name}-backup-{re.sub('[^0-9]', '', facts.gathered_at)[4:14]}"
     again = f"create job --from=cronjob/{facts.application.name}-backup {name}"
     return Said("fail", said, f"{look}; {kubectl(facts, again, _namespace(facts))}")

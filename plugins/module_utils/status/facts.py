@@ -129,7 +129,7 @@ class WritePath:
 class Certificate:
     """``where`` is secret, edge, api or kubeconfig. ``names`` that it is for, ``missing`` of the site's names.
 
-    ``issued_into``: the name of its Secret, where cert-manager issues that.
+    ``issued_into``: the name of its Secret, where cert-manager takes that to be for all of the site's names.
     """
 
     where: str

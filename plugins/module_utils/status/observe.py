@@ -1,9 +1,9 @@
 """Asks the cluster and the edge how the site is: the I/O around reading.py. No decision is made here.
 
 Eleven requests to the API, whatever the site's size, one to each pod's LiteFS and one to each kubelet; all at once, and
-one for the log of each replica that sees no primary. The
-edge is asked as a visitor asks, and the certificates are those that are shown when a connection is made. ``api`` is
-kube.Client, or anything with its get, list, raw and portforward.
+then one for the log of each replica that sees no primary. The edge is asked as a visitor asks, and the certificates are
+those that are shown when a connection is made. ``api`` is kube.Client, or anything with its get, list, raw and
+portforward.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from . import facts as f
 
 KEEL_ANNOTATIONS = ("keel.sh/trigger", "keel.sh/match-tag")
 UPDATED = "keel.sh/update-time"
-ISSUER = "cert-manager.io/issuer-name"
+ISSUED_FOR = "cert-manager.io/alt-names"  # the names that cert-manager takes the Secret's certificate to be for
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 AUDIT_LINES, EVENTS = 5, 5
@@ -270,12 +270,7 @@ def _pods(document: State, kubelets: Mapping[str, Part | str], logs: Mapping[str
     found = sit.look(document)
     situation = None if isinstance(found, sit.Problem) else found
     away, fenced = litefs.absent(document), litefs.fenced(document)
-    return [
-        dataclasses.replace(
-            _pod(document, pod, situation, away, fenced, kubelets), cannot_take=cannot_take(logs.get(pod["name"], ""))
-        )
-        for pod in document["pods"]
-    ]
+    return [_pod(document, pod, situation, away, fenced, kubelets, logs) for pod in document["pods"]]
 
 
 def cannot_take(log: str) -> str | None:
@@ -291,6 +286,7 @@ def _pod(
     away: Mapping[int, str],
     fenced: Iterable[int],
     kubelets: Mapping[str, Part | str],
+    logs: Mapping[str, str],
 ) -> f.Pod:
     node, where = pod["litefs"], litefs.position(pod, document["database"])
     known = where if where is not None and where.known else None
@@ -323,7 +319,7 @@ def _pod(
         lag_ms=node["lag_ms"],
         never_synced=node["never_synced"],
         sees_primary=node["primary_hostname"],
-        cannot_take=None,
+        cannot_take=cannot_take(logs.get(pod["name"], "")),
         volume=volume["name"] if volume else None,
         volume_policy=volume["reclaim_policy"] if volume else None,
         volume_percent=_percent(disk),
@@ -621,7 +617,8 @@ def _certificates(seen: Seen, asked: Asked, now: str) -> list[f.Certificate]:
     domains = asked.domains if asked.tls else ()
     made = [certificate(where, shown[where], now, domains if where in ("secret", "edge") else ()) for where in order]
     metadata = (seen.secret or {}).get("metadata") or {}
-    issued = metadata.get("name") if ISSUER in (metadata.get("annotations") or {}) else None
+    noted = str((metadata.get("annotations") or {}).get(ISSUED_FOR) or "").split(",")
+    issued = metadata.get("name") if domains and set(domains) <= set(noted) else None
     return [dataclasses.replace(one, issued_into=issued) if one.where == "secret" else one for one in made]
 
 

@@ -16,7 +16,7 @@
 # GUARD_LITEFS_CONFIG (litefs.yml, as LiteFS will read it; whom it names counts as primary where there is no record);
 # optional GUARD_PATIENCE (seconds for a peer that does not answer), GUARD_SETTLE (seconds in which a mounted ConfigMap may still be an old one), GUARD_COLD (seconds
 # since the host's start in which other hosts may still be starting), GUARD_TERMINATION_LOG, GUARD_BUSYBOX (the busybox
-# whose wget and nslookup are used), GUARD_ARCHIVE_PORT (where the archive answers, if there is one; else it is not asked).
+# whose wget and nslookup are used), GUARD_ARCHIVE_PORT (where the archive answers, if there is one; empty: it is not asked).
 set -eu
 LC_ALL=C
 export LC_ALL

@@ -429,11 +429,10 @@ is_fed() {
 is_awaited() {
     begun=$(content "$GUARD_IDENTITY_DIR/promote")
     case $begun in
-        *'"archive":"'[0-9a-f]* | *'"archive": "'[0-9a-f]*) ;;
+        *'"archive":"'[0-9a-f]*) ;;
         *) return 1 ;;
     esac
     from=${begun#*'"from":'}
-    from=${from# }
     case ",$(content "$GUARD_IDENTITY_DIR/fencedOrdinals")," in
         *",${from%%[!0-9]*},"*) return 0 ;;
         *) return 1 ;;

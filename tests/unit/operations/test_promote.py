@@ -212,6 +212,14 @@ def test_hazard_site_yml_makes_no_primary_of_a_planned_move_that_is_not_proven()
     assert app_plan.plan(begun(PLANNED | {"equal": True}), make.desired())["refusal"] is None
 
 
+def test_of_a_promote_whose_end_is_not_recorded_site_yml_says_only_that() -> None:
+    """As the version before left it: its successor is primary, and what was brought back still stands in the record."""
+    state = begun(BRINGING, {1: make.node(A, primary=True, txid=8)}, rendered_ordinal=1)
+    refusal = app_plan.plan(state, make.desired())["refusal"]
+    assert "A promote is done" in refusal and "ansible-playbook playbooks/promote.yml once" in refusal
+    assert "call_off" not in refusal
+
+
 def test_hazard_another_successor_does_not_forget_what_the_archive_had() -> None:
     """The node of the first one died on the way, and the archive is away."""
     nodes = [make.kube_node("node-0"), make.kube_node("node-1", ready=False), make.kube_node("node-2")]

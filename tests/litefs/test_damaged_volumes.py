@@ -323,6 +323,7 @@ def _made(cluster: Cluster, mode: str, root: Path) -> Volumes:
         for number in range(BULK):
             db.execute("INSERT INTO records (body) VALUES (?)", (f"bulk {number} {'x' * 2000}",))
         db.execute("COMMIT")
+    cluster.wait_replicated()
     # In WAL mode the last connection that closes empties the WAL: these end without closing.
     hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(len(list(c.execute('SELECT 1 FROM records'))))"
     holders = [

@@ -106,18 +106,33 @@ def test_it_runs_apart_from_the_primary_and_may_do_little(bed: Bed) -> None:
 
 
 @pytest.mark.usefixtures("archived")
-def test_every_acknowledged_write_is_kept_through_a_rollout_and_the_archives_own_end(bed: Bed, tmp_path: Path) -> None:
-    writer = Writer(bed.site(), tmp_path / "ledger", seconds=600, rate=40).start()
+def test_ten_thousand_acknowledged_writes_are_kept_through_what_happens_to_a_site(bed: Bed, tmp_path: Path) -> None:
+    """A rollout, the end of the archive's pod and of its node, a scale, and a planned move of the primary and back."""
+
+    def play(name: str, **variables: Any) -> None:
+        run = op.operate(bed, name, "-e", json.dumps(variables), backups=tmp_path / "backups")
+        assert run.rc == 0, run.output[-3000:]
+
+    (pod,) = bed.get("pods", "-n", "abaci", "-l", "app.kubernetes.io/component=archive")["items"]
+    writer = Writer(bed.site(), tmp_path / "ledger", seconds=1500, rate=40).start()
     time.sleep(5)
     bed.kubectl("rollout", "restart", "statefulset/abaci-app", "-n", "abaci")
     bed.kubectl("rollout", "status", "statefulset/abaci-app", "-n", "abaci", "--timeout=300s", timeout=320)
     bed.kubectl("delete", "pod", "-n", "abaci", "-l", "app.kubernetes.io/component=archive", timeout=120)
     bed.kubectl("rollout", "status", POD, "-n", "abaci", "--timeout=120s", timeout=140)
-    scaled = op.operate(bed, "scale", "-e", "scale_replicas=4", backups=tmp_path / "backups")
-    assert scaled.rc == 0, scaled.output[-3000:]
+    node = pod["spec"]["nodeName"]
+    bed.power_off(node)
+    time.sleep(20)
+    bed.power_on(node)
+    until(lambda: bed.ready(node), 240, "the archive's node is back")
+    bed.kubectl("rollout", "status", "statefulset/abaci-app", "-n", "abaci", "--timeout=300s", timeout=320)
+    for was, then in ((0, 1), (1, 0)):
+        assert op.record(bed)["primaryOrdinal"] == str(was)
+        play("promote", promote_to=then)
+    play("scale", scale_replicas=4)
+    until(lambda: writer.report().acknowledged >= 10_000, 400, "so many are acknowledged")
     report = writer.stop()
-    down = op.operate(bed, "scale", "-e", "scale_replicas=3", backups=tmp_path / "backups")
-    assert down.rc == 0, down.output[-3000:]
+    play("scale", scale_replicas=3)
     txid = level(bed)
     assert compare(*read_ledger(tmp_path / "ledger"), list_records(bed.site()))["ok"]
     found = kept(bed)

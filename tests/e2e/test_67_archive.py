@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import re
 import sqlite3
 import statistics
@@ -328,10 +329,12 @@ def test_promote_brings_back_what_only_the_archive_has_also_where_it_is_killed_o
     level(bed)
 
 
+@pytest.mark.parametrize("turn", range(int(os.environ.get("KILLS", "1"))))
 @pytest.mark.usefixtures("archived")
 def test_the_primarys_node_is_off_under_load_and_nothing_that_reached_the_archive_is_lost(
-    bed: Bed, tmp_path: Path
+    bed: Bed, turn: int, tmp_path: Path
 ) -> None:
+    """KILLS says how often."""
     backups = tmp_path / "backups"
     level(bed)
     (pod,) = bed.get("pods", "-n", "abaci", "-l", "app.kubernetes.io/component=archive")["items"]
@@ -357,7 +360,7 @@ def test_the_primarys_node_is_off_under_load_and_nothing_that_reached_the_archiv
         assert run.rc == 0, run.output[-4000:]
         op.agree(bed, others, 240)
         result = compare(*read_ledger(tmp_path / "ledger"), list_records(bed.site()))
-        print(f"{report.acknowledged} acknowledged; {result}")
+        print(f"{turn}: {report.acknowledged} acknowledged; {result}")
         # What was acknowledged within the last 100 ms may not have reached the archive.
         assert len(result["missing"]) <= 4, result
     finally:

@@ -152,14 +152,14 @@ def test_ten_thousand_acknowledged_writes_are_kept_through_what_happens_to_a_sit
 
 @pytest.mark.usefixtures("archived")
 def test_the_moment_before_a_wrong_delete_is_given_back_whole(bed: Bed, tmp_path: Path) -> None:
-    op.post(bed, 20, "before the mistake")
+    op.post(bed, 20, "before the deletion")
     before = level(bed)
     rows = int(op.rows(bed, 0).split("|")[0])
     primary = f"abaci-app-{op.record(bed)['primaryOrdinal']}"
     moment = datetime.datetime.now(datetime.UTC)
     time.sleep(1)
     bed.rows(primary, "DELETE FROM records")
-    op.post(bed, 2, "after the mistake")
+    op.post(bed, 2, "after the deletion")
     after = level(bed)
     assert int(after, 16) > int(before, 16)
     began = time.monotonic()
@@ -180,17 +180,17 @@ def test_the_moment_before_a_wrong_delete_is_given_back_whole(bed: Bed, tmp_path
 
 
 @pytest.mark.usefixtures("archived")
-def test_the_playbooks_find_the_mistake_and_go_back_before_it(bed: Bed, tmp_path: Path) -> None:
+def test_the_playbooks_find_the_deletion_and_go_back_before_it(bed: Bed, tmp_path: Path) -> None:
     def play(name: str, **variables: Any) -> Any:
         run = op.operate(bed, name, "-e", json.dumps(variables), backups=tmp_path / "backups")
         assert run.rc == 0, run.output[-4000:]
         return run
 
-    op.post(bed, 20, "before another mistake")
+    op.post(bed, 20, "before another deletion")
     before = level(bed)
     rows = int(op.rows(bed, 0).split("|")[0])
     bed.rows(f"abaci-app-{op.record(bed)['primaryOrdinal']}", "DELETE FROM records WHERE id % 2 = 0")
-    op.post(bed, 5, "after another mistake")
+    op.post(bed, 5, "after another deletion")
     level(bed)
     asked = "SELECT count(*) FROM records"
     began = time.monotonic()

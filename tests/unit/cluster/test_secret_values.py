@@ -14,7 +14,7 @@ def held(value: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("wish", "holds", "value"),
+    ("desired", "holds", "value"),
     [
         ("mine", {}, "mine"),
         ("mine", held("old"), "mine"),
@@ -26,8 +26,10 @@ def held(value: str) -> dict[str, str]:
         (17, {}, "17"),
     ],
 )
-def test_the_variable_comes_before_what_the_cluster_holds(wish: str | None, holds: dict[str, str], value: str) -> None:
-    assert secret_values({"password": wish}, holds, empty_is_value=True) == {"password": value}
+def test_the_variable_comes_before_what_the_cluster_holds(
+    desired: str | None, holds: dict[str, str], value: str
+) -> None:
+    assert secret_values({"password": desired}, holds, empty_is_value=True) == {"password": value}
 
 
 def test_a_value_is_made_only_where_there_is_none() -> None:

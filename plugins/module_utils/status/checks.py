@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -757,11 +758,13 @@ def lock_returned(facts: Facts) -> Said | None:
     if held is None or held.seconds_left or facts.unfinished:
         return None
     said = f"{held.holder} did not give the lock back ({held.operation} since {held.since}): that run died."
-    # Whoever comes next takes it over, but a run that has nothing to do takes none.
-    given_back = json.dumps({"spec": {"holderIdentity": None}})
-    patch = f"patch lease {lock.name_of(facts.application.name)} --type=merge -p '{given_back}'"
+    # Whoever comes next takes it over, but a run that has nothing to do takes none. Only from that holder: somebody else
+    # may be at work by the time that this is typed.
+    holder = "/spec/holderIdentity"
+    given_back = [{"op": "test", "path": holder, "value": held.holder}, {"op": "remove", "path": holder}]
+    patch = f"patch lease {lock.name_of(facts.application.name)} --type=json -p {shlex.quote(json.dumps(given_back))}"
     command = kubectl(facts, patch, _namespace(facts))
-    return Said("warn", said, f"{site(facts)}; {command}" if held.operation == "site" else command)
+    return Said("warn", said, f"{command}; {site(facts)}" if held.operation == "site" else command)
 
 
 def backup_scheduled(facts: Facts) -> Said | None:

@@ -681,13 +681,16 @@ def volumes_room(facts: Facts) -> Said | None:
 
 
 def other_databases(facts: Facts) -> Said | None:
-    found = facts.other_databases
-    if not found:
+    found, archive = facts.other_databases, f"{facts.application.name}-archive"
+    wanted = any(part.name == archive and part.wanted for part in facts.parts)
+    # An archive that does not run or follow is told as such, and nobody knows meanwhile what it has.
+    if not found or (wanted and not (facts.archive and facts.archive.connected)):
         return None
-    said = (
-        f"{listed(found)} {_is(found)} in /litefs beside {facts.application.database}, and in no backup: what is to be "
-        f"kept belongs in {facts.application.database}, or an archive keeps all databases."
-    )
+    said = f"{listed(found)} {_is(found)} in /litefs beside {facts.application.database}, and in no backup"
+    if wanted:
+        logs = kubectl(facts, f"logs deployment/{archive}", _namespace(facts))
+        return Said("warn", f"{said}: the archive has proven nothing of it.", logs, "docs/archive.md")
+    said += f": what is to be kept belongs in {facts.application.database}, or an archive keeps all databases."
     return Said("warn", said, play(facts, "site.yml", archive_image=PYTHON), "docs/archive.md")
 
 

@@ -426,6 +426,22 @@ def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_n
     assert "and redis went down with it" in found["nodes-ready"].cause
 
 
+def test_what_an_archive_that_is_down_or_cut_off_has_is_told_with_the_archive_alone() -> None:
+    site = small(well.look(), other_databases=("jobs.db",))
+    part = facts.Part(f"{make.NAME}-archive", make.NAMESPACE, True, True, 1, 1, None)
+    parts = (*site.parts, part)
+    for changed, told in (
+        ({"parts": (*site.parts, dataclasses.replace(part, exists=False, replicas=0, ready=0))}, "archive-runs"),
+        ({"parts": parts, "archive": archive(connected=False, error="it refuses")}, "archive-follows"),
+    ):
+        assert list(well.bad(small(site, **changed))) == [told]
+    # One that follows and lacks it does not get another image than the inventory's.
+    (found,) = well.bad(small(site, parts=parts, archive=archive())).values()
+    assert found.slug == "other-databases" and "archive_image" not in found.command
+    (found,) = well.bad(site).values()
+    assert "archive_image=" in found.command
+
+
 def test_a_database_that_was_removed_needs_no_backup() -> None:
     api = Site()
     second_database(api)

@@ -28,6 +28,7 @@ EDGE_DAYS, K3S_DAYS = 20, 30  # site.yml renews those of k3s within the second
 CLUSTER_BACKUP_DAYS = 8  # as site.yml
 ARCHIVE_SECONDS = 60
 RESTARTS, RESTARTED_HOURS = 3, 1
+COPIED_SECONDS = 900  # in which a replica with a new volume has got the whole database
 PYTHON = "docker.io/library/python:3.13-alpine"  # what the archive runs in: any image with Python
 OPERATIONS = "docs/operations.md"
 CAUSES = "docs/failure-modes.md"
@@ -559,17 +560,18 @@ def _well_fed(pod: Pod) -> bool:
 
 
 def restarts(facts: Facts) -> Said | None:
-    found = [pod for pod in _others(facts) if pod.running and pod.restarts >= RESTARTS and _young(facts, pod)]
+    found = [pod for pod in _others(facts) if pod.running and pod.restarts >= RESTARTS]
+    found = [pod for pod in found if _young(facts, pod, RESTARTED_HOURS * 3600)]
     if not found:
         return None
     said = f"{found[0].name} was restarted {found[0].restarts} times, the last time at {found[0].started_at}."
     return Said("warn", said, kubectl(facts, f"logs {found[0].name} -c app --previous", _namespace(facts)))
 
 
-def _young(facts: Facts, pod: Pod) -> bool:
+def _young(facts: Facts, pod: Pod, seconds: float) -> bool:
     from ..clock import between
 
-    return 0 <= between(pod.started_at, facts.gathered_at) < RESTARTED_HOURS * 3600
+    return 0 <= between(pod.started_at, facts.gathered_at) < seconds
 
 
 def _under_way(facts: Facts, operation: str) -> bool:
@@ -605,9 +607,15 @@ def replicas_synced(facts: Facts) -> Said | None:
     found = [pod for pod in _followers(facts) if pod.sees_primary is not None and pod.never_synced]
     if not found:
         return None
-    verb = "have" if len(found) > 1 else "has"
-    said = f"{names(found)} {verb} not been in sync since the start."
-    return Said("fail", said, _anew(facts, found))
+    stuck = [pod for pod in found if not _young(facts, pod, COPIED_SECONDS)]
+    if not stuck:
+        # Whoever is begun anew meanwhile gets the whole once more.
+        verb = "have" if len(found) > 1 else "has"
+        said = f"{names(found)} {verb} not been in sync since the start, and may still get the whole database."
+        return Said("warn", said, kubectl(facts, f"logs {found[0].name} -c app", _namespace(facts)))
+    verb = "have" if len(stuck) > 1 else "has"
+    said = f"{names(stuck)} {verb} not been in sync since the start."
+    return Said("fail", said, _anew(facts, stuck))
 
 
 def replicas_follow(facts: Facts) -> Said | None:

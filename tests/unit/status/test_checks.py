@@ -426,6 +426,17 @@ def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_n
     assert "and redis went down with it" in found["nodes-ready"].cause
 
 
+def test_a_replica_that_may_still_get_the_whole_database_is_not_begun_anew() -> None:
+    """Of a new volume LiteFS is in sync only once all has come; who deletes the pod then begins with nothing again."""
+    api = Site()
+    never_synced(api)
+    running = pod(1)(api)["status"]["containerStatuses"][0]["state"]["running"]
+    for seconds, mark, verb in ((40, "warn", " logs abaci-app-1 "), (7200, "fail", " delete pod abaci-app-1")):
+        running["startedAt"] = api.ago(seconds)
+        (found,) = well.bad(well.look(api)).values()
+        assert (found.slug, found.mark) == ("replicas-synced", mark) and verb in found.command, found
+
+
 def test_what_an_archive_that_is_down_or_cut_off_has_is_told_with_the_archive_alone() -> None:
     site = small(well.look(), other_databases=("jobs.db",))
     part = facts.Part(f"{make.NAME}-archive", make.NAMESPACE, True, True, 1, 1, None)

@@ -769,8 +769,8 @@ def lock_returned(facts: Facts) -> Said | None:
     if held is None or held.seconds_left or facts.unfinished:
         return None
     said = f"{held.holder} did not give the lock back ({held.operation} since {held.since}): that run died."
-    # Whoever comes next takes it over, but a run that has nothing to do takes none. Only from that holder: somebody else
-    # may be at work by the time that this is typed.
+    # Whoever comes next takes it over, but a run that has nothing to do takes none. From that holder only: somebody else
+    # may be at work when this is typed.
     holder = "/spec/holderIdentity"
     given_back = [{"op": "test", "path": holder, "value": held.holder}, {"op": "remove", "path": holder}]
     patch = f"patch lease {lock.name_of(facts.application.name)} --type=json -p {shlex.quote(json.dumps(given_back))}"

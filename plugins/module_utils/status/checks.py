@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..conditions import PULL_REASONS
-from ..operations import lock
+from ..operations import lock, progress
 from ..operations.situation import IN_SYNC_LAG_MS
 from ..wording import listed, printable
 from .facts import Certificate, Facts, Host, Node, Part, Pod
@@ -751,7 +751,7 @@ def unfinished(facts: Facts) -> Said | None:
     said = f"{one.operation} is not finished (begun {one.begun} by {one.holder})."
     return Said(
         "warn",
-        f"{said} Run it again as it was run, or call it off with -e operation_call_off={one.operation}.",
+        f"{said} Run it again as it was run, or call it off with -e {progress.call_off(one.operation)}.",
         play(facts, one.again),
         f"{OPERATIONS}#progress-of-a-run-that-died",
     )

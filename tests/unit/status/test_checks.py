@@ -426,6 +426,13 @@ def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_n
     assert "and redis went down with it" in found["nodes-ready"].cause
 
 
+@pytest.mark.parametrize(("name", "word"), [("promote", "promote_call_off=true"), ("scale", "operation_call_off=scale")])
+def test_an_unfinished_operation_is_named_with_the_word_that_calls_it_off(name: str, word: str) -> None:
+    api = Site()
+    record(api)["data"]["progress"] = json.dumps({name: {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}})
+    assert f"-e {word}." in well.bad(well.look(api))["unfinished"].cause
+
+
 def test_a_replica_that_may_still_get_the_whole_database_is_not_begun_anew() -> None:
     """Of a new volume LiteFS is in sync only once all has come; who deletes the pod then begins with nothing again."""
     api = Site()

@@ -154,7 +154,8 @@ def _given(**variables: object) -> str:
 def kubectl(facts: Facts, words: str, namespace: str = "") -> str:
     """What a person types to ask this cluster."""
     where = f" -n {namespace}" if namespace else ""
-    return f"kubectl --kubeconfig={facts.api.kubeconfig or '~/.kube/k3s-config'}{where} {words}"
+    path = shlex.quote(facts.api.kubeconfig) if facts.api.kubeconfig else "~/.kube/k3s-config"
+    return f"kubectl --kubeconfig={path}{where} {words}"
 
 
 def on(facts: Facts, hosts: str, words: str) -> str:
@@ -880,7 +881,7 @@ def kubeconfig_private(facts: Facts) -> Said | None:
     if mode is None or not int(mode, 8) & 0o077:
         return None
     said = f"{facts.api.kubeconfig} has mode {mode}: others on this machine can be administrators of the cluster."
-    return Said("warn", said, f"chmod 600 {facts.api.kubeconfig}")
+    return Said("warn", said, f"chmod 600 {shlex.quote(facts.api.kubeconfig or '')}")
 
 
 DRILL = f"{OPERATIONS}#restore_drillyml"

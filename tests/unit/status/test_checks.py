@@ -433,6 +433,15 @@ def test_an_unfinished_operation_is_named_with_the_word_that_calls_it_off(name: 
     assert f"-e {word}." in well.bad(well.look(api))["unfinished"].cause
 
 
+def test_the_kubeconfig_is_one_word_of_a_command() -> None:
+    path = "/home/ann/My sites/k3s-config"
+    site = in_api(kubeconfig=path)(well.look())
+    (found,) = well.bad(small(site, lock=facts.Lock("ann@ops/1", "scale", None, 0))).values()
+    assert f"--kubeconfig={path}" in shlex.split(found.command)
+    (found,) = well.bad(in_api(kubeconfig_mode="0644")(site)).values()
+    assert shlex.split(found.command) == ["chmod", "600", path]
+
+
 def test_a_replica_that_may_still_get_the_whole_database_is_not_begun_anew() -> None:
     """Of a new volume LiteFS is in sync only once all has come; who deletes the pod then begins with nothing again."""
     api = Site()

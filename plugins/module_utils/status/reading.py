@@ -134,7 +134,9 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
         pods=tuple(_pods(document, seen.kubelets, seen.logs)),
         claims=tuple(f.Claim(claim["name"], claim["phase"] == "Bound") for claim in document["claims"]),
-        other_databases=tuple(name for name in _other_databases(document) if name not in _archived(seen.archive)),
+        other_databases=tuple(
+            name for name in _other_databases(document) if name not in _archived(seen.archive, document)
+        ),
         kept_volumes=tuple(volume["name"] for volume in document["volumes"] if volume["kept"]),
         certificates=tuple(_certificates(seen, asked, now)),
         parts=tuple(_part(document, seen.pods, *part) for part in asked.parts),
@@ -498,10 +500,11 @@ def _archive(said: Part | str | None, document: State) -> f.Archive | None:
     )
 
 
-def _archived(said: Part | str | None) -> set[str]:
-    """The databases that an archive has proven transactions of."""
+def _archived(said: Part | str | None, document: State) -> set[str]:
+    """The databases that an archive has proven transactions of, of the recorded cluster."""
     found = said.get("databases") or [] if isinstance(said, dict) else []
-    return {str(one.get("database")) for one in found if (one.get("verified") or {}).get("txid")}
+    mine = [one for one in found if _cluster_id(document) in (None, one.get("cluster"))]
+    return {str(one.get("database")) for one in mine if (one.get("verified") or {}).get("txid")}
 
 
 def _lock(leases: Iterable[Part], asked: Asked, now: str) -> f.Lock | None:

@@ -488,9 +488,17 @@ def test_a_database_that_was_removed_needs_no_backup() -> None:
 
 
 def test_a_database_that_the_archive_has_is_in_a_backup() -> None:
-    said = {"databases": [{"database": "jobs.db", "verified": {"txid": "05"}}, {"database": "new.db", "verified": {}}]}
-    assert reading._archived(said) == {"jobs.db"}
-    assert reading._archived(None) == reading._archived("it does not answer") == set()
+    said = {
+        "databases": [
+            {"database": "jobs.db", "cluster": make.A, "verified": {"txid": "05"}},
+            {"database": "new.db", "cluster": make.A, "verified": {}},
+            # Of before a restore into a new cluster.
+            {"database": "old.db", "cluster": make.B, "verified": {"txid": "05"}},
+        ]
+    }
+    document = make.living()
+    assert reading._archived(said, document) == {"jobs.db"}
+    assert reading._archived(None, document) == reading._archived("it does not answer", document) == set()
 
 
 STRAY: dict[str, Any] = {"status": 200, "headers": [], "length": 0, "error": ""}

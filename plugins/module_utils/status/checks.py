@@ -30,6 +30,7 @@ ARCHIVE_SECONDS = 60
 RESTARTS, RESTARTED_HOURS = 3, 1
 COPIED_SECONDS = 900  # in which a replica with a new volume has got the whole database
 PYTHON = "docker.io/library/python:3.13-alpine"  # what the archive runs in: any image with Python
+BACKUPS = "~/abaci-backups"  # backup_directory, where it is not set
 OPERATIONS = "docs/operations.md"
 CAUSES = "docs/failure-modes.md"
 REFUSED = "docs/runbooks/primary-refused.md"
@@ -460,9 +461,17 @@ def one_primary(facts: Facts) -> Said | None:
     pod = f"{facts.application.name}-{facts.identity.ordinal or 0}"
     command = {
         "primary-node-gone": play(facts, "playbooks/promote.yml"),
-        "no-copy-left": play(facts, "playbooks/restore.yml"),
+        "no-copy-left": _restore(facts),
     }.get(cause or "", kubectl(facts, f"describe pod {pod}", facts.application.namespace))
     return Said("fail", facts.identity.problem, command, f"{CAUSES}#{cause}" if cause else "")
+
+
+def _restore(facts: Facts) -> str:
+    """The command that brings the database back as it was before the primary's last transaction, or from a backup."""
+    last = next((pod.txid for pod in facts.pods if pod.name == facts.identity.primary), None)
+    if facts.archive is not None and facts.archive.connected and last:
+        return play(facts, "playbooks/restore.yml", restore_at=f"{int(last, 16) - 1:016x}")
+    return play(facts, "playbooks/restore.yml", restore_from=shlex.quote(facts.backup.kept) if facts.backup.kept else BACKUPS)
 
 
 def _others(facts: Facts) -> list[Pod]:

@@ -256,7 +256,7 @@ def _digest(image_id: object) -> str | None:
 def _identity(document: State) -> f.Identity:
     record = document["record"]
     found = sit.look(document)
-    problem = found if isinstance(found, sit.Problem) else None
+    problem = found if isinstance(found, sit.Problem) else _removed(document, found)
     return f.Identity(
         state=record["state"] or None if record else None,
         cluster_id=record["cluster_id"] or None if record else None,
@@ -265,6 +265,17 @@ def _identity(document: State) -> f.Identity:
         fenced=tuple(litefs.fenced(document)),
         problem=problem.sentence if problem else None,
         cause=problem.cause if problem else None,
+    )
+
+
+def _removed(document: State, found: sit.Situation) -> sit.Problem | None:
+    """The site's own database is gone though LiteFS is well: to remove it is a transaction that replicas follow."""
+    if found.position.has_content:
+        return None
+    return sit.Problem(
+        f"The primary {found.leader['name']} has no database {document['database']} any more: it was removed with "
+        f"transaction {found.position.txid:016x}, on the replicas as well.",
+        "no-copy-left",
     )
 
 

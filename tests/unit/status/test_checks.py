@@ -113,6 +113,12 @@ def refused(api: Site) -> None:
         api.node(ordinal).host = ""
 
 
+def lost(api: Site) -> None:
+    """Somebody removed it: that is a transaction without a page, which the replicas followed."""
+    for ordinal in range(3):
+        api.node(ordinal).checksum = "8000000000000000"
+
+
 def second_database(api: Site) -> None:
     primary = api.node(0)
     answer = primary.answer
@@ -225,6 +231,7 @@ ON_THE_API: dict[str, tuple[str, Plant]] = {
     "fenced ordinal": ("fenced", fence),
     "a guard that holds a replica": ("guard", held),
     "a guard that holds the primary": ("one-primary", refused),
+    "database that was removed": ("one-primary", lost),
     "frozen Keel": ("keel-frozen", annotation("keel.sh/policy", "never")),
     "missing annotation": ("keel-annotations", annotation("keel.sh/match-tag", None)),
     "Keel down": ("keel", down("keel", "keel")),
@@ -431,6 +438,20 @@ def test_an_unfinished_operation_is_named_with_the_word_that_calls_it_off(name: 
     api = Site()
     record(api)["data"]["progress"] = json.dumps({name: {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}})
     assert f"-e {word}." in well.bad(well.look(api))["unfinished"].cause
+
+
+def test_a_database_that_was_removed_is_restored_from_what_there_is() -> None:
+    api = Site()
+    lost(api)
+    found = well.look(api)
+    (told,) = well.bad(found).values()
+    assert "abaci-app-0 has no database sqlite.db any more: it was removed with transaction 0000000000000005" in told.cause
+    assert told.grave and told.mark == "fail" and "playbooks/restore.yml -e restore_from=" in told.command
+    kept = dataclasses.replace(found.backup, kept="/backups/one.sqlite.json")
+    (told,) = well.bad(small(found, backup=kept)).values()
+    assert told.command.endswith("playbooks/restore.yml -e restore_from=/backups/one.sqlite.json")
+    (told,) = well.bad(small(found, archive=archive())).values()
+    assert told.command.endswith("playbooks/restore.yml -e restore_at=0000000000000004")
 
 
 def test_the_kubeconfig_is_one_word_of_a_command() -> None:

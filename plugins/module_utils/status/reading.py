@@ -319,7 +319,7 @@ def _pod(
         running=pod["started_at"] is not None,
         reason=pod["waiting"]["reason"],
         stopped=_stopped(pod),
-        guarded=pod["init"]["state"] == "failed" and guard.reason(pod) is not None,
+        guarded=pod["init"]["state"] == "failed" and guard.reason(pod) not in (None, guard.Exit.NOT_NOW),
         excused=_excuse(pod["ordinal"], away, fenced),
         error=node["error"],
         restarts=pod["restarts"],

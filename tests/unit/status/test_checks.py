@@ -107,6 +107,11 @@ def held(api: Site) -> None:
     replaced(api, 1, make.stopped(1, said))
 
 
+def without_dns(api: Site) -> None:
+    said = make.Said("abaci-app-1 refuses to start as replica: DNS gave no answer; it tries again.", guard.Exit.NOT_NOW)
+    replaced(api, 1, make.stopped(1, said))
+
+
 def refused(api: Site) -> None:
     replaced(api, 0, make.stopped(0, make.Said("The volume is empty.", guard.Exit.EMPTY)))
     for ordinal in (1, 2):
@@ -230,6 +235,7 @@ ON_THE_API: dict[str, tuple[str, Plant]] = {
     "wrong identity": ("same-cluster", stranger),
     "fenced ordinal": ("fenced", fence),
     "a guard that holds a replica": ("guard", held),
+    "a guard that waits": ("pods-run", without_dns),
     "a guard that holds the primary": ("one-primary", refused),
     "database that was removed": ("one-primary", lost),
     "frozen Keel": ("keel-frozen", annotation("keel.sh/policy", "never")),
@@ -452,6 +458,13 @@ def test_a_database_that_was_removed_is_restored_from_what_there_is() -> None:
     assert told.command.endswith("playbooks/restore.yml -e restore_from=/backups/one.sqlite.json")
     (told,) = well.bad(small(found, archive=archive())).values()
     assert told.command.endswith("playbooks/restore.yml -e restore_at=0000000000000004")
+
+
+def test_a_replica_whose_guard_only_waits_gets_no_new_volume() -> None:
+    api = Site()
+    without_dns(api)
+    (told,) = well.bad(well.look(api)).values()
+    assert "DNS gave no answer" in told.cause and "describe pod abaci-app-1" in told.command
 
 
 def test_the_kubeconfig_is_one_word_of_a_command() -> None:

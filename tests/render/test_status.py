@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def play(folder: Path, *given: str, playbook: str = "status", group: str = "k3s_
         str(inventory),
         f"playbooks/{playbook}.yml",
         "-e",
-        f"abaci_kubeconfig={folder}/none",
+        json.dumps({"abaci_kubeconfig": f"{folder}/none"}),
     ]
     for one in given:
         command += ["-e", one]
@@ -65,6 +66,14 @@ def test_it_never_fails_where_it_is_told_so(tmp_path: Path) -> None:
     code, said = play(tmp_path, "status_fails_at=never")
     assert code == 0, said
     assert "Down or unsafe: There is no kubeconfig at" in said
+
+
+def test_commands_can_be_pasted_whatever_the_paths_are_called(tmp_path: Path) -> None:
+    folder = tmp_path / "Ann's sites"
+    folder.mkdir()
+    play(folder, "status_output=json", f"status_file={tmp_path}/status.json")
+    (found,) = [one for one in json.loads((tmp_path / "status.json").read_text())["checks"] if one["mark"] == "fail"]
+    assert shlex.split(found["command"])[:3] == ["ansible-playbook", "-i", f"{folder}/hosts.json"]
 
 
 def test_an_inventory_of_other_groups_is_refused(tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ def again(operation: str, mine: Mapping[str, Any]) -> str:
     return f"playbooks/{operation}.yml" + (f" -e {shlex.quote(json.dumps(given, sort_keys=True))}" if given else "")
 
 
+def call_off(operation: str) -> str:
+    """The variable that calls an unfinished operation off. Of promote the record itself says how far it is."""
+    return "promote_call_off=true" if operation == "promote" else f"{CALL_OFF}={operation}"
+
+
 def ended(progress: Progress, operation: str, ordinals: Iterable[int] | None = None) -> Progress:
     """The progress without an operation that came to its end, or was called off.
 
@@ -109,7 +114,7 @@ def others(progress: Progress, operation: str = "") -> list[str]:
     """What other operations than this one left unfinished, one sentence each."""
     return [
         f"{name} is not finished (begun {one.get('begun')} by {one.get('holder')}): run {again(name, one)} afterwards, "
-        f"or call it off with -e {CALL_OFF}={name}."
+        f"or call it off with -e {call_off(name)}."
         for name, one in progress.items()
         if name != operation and isinstance(one, dict)
     ]

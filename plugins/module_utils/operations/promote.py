@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from .. import identity, litefs, values, wording
+from .. import clock, identity, litefs, values, wording
 from . import backup, planning
 from . import situation as sit
 from .planning import Plan, Request, Step
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KEY = "promote"  # of the record: what was there before, as JSON, see Before
 RESET = "playbooks/replica_reset.yml"
+START_SECONDS = 300  # within which a pod that is made anew is primary, also where its guard waits for others
 
 
 class Parameters(TypedDict, total=False):
@@ -107,7 +108,7 @@ def decide(request: Request) -> Plan:
     before = _before(state)
     if before and before["planned"]:
         return _continue_planned(state, record, before, request.volumes)
-    if _begun(state, record):
+    if _begun(state, record) or _starts(request, record):
         return _continue(request, record)
     if parameters.get("to") not in (None, ""):
         return _planned(state, record, parameters["to"])
@@ -378,6 +379,31 @@ def _fed(state: sit.Looked, pod: sit.Pod | None) -> bool:
     return bool(before and before["archive"]) and not (pod["node"] and sit.unheard(state, pod["node"]))
 
 
+def _starts(request: Request, record: identity.Record) -> bool:
+    """Whether the successor does not answer only because it was made anew just now, to be primary.
+
+    To choose another one meanwhile would be a second promote, and what this one acknowledges once it runs would be on a
+    volume that is fenced. A person gives it up as any pod that cannot be asked.
+    """
+    state, before, pod = request.state, _before(request.state), sit.pod_of(request.state, record.primary_ordinal)
+    if before is None or before["archive"] or pod is None or pod["litefs"]["reachable"] or sit.is_stuck(pod):
+        return False
+    given_up = _numbers(request.parameters.get("lost_replicas"))
+    if state.get("rendered_ordinal") != pod["ordinal"] or pod["ordinal"] in (*sit.fenced(state), *given_up):
+        return False
+    if pod["node"] and sit.unheard(state, pod["node"]):
+        return False
+    return pod["deleting"] or 0 <= clock.between(pod["created_at"], request.time()) < START_SECONDS
+
+
+def _awaited(state: sit.Looked, pod: sit.Pod, steps: list[Step]) -> None:
+    """Of a pod that starts nothing is to be ended, where it was made after the configuration that names it."""
+    rendered, created = state.get("rendered_at"), pod["created_at"]
+    for one in steps:
+        if one["do"] == "restart" and one["ordinal"] == pod["ordinal"] and rendered and created and created > rendered:
+            one["uid"], one["say"] = None, f"wait until {pod['name']}, which starts, is primary"
+
+
 def _continue(request: Request, record: identity.Record) -> Plan:
     """The record names the successor already: what is left."""
     state, parameters, seen = request.state, cast("Parameters", request.parameters), request.volumes
@@ -386,14 +412,14 @@ def _continue(request: Request, record: identity.Record) -> Plan:
     successor = record.primary_ordinal
     steps: list[Step] = []
     notes: list[str] = []
-    present, before = sit.pod_of(state, successor), _before(state)
+    present, before, starts = sit.pod_of(state, successor), _before(state), _starts(request, record)
     if present is not None and before is not None and _fed(state, present):
         if not parameters.get("from_archive", True):
             return _without_answer(request, record, present, before)
         bring = _bring_back(record, present, {}, before, fenced)
     elif present is not None and before is not None and before["archive"] and present["litefs"]["is_primary"]:
         steps.append(_settled(present, before, fenced, f"{present['name']} is primary as it is", given_up=True))
-    elif present is not None and not present["litefs"]["is_primary"]:
+    elif present is not None and not present["litefs"]["is_primary"] and not starts:
         # Until the old primary stopped, another replica may have received more.
         others = [pod for pod in sit.holders(state, record.cluster_id or "") if pod["ordinal"] not in fenced]
         top = sit.best(state, others)
@@ -423,6 +449,10 @@ def _continue(request: Request, record: identity.Record) -> Plan:
             return _refuse(problem, "primary-node-gone", successor=successor)
         steps += left
     rest, refusal = _rest(state, record, successor, fenced, parameters, fresh=bool(steps), bring=bring)
+    if present is not None and starts:
+        _awaited(state, present, rest)
+        word = f'-e \'{{"promote_lost_replicas": [{successor}]}}\''
+        notes.append(f"If {present['name']} does not start at all, {word} chooses another one.")
     notes = [*notes, *_order(state, successor)]
     return planning.plan(refusal, [*steps, *rest], notes, successor=successor, final=True)
 

@@ -193,7 +193,9 @@ def _running(request: Request, found: sit.Situation) -> Plan:
             f"The restore of another file (sha256 {begun['sha256']}), begun {begun.get('time')}, is not finished; this "
             "one takes its place."
         )
-    schema = present is not None and _other_schema(file, present)
+    # Of a database that was removed nothing can be exported, and the application still has the file that is gone.
+    removed = not found.position.has_content
+    schema = removed or (present is not None and _other_schema(file, present))
     rows = saying.rows(present.get("table_rows") or {}, file.get("rows") or {}) if present else ""
     steps = [
         planning.step(
@@ -207,7 +209,7 @@ def _running(request: Request, found: sit.Situation) -> Plan:
         ),
         _wait(state, leader, left),
     ]
-    export = [] if present else [leader["name"]]
+    export = [] if present or removed else [leader["name"]]
     if export:
         notes.append(
             "Page size, journal mode and schema of the file are compared with that export before anything is changed."

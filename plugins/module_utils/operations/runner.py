@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 
 from .. import identity, litefs
 from ..telling import tell
-from . import OPERATIONS, act, backup, holding, planning, progress, steps
+from . import OPERATIONS, act, backup, holding, planning, progress, promote, steps
 from . import situation as sit
 from .planning import WAITS, Plan, Request, Step
 from .retention import Manifest
@@ -76,6 +76,11 @@ def call_off(site: act.Site, operation: str, holder: str) -> tuple[bool, str]:
     said = f"The {operation} {begun} is called off ({rest or 'nothing more'})."
     if document["record"] and document["record"]["state"] == "restore":
         said += " The record still says that a restore is under way, and only playbooks/restore.yml ends that."
+    if operation == "promote" and promote.began_with(document) is not None and not promote.is_done(document):
+        said += (
+            f" The record still says that a promote is under way: {identity.PROMOTE} goes on with it, and -e "
+            f"{progress.call_off(operation)} gives the role back."
+        )
     return True, said
 
 

@@ -340,6 +340,12 @@ def is_fenced(pod: Pod) -> bool:
     )
 
 
+def is_stuck(pod: Pod) -> bool:
+    """Whether a pod that does not run will not do so by itself either, as far as its guard or the kubelet says."""
+    refused = pod["init"]["state"] == "failed" and guard.reason(pod) is not guard.Exit.NOT_NOW
+    return refused or bool(pod["unschedulable"]) or pod["waiting"]["reason"] in _STUCK
+
+
 def fenced_ahead(pod: Pod) -> bool:
     """Whether the guard fences a replica for what only its volume has: no wait ends that, and nobody lets it go."""
     return is_fenced(pod) and guard.reason(pod) is guard.Exit.AHEAD

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ..conditions import PULL_REASONS
-from ..operations import lock
+from ..operations import lock, progress
 from ..operations.situation import IN_SYNC_LAG_MS
 from ..wording import listed, printable
 from .facts import Certificate, Facts, Host, Node, Part, Pod
@@ -27,7 +28,9 @@ EDGE_DAYS, K3S_DAYS = 20, 30  # site.yml renews those of k3s within the second
 CLUSTER_BACKUP_DAYS = 8  # as site.yml
 ARCHIVE_SECONDS = 60
 RESTARTS, RESTARTED_HOURS = 3, 1
+COPIED_SECONDS = 900  # in which a replica with a new volume has got the whole database
 PYTHON = "docker.io/library/python:3.13-alpine"  # what the archive runs in: any image with Python
+BACKUPS = "~/abaci-backups"  # backup_directory, where it is not set
 OPERATIONS = "docs/operations.md"
 CAUSES = "docs/failure-modes.md"
 REFUSED = "docs/runbooks/primary-refused.md"
@@ -152,7 +155,8 @@ def _given(**variables: object) -> str:
 def kubectl(facts: Facts, words: str, namespace: str = "") -> str:
     """What a person types to ask this cluster."""
     where = f" -n {namespace}" if namespace else ""
-    return f"kubectl --kubeconfig={facts.api.kubeconfig or '~/.kube/k3s-config'}{where} {words}"
+    path = shlex.quote(facts.api.kubeconfig) if facts.api.kubeconfig else "~/.kube/k3s-config"
+    return f"kubectl --kubeconfig={path}{where} {words}"
 
 
 def on(facts: Facts, hosts: str, words: str) -> str:
@@ -457,9 +461,17 @@ def one_primary(facts: Facts) -> Said | None:
     pod = f"{facts.application.name}-{facts.identity.ordinal or 0}"
     command = {
         "primary-node-gone": play(facts, "playbooks/promote.yml"),
-        "no-copy-left": play(facts, "playbooks/restore.yml"),
+        "no-copy-left": _restore(facts),
     }.get(cause or "", kubectl(facts, f"describe pod {pod}", facts.application.namespace))
     return Said("fail", facts.identity.problem, command, f"{CAUSES}#{cause}" if cause else "")
+
+
+def _restore(facts: Facts) -> str:
+    """The command that brings the database back as it was before the primary's last transaction, or from a backup."""
+    last = next((pod.txid for pod in facts.pods if pod.name == facts.identity.primary), None)
+    if facts.archive is not None and facts.archive.connected and last:
+        return play(facts, "playbooks/restore.yml", restore_at=f"{int(last, 16) - 1:016x}")
+    return play(facts, "playbooks/restore.yml", restore_from=shlex.quote(facts.backup.kept) if facts.backup.kept else BACKUPS)
 
 
 def _others(facts: Facts) -> list[Pod]:
@@ -558,17 +570,18 @@ def _well_fed(pod: Pod) -> bool:
 
 
 def restarts(facts: Facts) -> Said | None:
-    found = [pod for pod in _others(facts) if pod.running and pod.restarts >= RESTARTS and _young(facts, pod)]
+    found = [pod for pod in _others(facts) if pod.running and pod.restarts >= RESTARTS]
+    found = [pod for pod in found if _young(facts, pod, RESTARTED_HOURS * 3600)]
     if not found:
         return None
     said = f"{found[0].name} was restarted {found[0].restarts} times, the last time at {found[0].started_at}."
     return Said("warn", said, kubectl(facts, f"logs {found[0].name} -c app --previous", _namespace(facts)))
 
 
-def _young(facts: Facts, pod: Pod) -> bool:
+def _young(facts: Facts, pod: Pod, seconds: float) -> bool:
     from ..clock import between
 
-    return 0 <= between(pod.started_at, facts.gathered_at) < RESTARTED_HOURS * 3600
+    return 0 <= between(pod.started_at, facts.gathered_at) < seconds
 
 
 def _under_way(facts: Facts, operation: str) -> bool:
@@ -604,9 +617,15 @@ def replicas_synced(facts: Facts) -> Said | None:
     found = [pod for pod in _followers(facts) if pod.sees_primary is not None and pod.never_synced]
     if not found:
         return None
-    verb = "have" if len(found) > 1 else "has"
-    said = f"{names(found)} {verb} not been in sync since the start."
-    return Said("fail", said, _anew(facts, found))
+    stuck = [pod for pod in found if not _young(facts, pod, COPIED_SECONDS)]
+    if not stuck:
+        # Whoever is begun anew meanwhile gets the whole once more.
+        verb = "have" if len(found) > 1 else "has"
+        said = f"{names(found)} {verb} not been in sync since the start, and may still get the whole database."
+        return Said("warn", said, kubectl(facts, f"logs {found[0].name} -c app", _namespace(facts)))
+    verb = "have" if len(stuck) > 1 else "has"
+    said = f"{names(stuck)} {verb} not been in sync since the start."
+    return Said("fail", said, _anew(facts, stuck))
 
 
 def replicas_follow(facts: Facts) -> Said | None:
@@ -680,13 +699,16 @@ def volumes_room(facts: Facts) -> Said | None:
 
 
 def other_databases(facts: Facts) -> Said | None:
-    found = facts.other_databases
-    if not found:
+    found, archive = facts.other_databases, f"{facts.application.name}-archive"
+    wanted = any(part.name == archive and part.wanted for part in facts.parts)
+    # An archive that does not run or follow is told as such, and nobody knows meanwhile what it has.
+    if not found or (wanted and not (facts.archive and facts.archive.connected)):
         return None
-    said = (
-        f"{listed(found)} {_is(found)} in /litefs beside {facts.application.database}, and in no backup: what is to be "
-        f"kept belongs in {facts.application.database}, or an archive keeps all databases."
-    )
+    said = f"{listed(found)} {_is(found)} in /litefs beside {facts.application.database}, and in no backup"
+    if wanted:
+        logs = kubectl(facts, f"logs deployment/{archive}", _namespace(facts))
+        return Said("warn", f"{said}: the archive has proven nothing of it.", logs, "docs/archive.md")
+    said += f": what is to be kept belongs in {facts.application.database}, or an archive keeps all databases."
     return Said("warn", said, play(facts, "site.yml", archive_image=PYTHON), "docs/archive.md")
 
 
@@ -739,7 +761,7 @@ def unfinished(facts: Facts) -> Said | None:
     said = f"{one.operation} is not finished (begun {one.begun} by {one.holder})."
     return Said(
         "warn",
-        f"{said} Run it again as it was run, or call it off with -e operation_call_off={one.operation}.",
+        f"{said} Run it again as it was run, or call it off with -e {progress.call_off(one.operation)}.",
         play(facts, one.again),
         f"{OPERATIONS}#progress-of-a-run-that-died",
     )
@@ -757,11 +779,13 @@ def lock_returned(facts: Facts) -> Said | None:
     if held is None or held.seconds_left or facts.unfinished:
         return None
     said = f"{held.holder} did not give the lock back ({held.operation} since {held.since}): that run died."
-    # Whoever comes next takes it over, but a run that has nothing to do takes none.
-    given_back = json.dumps({"spec": {"holderIdentity": None}})
-    patch = f"patch lease {lock.name_of(facts.application.name)} --type=merge -p '{given_back}'"
+    # Whoever comes next takes it over, but a run that has nothing to do takes none. From that holder only: somebody else
+    # may be at work when this is typed.
+    holder = "/spec/holderIdentity"
+    given_back = [{"op": "test", "path": holder, "value": held.holder}, {"op": "remove", "path": holder}]
+    patch = f"patch lease {lock.name_of(facts.application.name)} --type=json -p {shlex.quote(json.dumps(given_back))}"
     command = kubectl(facts, patch, _namespace(facts))
-    return Said("warn", said, f"{site(facts)}; {command}" if held.operation == "site" else command)
+    return Said("warn", said, f"{command}; {site(facts)}" if held.operation == "site" else command)
 
 
 def backup_scheduled(facts: Facts) -> Said | None:
@@ -866,7 +890,7 @@ def kubeconfig_private(facts: Facts) -> Said | None:
     if mode is None or not int(mode, 8) & 0o077:
         return None
     said = f"{facts.api.kubeconfig} has mode {mode}: others on this machine can be administrators of the cluster."
-    return Said("warn", said, f"chmod 600 {facts.api.kubeconfig}")
+    return Said("warn", said, f"chmod 600 {shlex.quote(facts.api.kubeconfig or '')}")
 
 
 DRILL = f"{OPERATIONS}#restore_drillyml"

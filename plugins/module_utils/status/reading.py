@@ -134,7 +134,9 @@ def facts(seen: Seen, asked: Asked) -> f.Facts:
         nodes=tuple(_node(node, item, seen.kubelets) for node, item in _paired(document["nodes"], seen.nodes)),
         pods=tuple(_pods(document, seen.kubelets, seen.logs)),
         claims=tuple(f.Claim(claim["name"], claim["phase"] == "Bound") for claim in document["claims"]),
-        other_databases=tuple(name for name in _other_databases(document) if name not in _archived(seen.archive)),
+        other_databases=tuple(
+            name for name in _other_databases(document) if name not in _archived(seen.archive, document)
+        ),
         kept_volumes=tuple(volume["name"] for volume in document["volumes"] if volume["kept"]),
         certificates=tuple(_certificates(seen, asked, now)),
         parts=tuple(_part(document, seen.pods, *part) for part in asked.parts),
@@ -254,7 +256,7 @@ def _digest(image_id: object) -> str | None:
 def _identity(document: State) -> f.Identity:
     record = document["record"]
     found = sit.look(document)
-    problem = found if isinstance(found, sit.Problem) else None
+    problem = found if isinstance(found, sit.Problem) else _removed(document, found)
     return f.Identity(
         state=record["state"] or None if record else None,
         cluster_id=record["cluster_id"] or None if record else None,
@@ -263,6 +265,17 @@ def _identity(document: State) -> f.Identity:
         fenced=tuple(litefs.fenced(document)),
         problem=problem.sentence if problem else None,
         cause=problem.cause if problem else None,
+    )
+
+
+def _removed(document: State, found: sit.Situation) -> sit.Problem | None:
+    """The site's own database is gone though LiteFS is well: to remove it is a transaction that replicas follow."""
+    if found.position.has_content:
+        return None
+    return sit.Problem(
+        f"The primary {found.leader['name']} has no database {document['database']} any more: it was removed with "
+        f"transaction {found.position.txid:016x}, on the replicas as well.",
+        "no-copy-left",
     )
 
 
@@ -306,7 +319,7 @@ def _pod(
         running=pod["started_at"] is not None,
         reason=pod["waiting"]["reason"],
         stopped=_stopped(pod),
-        guarded=pod["init"]["state"] == "failed" and guard.reason(pod) is not None,
+        guarded=pod["init"]["state"] == "failed" and guard.reason(pod) not in (None, guard.Exit.NOT_NOW),
         excused=_excuse(pod["ordinal"], away, fenced),
         error=node["error"],
         restarts=pod["restarts"],
@@ -498,10 +511,11 @@ def _archive(said: Part | str | None, document: State) -> f.Archive | None:
     )
 
 
-def _archived(said: Part | str | None) -> set[str]:
-    """The databases that an archive has proven transactions of."""
+def _archived(said: Part | str | None, document: State) -> set[str]:
+    """The databases that an archive has proven transactions of, of the recorded cluster."""
     found = said.get("databases") or [] if isinstance(said, dict) else []
-    return {str(one.get("database")) for one in found if (one.get("verified") or {}).get("txid")}
+    mine = [one for one in found if _cluster_id(document) in (None, one.get("cluster"))]
+    return {str(one.get("database")) for one in mine if (one.get("verified") or {}).get("txid")}
 
 
 def _lock(leases: Iterable[Part], asked: Asked, now: str) -> f.Lock | None:

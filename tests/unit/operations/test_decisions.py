@@ -1116,6 +1116,18 @@ def test_restore(
     check(plan, refusal, steps)
 
 
+
+def test_a_database_that_was_removed_is_restored_though_there_is_nothing_left_to_export() -> None:
+    """The removal is a transaction, which the replicas follow; and the application still has the file that is gone."""
+    removed = "8000000000000000"
+    answers = {0: make.node(primary=True, txid=9, checksum=removed)}
+    answers |= {n: make.node(txid=9, checksum=removed) for n in (1, 2)}
+    plan = deciding.restored(site(answers), file(), {}, [], None, NOW)
+    assert plan["refusal"] is None and plan["export"] == []
+    first = plan["steps"][0]
+    assert first["do"] == "import" and first["restart"] and first["exported"] is None
+
+
 def test_restore_exports_the_present_database_first() -> None:
     plan = deciding.restored(site(), file(), {}, [], None, NOW)
     assert plan["export"] == ["abaci-app-0"], "and the caller makes it before the first step"

@@ -95,3 +95,10 @@ def test_site_yml_says_which_operation_is_not_finished() -> None:
     document["record"]["raw"]["progress"] = '{"restore": {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}}'
     notes = app_plan.plan(document, desired())["notes"]
     assert any("restore is not finished" in note and "operation_call_off=restore" in note for note in notes)
+
+
+def test_a_promote_is_called_off_by_its_own_word_which_gives_the_role_back() -> None:
+    document = site()
+    document["record"]["raw"]["progress"] = '{"promote": {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}}'
+    (note,) = [one for one in app_plan.plan(document, desired())["notes"] if "promote is not finished" in one]
+    assert "-e promote_call_off=true." in note and "operation_call_off" not in note

@@ -125,6 +125,18 @@ def test_a_restore_that_is_called_off_by_name_keeps_only_its_import(file: dict[s
     assert "nothing was called off" in operate(api, "restore", AGAIN, folder, call_off=True).did[0]
 
 
+def test_a_promote_that_is_forgotten_by_name_is_still_said_to_be_under_way(folder: Path) -> None:
+    """Its progress is not what stands between the successor and the role: that is the record itself."""
+    api = site()
+    before = {"from": 0, "fenced": [], "planned": False, "equal": False, "archive": f"{9:016x}", "also": {}}
+    data = api.have("ConfigMap", "abaci-app-litefs-identity")["data"]
+    data |= {"primaryOrdinal": "1", "fencedOrdinals": "0", "promote": json.dumps(before)}
+    data["progress"] = json.dumps({"promote": {"begun": "2026-01-01T00:00:00Z", "holder": ME}})
+    api.node(0).running = False
+    (said,) = operate(api, "promote", {}, folder, call_off=True).did
+    assert "is called off" in said and "-e promote_call_off=true" in said, said
+
+
 def test_nothing_is_forgotten_by_a_run_that_lost_the_lock(file: dict[str, Any], folder: Path) -> None:
     api = site()
     operate(api, "restore", AGAIN, folder, file=file, killed=lambda answer: "import" in str(answer.get("did")))

@@ -456,6 +456,43 @@ def test_hazard_only_a_pod_whose_node_was_named_off_is_ended_by_force() -> None:
     assert stops == {0: (True, True), 2: (False, False)}
 
 
+# --- killed while its successor starts ----------------------------------------------------------------------------
+
+
+def starting(created: str = "2026-01-01T11:59:20Z", pod: Any = None, before: Any = EMERGENCY, **given: Any) -> Any:
+    """All is done but that pod 1 is primary; it was made ``created``, after the configuration. No other has less."""
+    pods = [make.stopped(0, cases.FENCED), pod or make.pod(1, created=created), make.pod(2)]
+    state = begun(before, {1: gone()}, rendered_ordinal=1, rendered_at="2026-01-01T11:59:10Z", pods=pods)
+    seen = {"pvc-0": volume(), "pvc-1": volume(A, 5)}
+    return decide(state, seen, **{**ACCEPT, **given})
+
+
+def test_hazard_the_same_command_again_makes_no_second_promote_while_the_successor_starts() -> None:
+    plan = starting()
+    assert kinds(plan) == ["restart 1", "restart 2", "wait_followers"]
+    wait = plan["steps"][0]
+    assert wait["primary"] and wait["uid"] is None and wait["say"].startswith("wait until abaci-app-1"), wait
+    assert """-e '{"promote_lost_replicas": [1]}'""" in plan["notes"][0]
+    given_up = starting(lost_replicas=[1])
+    assert kinds(given_up)[0] == "record 2" and given_up["steps"][0]["fenced"] == [0, 1]
+    # Killed before it was deleted, or in between: that pod is of another configuration.
+    assert starting("2026-01-01T11:59:00Z")["steps"][0]["uid"] == "pod-1"
+
+
+@pytest.mark.parametrize(
+    ("created", "pod"),
+    [
+        ("2026-01-01T11:40:00Z", None),
+        ("", make.stopped(1, make.Said("abaci-app-1 refuses to start: its volume is empty.", cases.Exit.EMPTY))),
+    ],
+    ids=["for too long", "its guard refuses"],
+)
+def test_one_that_does_not_start_gives_way_to_another(created: str, pod: Any) -> None:
+    if pod is not None:
+        pod["metadata"]["creationTimestamp"] = "2026-01-01T11:59:20Z"
+    assert kinds(starting(created, pod))[0] == "record 2"
+
+
 # --- it can be called off -------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,21 @@ def held(api: Site) -> None:
     replaced(api, 1, make.stopped(1, said))
 
 
+def without_dns(api: Site) -> None:
+    said = make.Said("abaci-app-1 refuses to start as replica: DNS gave no answer; it tries again.", guard.Exit.NOT_NOW)
+    replaced(api, 1, make.stopped(1, said))
+
+
 def refused(api: Site) -> None:
     replaced(api, 0, make.stopped(0, make.Said("The volume is empty.", guard.Exit.EMPTY)))
     for ordinal in (1, 2):
         api.node(ordinal).host = ""
+
+
+def lost(api: Site) -> None:
+    """Somebody removed it: that is a transaction without a page, which the replicas followed."""
+    for ordinal in range(3):
+        api.node(ordinal).checksum = "8000000000000000"
 
 
 def second_database(api: Site) -> None:
@@ -223,7 +235,9 @@ ON_THE_API: dict[str, tuple[str, Plant]] = {
     "wrong identity": ("same-cluster", stranger),
     "fenced ordinal": ("fenced", fence),
     "a guard that holds a replica": ("guard", held),
+    "a guard that waits": ("pods-run", without_dns),
     "a guard that holds the primary": ("one-primary", refused),
+    "database that was removed": ("one-primary", lost),
     "frozen Keel": ("keel-frozen", annotation("keel.sh/policy", "never")),
     "missing annotation": ("keel-annotations", annotation("keel.sh/match-tag", None)),
     "Keel down": ("keel", down("keel", "keel")),
@@ -401,14 +415,19 @@ def test_a_node_that_is_away_is_told_once_though_its_host_and_its_ports_are_sile
     assert list(well.bad(away)) == ["nodes-ready"]
 
 
-def test_a_lock_that_was_not_given_back_is_given_back_by_the_command_and_a_run_of_site_is_run_again_first() -> None:
+def test_a_lock_that_was_not_given_back_is_given_back_by_the_command_and_a_run_of_site_is_run_again() -> None:
     held = facts.Lock("ann@ops/1", "scale", "2026-01-01T00:00:00Z", 0)
-    for operation, first in (("scale", "kubectl"), ("site", "ansible-playbook")):
+    for operation, rest in (("scale", []), ("site", ["ansible-playbook", "-i", "inventories/mine", "site.yml"])):
         (found,) = well.bad(small(well.look(), lock=dataclasses.replace(held, operation=operation))).values()
-        assert found.command.split()[0] == first
-        assert found.command.endswith(
-            """patch lease abaci-app-operation --type=merge -p '{"spec": {"holderIdentity": null}}'"""
-        )
+        words = shlex.split(found.command.replace(";", " ; "))
+        assert words[0] == "kubectl" and words[words.index("patch") :][:3] == ["patch", "lease", "abaci-app-operation"]
+        patch, after = words[words.index("-p") + 1], words[words.index("-p") + 2 :]
+        assert after == ([";", *rest] if rest else [])
+        # Who has the lock by then keeps it: between the page and the command somebody else may have begun.
+        assert json.loads(patch) == [
+            {"op": "test", "path": "/spec/holderIdentity", "value": "ann@ops/1"},
+            {"op": "remove", "path": "/spec/holderIdentity"},
+        ]
 
 
 def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_not() -> None:
@@ -418,6 +437,70 @@ def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_n
     found = well.bad(well.look(api))
     assert list(found) == ["nodes-ready"]
     assert "and redis went down with it" in found["nodes-ready"].cause
+
+
+@pytest.mark.parametrize(("name", "word"), [("promote", "promote_call_off=true"), ("scale", "operation_call_off=scale")])
+def test_an_unfinished_operation_is_named_with_the_word_that_calls_it_off(name: str, word: str) -> None:
+    api = Site()
+    record(api)["data"]["progress"] = json.dumps({name: {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}})
+    assert f"-e {word}." in well.bad(well.look(api))["unfinished"].cause
+
+
+def test_a_database_that_was_removed_is_restored_from_what_there_is() -> None:
+    api = Site()
+    lost(api)
+    found = well.look(api)
+    (told,) = well.bad(found).values()
+    assert "abaci-app-0 has no database sqlite.db any more: it was removed with transaction 0000000000000005" in told.cause
+    assert told.grave and told.mark == "fail" and "playbooks/restore.yml -e restore_from=" in told.command
+    kept = dataclasses.replace(found.backup, kept="/backups/one.sqlite.json")
+    (told,) = well.bad(small(found, backup=kept)).values()
+    assert told.command.endswith("playbooks/restore.yml -e restore_from=/backups/one.sqlite.json")
+    (told,) = well.bad(small(found, archive=archive())).values()
+    assert told.command.endswith("playbooks/restore.yml -e restore_at=0000000000000004")
+
+
+def test_a_replica_whose_guard_only_waits_gets_no_new_volume() -> None:
+    api = Site()
+    without_dns(api)
+    (told,) = well.bad(well.look(api)).values()
+    assert "DNS gave no answer" in told.cause and "describe pod abaci-app-1" in told.command
+
+
+def test_the_kubeconfig_is_one_word_of_a_command() -> None:
+    path = "/home/ann/My sites/k3s-config"
+    site = in_api(kubeconfig=path)(well.look())
+    (found,) = well.bad(small(site, lock=facts.Lock("ann@ops/1", "scale", None, 0))).values()
+    assert f"--kubeconfig={path}" in shlex.split(found.command)
+    (found,) = well.bad(in_api(kubeconfig_mode="0644")(site)).values()
+    assert shlex.split(found.command) == ["chmod", "600", path]
+
+
+def test_a_replica_that_may_still_get_the_whole_database_is_not_begun_anew() -> None:
+    """Of a new volume LiteFS is in sync only once all has come; who deletes the pod then begins with nothing again."""
+    api = Site()
+    never_synced(api)
+    running = pod(1)(api)["status"]["containerStatuses"][0]["state"]["running"]
+    for seconds, mark, verb in ((40, "warn", " logs abaci-app-1 "), (7200, "fail", " delete pod abaci-app-1")):
+        running["startedAt"] = api.ago(seconds)
+        (found,) = well.bad(well.look(api)).values()
+        assert (found.slug, found.mark) == ("replicas-synced", mark) and verb in found.command, found
+
+
+def test_what_an_archive_that_is_down_or_cut_off_has_is_told_with_the_archive_alone() -> None:
+    site = small(well.look(), other_databases=("jobs.db",))
+    part = facts.Part(f"{make.NAME}-archive", make.NAMESPACE, True, True, 1, 1, None)
+    parts = (*site.parts, part)
+    for changed, told in (
+        ({"parts": (*site.parts, dataclasses.replace(part, exists=False, replicas=0, ready=0))}, "archive-runs"),
+        ({"parts": parts, "archive": archive(connected=False, error="it refuses")}, "archive-follows"),
+    ):
+        assert list(well.bad(small(site, **changed))) == [told]
+    # One that follows and lacks it does not get another image than the inventory's.
+    (found,) = well.bad(small(site, parts=parts, archive=archive())).values()
+    assert found.slug == "other-databases" and "archive_image" not in found.command
+    (found,) = well.bad(site).values()
+    assert "archive_image=" in found.command
 
 
 def test_a_database_that_was_removed_needs_no_backup() -> None:
@@ -439,9 +522,17 @@ def test_a_database_that_was_removed_needs_no_backup() -> None:
 
 
 def test_a_database_that_the_archive_has_is_in_a_backup() -> None:
-    said = {"databases": [{"database": "jobs.db", "verified": {"txid": "05"}}, {"database": "new.db", "verified": {}}]}
-    assert reading._archived(said) == {"jobs.db"}
-    assert reading._archived(None) == reading._archived("it does not answer") == set()
+    said = {
+        "databases": [
+            {"database": "jobs.db", "cluster": make.A, "verified": {"txid": "05"}},
+            {"database": "new.db", "cluster": make.A, "verified": {}},
+            # Of before a restore into a new cluster.
+            {"database": "old.db", "cluster": make.B, "verified": {"txid": "05"}},
+        ]
+    }
+    document = make.living()
+    assert reading._archived(said, document) == {"jobs.db"}
+    assert reading._archived(None, document) == reading._archived("it does not answer", document) == set()
 
 
 STRAY: dict[str, Any] = {"status": 200, "headers": [], "length": 0, "error": ""}

@@ -6,7 +6,12 @@ Whoever compares what several machines wrote takes the time from the API server 
 from __future__ import annotations
 
 import datetime
+import re
 import time
+
+# As Go's Time.String() writes a time, "2026-12-01 12:22:33.715669463 +0000 UTC m=+5.1": in any zone, with up to nine
+# digits of the second. https://pkg.go.dev/time#Time.String
+_GO = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? ([+-]\d\d)(\d\d) ")
 
 
 def now() -> str:
@@ -22,6 +27,13 @@ def moment(text: object) -> datetime.datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo else None
+
+
+def from_go(text: object) -> str | None:
+    """The time that Go's Time.String() wrote, to the second; None where that is none."""
+    found = _GO.match(str(text))
+    when = moment(f"{found[1]}T{found[2]}{found[3]}:{found[4]}") if found else None
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when.timestamp())) if when else None
 
 
 def between(earlier: object, later: object) -> float:

@@ -184,7 +184,8 @@ def updated(workload: Object, image: Image, tag: str, now: datetime) -> Object:
         if parse_image(container["image"]) == image:
             container["image"] = f"{image.name}:{tag}".removeprefix("index.docker.io/")
     metadata = pod_template(changed).setdefault("metadata", {})
-    metadata["annotations"] = {**(metadata.get("annotations") or {}), "keel.sh/update-time": f"{now} +0000 UTC"}
+    go_time = f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC m=+1.000000001"  # time.Now().String()
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), "keel.sh/update-time": go_time}
     cause = f"keel automated update, version {image.tag} -> {tag} [{now:%Y-%m-%dT%H:%M:%SZ}]"
     changed["metadata"]["annotations"] = {
         **(changed["metadata"].get("annotations") or {}),

@@ -386,7 +386,7 @@ def _delivery(living: Part | None) -> f.Delivery:
     policy = notes.get(state.KEEL_POLICY)
     return f.Delivery(
         policy=policy,
-        updated_at=template.get(UPDATED),
+        updated_at=clock.from_go(template.get(UPDATED)),
         cause=notes.get(CHANGE_CAUSE),
         missing=tuple(name for name in (state.KEEL_POLICY, *KEEL_ANNOTATIONS) if name not in notes),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..clock import between
+from ..clock import between, second
 from ..wording import printable
 from .checks import Result, Summary
 from .facts import Archive, Facts, Pod
@@ -211,7 +211,9 @@ def _archive(found: Archive) -> str:
 
 
 def _audit(facts: Facts) -> Section:
-    rows = tuple((line.time, line.holder, line.operation, line.event, line.result or NONE) for line in facts.audit)
+    rows = tuple(
+        (second(line.time), line.holder, line.operation, line.event, line.result or NONE) for line in facts.audit
+    )
     return Section("Last operations", ("time", "who", "operation", "event", "result"), rows)
 
 

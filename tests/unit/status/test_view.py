@@ -37,6 +37,28 @@ def site(name: str) -> facts.Facts:
     return well.look(api)
 
 
+@pytest.mark.parametrize(
+    ("ending", "said", "at"),
+    [
+        (".715669463 +0000 UTC m=+93784.123456789", "updated it 2 h ago", True),
+        (".7 -0500 EST", "updated it 7 h ago", True),
+        (" yesterday", "Keel follows it", False),
+    ],
+)
+def test_when_keel_updated_the_application_is_read_as_keel_writes_it(ending: str, said: str, at: bool) -> None:
+    api = well.Site()
+    living = api.have("StatefulSet", make.NAME)
+    assert living is not None
+    noted = api.ago(2 * 3600 if "-05" not in ending else 12 * 3600).replace("T", " ").removesuffix("Z") + ending
+    living["spec"]["template"]["metadata"]["annotations"] = {"keel.sh/update-time": noted}
+    found = well.look(api)
+    text, _page, document = shown(found)
+    line = next(line for line in text.splitlines() if "Keel follows it" in line)
+    assert line.endswith(said)
+    updated = document["facts"]["delivery"]["updated_at"]
+    assert bool(updated and updated.endswith("Z")) is at
+
+
 @pytest.mark.parametrize("name", SITES)
 def test_the_three_outputs_tell_the_same_facts(name: str) -> None:
     found = site(name)

@@ -176,7 +176,8 @@ def test_an_update_writes_the_whole_object_and_leaves_the_image_text() -> None:
     image = keel.parse_image(APP)
     after = keel.updated(before, image, "latest", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     assert after["spec"]["template"]["spec"] == before["spec"]["template"]["spec"]
-    assert set(after["spec"]["template"]["metadata"]["annotations"]) == {"other", "keel.sh/update-time"}
+    notes = after["spec"]["template"]["metadata"]["annotations"]
+    assert notes == {"other": "stays", "keel.sh/update-time": "2026-01-02 03:04:05.000000 +0000 UTC m=+1.000000001"}
     cause = after["metadata"]["annotations"]["kubernetes.io/change-cause"]
     assert cause == "keel automated update, version latest -> latest [2026-01-02T03:04:05Z]"
     assert after["metadata"]["resourceVersion"] == "7" and before == unchanged

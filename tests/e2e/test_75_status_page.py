@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +97,19 @@ def test_a_person_sees_on_the_page_what_text_and_json_say(bed: Bed, site: str, t
     picture = Path(os.environ.get("SCREENSHOTS", str(tmp_path))) / f"status-{site}.png"
     assert browse(page, f"--screenshot={picture}") == ""
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
+
+
+def test_the_screen_costs_a_dozen_requests_and_one_for_each_pod_and_kubelet(bed: Bed, tmp_path: Path) -> None:
+    began = time.monotonic()
+    run = bed.playbook("-e", "status_fails_at=never", playbook="playbooks/status.yml", count=tmp_path / "count")
+    took = time.monotonic() - began
+    assert run.rc == 0 and run.total("changed") == 0, run.output[-4000:]
+    # A WebSocket is a port-forward to a pod, but for one connection that looks at the API's certificate; a kubelet is
+    # reached through the API's proxy. A list of more than 500 objects goes on in pages.
+    each = [asked for asked in run.requests if "WebSocket" in asked or "/proxy/" in asked]
+    reads = [asked for asked in run.requests if asked not in each and "&continue=" not in asked]
+    print(f"{took:.1f} s, {len(reads)} requests and {len(each)} to pods and kubelets: {sorted(run.requests)}")
+    assert all(asked.startswith("GET ") for asked in run.requests)
+    assert 0 < len(reads) <= 12 and len(each) <= len(bed.pods()) + len(bed.nodes()) + 1
+    shown = run.output.partition("msg: |-")[2].partition("\n\n")[0].strip().splitlines()
+    assert 10 < len(shown) <= 40

@@ -451,7 +451,7 @@ def _continue(request: Request, record: identity.Record) -> Plan:
     rest, refusal = _rest(state, record, successor, fenced, parameters, fresh=bool(steps), bring=bring)
     if present is not None and starts:
         _awaited(state, present, rest)
-        word = f'-e \'{{"promote_lost_replicas": [{successor}]}}\''
+        word = f"-e '{{\"promote_lost_replicas\": [{successor}]}}'"
         notes.append(f"If {present['name']} does not start at all, {word} chooses another one.")
     notes = [*notes, *_order(state, successor)]
     return planning.plan(refusal, [*steps, *rest], notes, successor=successor, final=True)

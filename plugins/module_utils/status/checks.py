@@ -471,7 +471,8 @@ def _restore(facts: Facts) -> str:
     last = next((pod.txid for pod in facts.pods if pod.name == facts.identity.primary), None)
     if facts.archive is not None and facts.archive.connected and last:
         return play(facts, "playbooks/restore.yml", restore_at=f"{int(last, 16) - 1:016x}")
-    return play(facts, "playbooks/restore.yml", restore_from=shlex.quote(facts.backup.kept) if facts.backup.kept else BACKUPS)
+    kept = shlex.quote(facts.backup.kept) if facts.backup.kept else BACKUPS
+    return play(facts, "playbooks/restore.yml", restore_from=kept)
 
 
 def _others(facts: Facts) -> list[Pod]:
@@ -779,8 +780,8 @@ def lock_returned(facts: Facts) -> Said | None:
     if held is None or held.seconds_left or facts.unfinished:
         return None
     said = f"{held.holder} did not give the lock back ({held.operation} since {held.since}): that run died."
-    # Whoever comes next takes it over, but a run that has nothing to do takes none. From that holder only: somebody else
-    # may be at work when this is typed.
+    # Whoever comes next takes it over, but a run that has nothing to do takes none. From that holder only: when this is
+    # typed somebody else may be at work.
     holder = "/spec/holderIdentity"
     given_back = [{"op": "test", "path": holder, "value": held.holder}, {"op": "remove", "path": holder}]
     patch = f"patch lease {lock.name_of(facts.application.name)} --type=json -p {shlex.quote(json.dumps(given_back))}"

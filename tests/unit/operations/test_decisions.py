@@ -1116,7 +1116,6 @@ def test_restore(
     check(plan, refusal, steps)
 
 
-
 def test_a_database_that_was_removed_is_restored_though_there_is_nothing_left_to_export() -> None:
     """The removal is a transaction, which the replicas follow; and the application still has the file that is gone."""
     removed = "8000000000000000"

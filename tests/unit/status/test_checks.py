@@ -439,7 +439,9 @@ def test_what_went_down_with_a_node_is_told_with_it_and_what_runs_elsewhere_is_n
     assert "and redis went down with it" in found["nodes-ready"].cause
 
 
-@pytest.mark.parametrize(("name", "word"), [("promote", "promote_call_off=true"), ("scale", "operation_call_off=scale")])
+@pytest.mark.parametrize(
+    ("name", "word"), [("promote", "promote_call_off=true"), ("scale", "operation_call_off=scale")]
+)
 def test_an_unfinished_operation_is_named_with_the_word_that_calls_it_off(name: str, word: str) -> None:
     api = Site()
     record(api)["data"]["progress"] = json.dumps({name: {"begun": "2026-01-01T00:00:00Z", "holder": "ann@ops/1"}})
@@ -451,7 +453,7 @@ def test_a_database_that_was_removed_is_restored_from_what_there_is() -> None:
     lost(api)
     found = well.look(api)
     (told,) = well.bad(found).values()
-    assert "abaci-app-0 has no database sqlite.db any more: it was removed with transaction 0000000000000005" in told.cause
+    assert "has no database sqlite.db any more: it was removed with transaction 0000000000000005" in told.cause
     assert told.grave and told.mark == "fail" and "playbooks/restore.yml -e restore_from=" in told.command
     kept = dataclasses.replace(found.backup, kept="/backups/one.sqlite.json")
     (told,) = well.bad(small(found, backup=kept)).values()

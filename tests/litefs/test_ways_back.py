@@ -111,3 +111,24 @@ def test_a_primary_that_was_locked_alone_comes_back_by_a_restart(make_cluster: M
     cluster.wait_replicated()
     for node in cluster.nodes:
         assert node.bodies() == ["row 1", "row 2", "row 3", "written again"]
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_database_that_was_removed_is_there_again_on_every_node_once_it_is_imported(
+    make_cluster: MakeCluster, mode: str
+) -> None:
+    cluster = make_cluster(2).start()
+    cluster.primary.create(mode)
+    cluster.wait_replicated()
+    (replica,) = cluster.replicas
+    rows, before = replica.bodies(), cluster.primary.position()
+    saved = replica.call("GET", f"/export?name={DATABASE}").body
+    (cluster.primary.mount / DATABASE).unlink()
+    cluster.wait_replicated()
+    assert replica.position()[0] > before[0] and int(replica.position()[1], 16) == 1 << 63
+    assert cluster.primary.call("POST", f"/import?name={DATABASE}", saved).status == 200
+    cluster.wait_replicated()
+    cluster.primary.insert("after")
+    cluster.wait_replicated()
+    for node in (cluster.primary, replica):
+        assert node.bodies() == [*rows, "after"] and node.query("PRAGMA integrity_check") == [("ok",)]

@@ -983,6 +983,15 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         None,
         ["render 0", "record_restore", "restart 0", "import", "record_id 0", "render 0"],
     ),
+    (
+        "the database was removed, on the replicas as well, and the guard holds pod-0",
+        guarded(answers={n: make.node(A, txid=9, checksum="8000000000000000") for n in (1, 2)}),
+        file(),
+        {},
+        NEWER,
+        None,
+        LOST_STEPS,
+    ),
     ("no copy left, foreign file", ALL_FOREIGN, file(cluster_id=B), {}, NEWER, f"restore_overwrite_cluster_id={A}", []),
     (
         "the primary is not stopped, only away",

@@ -265,6 +265,11 @@ def second_database(bed: Bed) -> None:
     bed.in_pod(primary, "sqlite3", "/litefs/jobs.db", "create table if not exists job (id integer primary key)")
 
 
+def removed_database(bed: Bed) -> None:
+    op.agree(bed)
+    bed.in_pod(f"abaci-app-{op.record(bed)['primaryOrdinal']}", "rm", "/litefs/sqlite.db")
+
+
 def port(verb: str, name: str) -> Callable[[Bed], object]:
     """Close, or open, a port of agent-1 to agent-2."""
 
@@ -359,6 +364,7 @@ FAULTS: dict[str, Fault] = {
     "old copy of the cluster": Fault("cluster-backup", old_copy),
     "archive cut off": Fault("archive-follows", archive_cut_off("-I"), archive_cut_off("-D")),
     "archive down": Fault("archive-runs", scaled_away("abaci-app-archive", "abaci")),
+    "database that was removed": Fault("one-primary", removed_database),
     "kubeconfig for everybody": Fault("kubeconfig-private", lambda bed: Path(bed.kubeconfig).chmod(0o644)),
 }
 

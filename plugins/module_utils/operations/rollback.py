@@ -101,7 +101,8 @@ def progress(request: Request) -> planning.Checkpoint:
     before = kept.keel_policy if kept else living["keel_policy"] or ""
     by_hand = image != over
     return {
-        "stamp": request.time(),
+        # No rollout's, whatever the clock says.
+        "stamp": f"rollback {request.time()}",
         "asked": _asked(request),
         "image": image if target.pin or target.revision is None else "",
         "revision": target.revision["name"] if target.revision else "",

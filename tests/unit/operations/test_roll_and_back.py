@@ -12,7 +12,7 @@ import cases
 import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import app_image, app_plan, edge, rollout
+from ansible_collections.abaci.infra.plugins.module_utils import app_image, app_plan, clock, edge, kube, rollout
 from ansible_collections.abaci.infra.plugins.module_utils.operations import replacing
 from fake_api import Cluster, database
 from playing import Ended, operate
@@ -305,7 +305,12 @@ def test_where_the_tag_is_the_bad_build_by_now_the_way_back_names_what_ran(api: 
     assert kept == {"image": f"{make.IMAGE}@{A}", "over": make.IMAGE, "keel_policy": "force"}
 
 
-def test_what_was_rolled_out_is_known_afterwards_by_its_build(api: Cluster, tmp_path: Path) -> None:
+def test_what_was_rolled_out_is_known_afterwards_by_its_build(
+    api: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where both begin at the same time."""
+    now = clock.micro(api.time())
+    monkeypatch.setattr(kube.Client, "server_time", lambda _client: now)
     assert rolled(api, tmp_path).rc == 0
     ended = play(api, "rollback", {"to": "1"}, tmp_path)
     assert ended.rc == 0 and builds(api) == [A, A, A] and image(api) == make.IMAGE, ended.msg

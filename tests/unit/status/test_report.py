@@ -18,8 +18,10 @@ from fake_api import Cluster, Request, run
 PASSWORD, TOKEN, SHORT = "s3cr3t/päss wörd", "ghp_Zx81LongToken", "k7q"
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG\n9w0BAQEFAASCBKcwggSj\n-----END PRIVATE KEY-----\n"
 EMAIL, CLIENT, CLIENT6, SESSION = "anna.muster@example.org", "203.0.113.77", "2001:db8::77", "c00k1eVALUE"
+IN_A_URL = "0nly/in=an@address"
 PLANTED = [
     PASSWORD,
+    IN_A_URL,
     TOKEN,
     SHORT,
     "MIIEvQIBADANBgkqhkiG",
@@ -47,6 +49,7 @@ LOG = "\n".join(
         "2026-01-01T00:00:06Z Authorization: Bearer Pl41nBearerToken",
         f"2026-01-01T00:00:07Z mail to {EMAIL} and {EMAIL.replace('@', '%40')} was sent, version 1.2.3 at 12:34:56",
         f"2026-01-01T00:00:08Z basic {encoded(TOKEN)}",
+        f"2026-01-01T00:00:09Z the password {IN_A_URL} was refused",
     ]
 )
 
@@ -60,6 +63,7 @@ def api() -> Cluster:
         "PASSWORD": encoded(PASSWORD),
         "PIN": encoded(SHORT),
         "tls.key": encoded(KEY),
+        "REDIS_URL": encoded(f"redis://:{urllib.parse.quote(IN_A_URL, safe='')}@redis:6379"),
         ".dockerconfigjson": encoded(json.dumps(login)),
     }
     made.put(

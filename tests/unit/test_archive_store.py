@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
 import ltx_files
 import pytest
@@ -815,6 +816,24 @@ def test_a_target_that_is_away_is_told_and_caught_up(
         assert (moved.behind_files, moved.behind_since) == (4, START + 4)
     assert mover.run().behind_files == 0
     assert target.rebuild(CLUSTER, DATABASE, 7, archive.out).txid == 7
+
+
+def test_hazard_what_the_target_gives_back_differently_stays_in_the_buffer(
+    pair: tuple[Archive, store.Store, store.Mover], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, target, mover = pair
+    archive.write(3)
+    before = archive.files()
+
+    def breaks(source: BinaryIO, to: BinaryIO, _length: int) -> None:
+        to.write(source.read()[:-1] + b"?")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.shutil, "copyfileobj", breaks)
+        moved = mover.run()
+    assert "reads back differently" in moved.error and moved.behind_files == 3
+    assert archive.files() == before and not list(target.root.rglob("*.ltx")), "nor is anything of it left there"
+    assert mover.run().error == "" and list(target.check()) == []
 
 
 def test_a_packed_buffer_and_the_target_have_no_part_in_common(

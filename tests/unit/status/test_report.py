@@ -147,6 +147,12 @@ def test_hazard_nothing_that_was_planted_in_any_source_is_in_the_bundle(api: Clu
             assert form not in whole, (form, [name for name, text in found.items() if form in text])
 
 
+def test_hazard_an_annotation_of_a_secret_is_secret_however_short_it_is() -> None:
+    """A long one is known to the redactor as well, and found wherever it stands."""
+    secret = {"kind": "Secret", "metadata": {"name": "a", "annotations": {"pin": SHORT}}, "data": {"b": encoded(SHORT)}}
+    assert SHORT not in (said := json.dumps(redacting.bare(secret))) and encoded(SHORT) not in said
+
+
 def test_what_helps_stays(api: Cluster, tmp_path: Path) -> None:
     answer, found = bundle(api, tmp_path)
     log = found[f"logs/{make.NAMESPACE}/{make.NAME}-0/app.log"]

@@ -88,6 +88,10 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "resources": ({"app_resources": {"limit": {}}}, ["app_resources has limit", "requests and limits"]),
     "limits": ({"app_resources": {"limits": "1Gi"}}, ["app_resources.limits is 1Gi", "dictionary"]),
     "pre_stop": ({"app_pre_stop_seconds": 60}, ["app_termination_grace_seconds (30)", "app_pre_stop_seconds (60"]),
+    "pre_stop_for_all_of_it": (
+        {"app_pre_stop_seconds": 30},
+        ["app_termination_grace_seconds (30)", "app_pre_stop_seconds (30"],
+    ),
     "mount": ({"app_volume_mounts": [{"name": "x", "mountPath": "/x"}]}, ["app_volume_mounts names x"]),
     "mount_path": (
         {"app_volumes": [{"name": "x", "emptyDir": {}}], "app_volume_mounts": [{"name": "x"}]},

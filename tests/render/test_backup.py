@@ -82,6 +82,8 @@ def test_a_remote_gets_what_was_exported_before() -> None:
     assert [container["name"] for container in spec["initContainers"]] == ["export"]
     (rclone,) = spec["containers"]
     assert rclone["command"][:2] == ["rclone", "copy"] and rclone["command"][-1] == "s3:bucket/abaci"
+    left = rclone["command"][rclone["command"].index("--exclude") + 1]
+    assert left == ".export-*/**", "what a run that is at work, or was killed, has so far is no backup"
 
 
 @pytest.mark.parametrize(

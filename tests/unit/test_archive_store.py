@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
 import ltx_files
 import pytest
@@ -396,6 +397,26 @@ def test_packs_go_from_minutes_to_hours_to_days(archive: Archive) -> None:
     assert [one.txid for one in archive.store.transactions(CLUSTER, DATABASE, 0, 1e12)] == list(range(1, 301))
     archive.write(1)
     assert archive.rebuild(301).txid == 301
+
+
+def test_hazard_a_pack_that_reads_back_differently_takes_nothing_away(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a disk that breaks what it is given: its digest is then that of what is broken."""
+    archive.write(10)
+    before = archive.files()
+    digest = disk.sha256
+
+    def breaks(path: Path) -> str:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        return digest(path)
+
+    monkeypatch.setattr(disk, "sha256", breaks)
+    with pytest.raises(store.Altered):
+        archive.store.pack(archive.clock() + DAY)
+    assert archive.files() == before and list(archive.store.check()) == []
 
 
 def test_a_file_that_is_altered_is_not_packed_and_its_neighbours_are(archive: Archive) -> None:
@@ -797,6 +818,24 @@ def test_a_target_that_is_away_is_told_and_caught_up(
     assert target.rebuild(CLUSTER, DATABASE, 7, archive.out).txid == 7
 
 
+def test_hazard_what_the_target_gives_back_differently_stays_in_the_buffer(
+    pair: tuple[Archive, store.Store, store.Mover], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, target, mover = pair
+    archive.write(3)
+    before = archive.files()
+
+    def breaks(source: BinaryIO, to: BinaryIO, _length: int) -> None:
+        to.write(source.read()[:-1] + b"?")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.shutil, "copyfileobj", breaks)
+        moved = mover.run()
+    assert "reads back differently" in moved.error and moved.behind_files == 3
+    assert archive.files() == before and not list(target.root.rglob("*.ltx")), "nor is anything of it left there"
+    assert mover.run().error == "" and list(target.check()) == []
+
+
 def test_a_packed_buffer_and_the_target_have_no_part_in_common(
     pair: tuple[Archive, store.Store, store.Mover], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -823,6 +862,25 @@ def test_a_packed_buffer_and_the_target_have_no_part_in_common(
     listed = [one.txid for one in target.transactions(CLUSTER, DATABASE, 0, 1e12)]
     assert listed == list(range(1, archive.primary.txid + 1))
     assert target.rebuild(CLUSTER, DATABASE, 75, archive.out).txid == 75
+
+
+def test_hazard_a_pack_of_which_the_target_has_the_beginning_is_moved_all_the_same(
+    pair: tuple[Archive, store.Store, store.Mover],
+) -> None:
+    """A run was killed when it had copied two files, and then the buffer was packed."""
+    archive, target, mover = pair
+    archive.write(4)
+    mover.run()
+    archive.write(4)
+    for txid in (5, 6):
+        name = layout.raw_name(txid, txid)
+        shutil.copy(archive.place / name, target.root / CLUSTER / DATABASE / archive.place.name / name)
+    archive.clock.now += DAY
+    assert archive.store.pack(archive.clock(), first_stays=True).made == 1
+    archive.write(1)
+    assert mover.run().behind_files == 0
+    alone = store.Store(target.root, archive.clock)
+    assert alone.rebuild(CLUSTER, DATABASE, 8, archive.out).txid == 8
 
 
 def test_beyond_the_buffer_the_oldest_is_lost_and_said_and_a_snapshot_mends_it(

@@ -47,6 +47,11 @@ class Answer:
         self._h2.reset_stream(self._stream)
         self._flush()
 
+    def cut(self) -> None:
+        """As a process that was killed: the connection is closed without a word."""
+        self._socket.shutdown(socket.SHUT_WR)
+        self.wait_gone()
+
     def wait_gone(self) -> None:
         while self._socket.recv(65536):
             pass

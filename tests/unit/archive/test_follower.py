@@ -143,11 +143,12 @@ def test_after_a_cut_it_asks_from_what_it_holds_and_half_a_file_is_nothing(run: 
     [
         (lambda answer: answer.head(503), "answered 503"),
         (says(READY, END, stay=False), "ended the stream"),
+        (lambda answer: (answer.head(), answer.cut()), "the connection was closed"),
         (says(b"HTTP/1.1 400 Bad Request", stay=False), "a frame of kind"),
         (lambda answer: (answer.head(), answer.wait_gone()), "nothing came for too long"),
         (says(file(b"no LTX"), stay=False), "is cut"),
     ],
-    ids=["refused", "ended", "garbage", "silent", "no LTX"],
+    ids=["refused", "ended", "killed", "garbage", "silent", "no LTX"],
 )
 def test_what_goes_wrong_is_in_the_status_and_tried_again(run: Callable[..., Run], script: Any, words: str) -> None:
     primary = Primary(script)

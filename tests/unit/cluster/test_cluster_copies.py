@@ -78,6 +78,7 @@ def test_an_encrypted_copy_is_read_back_kept_for_its_owner_and_opened_again(
     there = opened(tmp_path, capsys, decrypt_command=TURN)["copied"]
     assert (there["sha256"], there["revision"]) == (made["sha256"], made["revision"])
     assert datastore.digest(Path(there["plain"])) == made["sha256"]
+    assert Path(there["plain"]).stat().st_mode & 0o777 == 0o600, "it holds every secret of the cluster"
     refused = opened(tmp_path, capsys, variables="cluster_restore")["msg"]
     assert refused == f"{made['path']} is encrypted: set cluster_restore_decrypt_command."
     refused = opened(tmp_path, capsys, decrypt_command=["false"], variables="cluster_restore")["msg"]

@@ -105,11 +105,16 @@ def test_site_keeps_what_a_person_set(api: Cluster) -> None:
     assert app_plan.keel(state, "force")[0]["keel.sh/policy"] == "never"
 
 
-def test_a_thaw_gives_back_the_policy_from_before_a_rollout_and_forgets_its_image(api: Cluster) -> None:
-    kept = app_image.RolledOut("app@sha256:1", make.IMAGE, "minor").text()
+@pytest.mark.parametrize(
+    ("before", "after"), [("minor", "minor"), ("never", "force"), ("", "force")], ids=["minor", "frozen", "none"]
+)
+def test_a_thaw_gives_back_the_policy_from_before_a_rollout_and_forgets_its_image(
+    api: Cluster, before: str, after: str
+) -> None:
+    kept = app_image.RolledOut("app@sha256:1", make.IMAGE, before).text()
     noted(api).update({"keel.sh/policy": "never", "abaci.infra/rolled-out": kept})
-    run(keel_action, api, **SITE, action="thaw")
-    assert noted(api)["keel.sh/policy"] == "minor" and "abaci.infra/rolled-out" not in noted(api)
+    assert run(keel_action, api, **SITE, action="thaw")["changed"]
+    assert noted(api)["keel.sh/policy"] == after and "abaci.infra/rolled-out" not in noted(api)
 
 
 def test_what_cannot_be_is_refused_in_a_sentence(api: Cluster) -> None:

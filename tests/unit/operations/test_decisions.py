@@ -334,6 +334,13 @@ def test_a_replica_that_its_guard_holds_for_what_only_it_has_is_exported_before_
     assert [one["do"] for one in plan["steps"]][:2] == ["delete_claim", "delete_pod"]
 
 
+@pytest.mark.parametrize("time", ["2026-01-01T12:30:00Z", "yesterday", None])
+def test_hazard_a_volumes_export_that_is_not_of_a_time_before_now_does_not_count(time: str | None) -> None:
+    state = site({2: gone()}, pods=[make.pod(0), make.pod(1), make.stopped(2, AHEAD)])
+    saved = [export(), export(volume_of=2, position_proven=True, time=time)]
+    assert deciding.reset(state, [2], saved, deciding.replaced(state, [2]), NOW)["volume_export"] == [2]
+
+
 def test_a_guard_that_tries_again_by_itself_is_waited_for_and_nothing_is_advised_against_the_data() -> None:
     said = (
         "abaci-app-0 refuses to start as primary: the record ConfigMap abaci-app-litefs-identity says that ordinal 0 "
@@ -570,6 +577,15 @@ def test_removal_of_a_volume_needs_the_proof_that_was_taken_while_its_pod_ran() 
     )
     assert destructive(deciding.scaled(other, 2, True, [export()], checkpoint, NOW)) == [], (
         "a claim that came since stays"
+    )
+    gone_again = site(
+        pods=[make.pod(0), make.pod(1)],
+        claims=[make.claim(0), make.claim(1)],
+        volumes=[make.volume(0), make.volume(1), make.volume(2, claim_uid="other")],
+        statefulset=make.statefulset(replicas=2),
+    )
+    assert destructive(deciding.scaled(gone_again, 2, True, [export()], checkpoint, NOW)) == [], (
+        "another claim had the volume since, and may have written to it"
     )
     assert deciding.scaled(site(), 2, True, [], checkpoint, NOW)["export"] == ["abaci-app-2"]
 

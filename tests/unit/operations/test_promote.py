@@ -510,6 +510,12 @@ def test_a_promote_whose_successor_was_never_primary_is_called_off() -> None:
     assert kinds(decide(site(), call_off=True)) == [], "and again"
 
 
+def test_hazard_a_successor_whose_pod_is_gone_may_have_been_primary() -> None:
+    pods = [make.stopped(0, cases.FENCED), make.pod(2)]
+    plan = decide(begun(EMERGENCY, pods=pods, rendered_ordinal=1), call_off=True)
+    assert plan["steps"] == [] and "abaci-app-1 may have been primary" in plan["refusal"]
+
+
 def test_a_call_off_does_not_wait_for_a_node_that_is_off() -> None:
     nodes = [make.kube_node("node-0", ready=False), make.kube_node("node-1"), make.kube_node("node-2")]
     plan = decide(begun(EMERGENCY, nodes=nodes), call_off=True)

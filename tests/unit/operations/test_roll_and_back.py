@@ -184,6 +184,8 @@ def play(api: Cluster, name: str, given: Any, tmp_path: Path, **more: Any) -> En
     def pull(one: dict[str, Any]) -> dict[str, Any]:
         return {**one, "digest": one["image"].partition("@")[2] or api.builds[one["image"]], "error": None}
 
+    # As in real life a run does not begin within the second of another one: their stamps are of the server's seconds.
+    api.clock_ahead += 1
     return operate(api, name, given, tmp_path, pull=pull, **more)
 
 
@@ -325,6 +327,22 @@ def test_a_revision_that_is_gone_is_refused_with_those_that_are_there(
 ) -> None:
     ended = play(api, "rollback", {"to": to}, tmp_path)
     assert ended.rc == 2 and words in ended.msg and api.of("PUT", "StatefulSet") == []
+
+
+def test_hazard_the_way_back_is_never_to_a_template_that_was_gone_back_from() -> None:
+    """No pod is ready, so nothing but the note on it tells that it was bad."""
+
+    def revision(number: int, left: str | None = None) -> dict[str, Any]:
+        name = "r1" if number == 3 else f"old-{number}"
+        return {"name": name, "number": number, "image": f"{NAME}@{A}", "build": None, "left": left}
+
+    state = site(pods=[make.pod(n, conditions=[]) for n in range(3)])
+    assert state["statefulset"]["update_revision"] == "r1"
+    known = [revision(3), revision(2, left="2026-01-01T11:00:00Z"), revision(1)]
+    plan = deciding.decide("rollback", state | {"revisions": known}, {"to": ""})
+    assert "revision 1, " in plan["steps"][0]["say"]
+    plan = deciding.decide("rollback", state | {"revisions": known[:2]}, {"to": ""})
+    assert "There is no revision to go back to" in plan["refusal"]
 
 
 @pytest.mark.parametrize(

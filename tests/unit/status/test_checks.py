@@ -354,6 +354,7 @@ CLOSED = facts.Connection("node-0", "node-1", 6443, "tcp", "it was not answered"
 ON_FACTS: dict[str, tuple[str, Callable[[facts.Facts], facts.Facts]]] = {
     "cluster of another inventory": ("its-cluster", in_api(foreign="It is another cluster.")),
     "kubeconfig for everybody": ("kubeconfig-private", in_api(kubeconfig_mode="0644")),
+    "kubeconfig for the group": ("kubeconfig-private", in_api(kubeconfig_mode="0640")),
     "full volume": ("volumes-room", in_pod(1, volume_percent=93)),
     "no copy of the cluster": (
         "cluster-backup",

@@ -18,8 +18,10 @@ from fake_api import Cluster, Request, run
 PASSWORD, TOKEN, SHORT = "s3cr3t/päss wörd", "ghp_Zx81LongToken", "k7q"
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG\n9w0BAQEFAASCBKcwggSj\n-----END PRIVATE KEY-----\n"
 EMAIL, CLIENT, CLIENT6, SESSION = "anna.muster@example.org", "203.0.113.77", "2001:db8::77", "c00k1eVALUE"
+IN_A_URL = "0nly/in=an@address"
 PLANTED = [
     PASSWORD,
+    IN_A_URL,
     TOKEN,
     SHORT,
     "MIIEvQIBADANBgkqhkiG",
@@ -47,6 +49,7 @@ LOG = "\n".join(
         "2026-01-01T00:00:06Z Authorization: Bearer Pl41nBearerToken",
         f"2026-01-01T00:00:07Z mail to {EMAIL} and {EMAIL.replace('@', '%40')} was sent, version 1.2.3 at 12:34:56",
         f"2026-01-01T00:00:08Z basic {encoded(TOKEN)}",
+        f"2026-01-01T00:00:09Z the password {IN_A_URL} was refused",
     ]
 )
 
@@ -60,6 +63,7 @@ def api() -> Cluster:
         "PASSWORD": encoded(PASSWORD),
         "PIN": encoded(SHORT),
         "tls.key": encoded(KEY),
+        "REDIS_URL": encoded(f"redis://:{urllib.parse.quote(IN_A_URL, safe='')}@redis:6379"),
         ".dockerconfigjson": encoded(json.dumps(login)),
     }
     made.put(
@@ -141,6 +145,12 @@ def test_hazard_nothing_that_was_planted_in_any_source_is_in_the_bundle(api: Clu
             encoded(secret).rstrip("="),
         }:
             assert form not in whole, (form, [name for name, text in found.items() if form in text])
+
+
+def test_hazard_an_annotation_of_a_secret_is_secret_however_short_it_is() -> None:
+    """A long one is known to the redactor as well, and found wherever it stands."""
+    secret = {"kind": "Secret", "metadata": {"name": "a", "annotations": {"pin": SHORT}}, "data": {"b": encoded(SHORT)}}
+    assert SHORT not in (said := json.dumps(redacting.bare(secret))) and encoded(SHORT) not in said
 
 
 def test_what_helps_stays(api: Cluster, tmp_path: Path) -> None:

@@ -301,19 +301,24 @@ func TestAStreamPassesWhileItGoesOn(t *testing.T) {
 }
 
 func TestHalfAnAnswerOfThePrimaryIsNotAWholeOne(t *testing.T) {
-	s := newSite(t, true, sends("instance=abaci-app-0"), http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		rw.Header().Set("Content-Length", "100")
-		_, _ = rw.Write([]byte("half"))
-		rw.(http.Flusher).Flush()
-		panic(http.ErrAbortHandler)
-	}))
-	resp, err := http.Get(s.edge.URL)
-	if err == nil {
-		defer resp.Body.Close()
-		_, err = io.ReadAll(resp.Body)
-	}
-	if err == nil {
-		t.Error("the cut answer looked complete")
+	// Of an answer that says its length a visitor sees it anyway.
+	for _, length := range []string{"100", ""} {
+		s := newSite(t, true, sends("instance=abaci-app-0"), http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			if length != "" {
+				rw.Header().Set("Content-Length", length)
+			}
+			_, _ = rw.Write([]byte("half"))
+			rw.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}))
+		resp, err := http.Get(s.edge.URL)
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		if err == nil {
+			t.Errorf("the cut answer of length %q looked complete", length)
+		}
 	}
 }
 
@@ -883,6 +888,22 @@ func alone(next http.HandlerFunc) *middleware {
 	m.journal.write = func(string) {}
 	m.pods.lose(m.primary)
 	return m
+}
+
+// HTTP/2 has no Transfer-Encoding: there a body that does not say its length is known by -1 alone.
+func TestABodyOfUnknownLengthIsNotAskedAgain(t *testing.T) {
+	asked := 0
+	m := alone(func(rw http.ResponseWriter, _ *http.Request) {
+		asked++
+		rw.WriteHeader(502)
+	})
+	req := httptest.NewRequest("GET", "/", strings.NewReader("x"))
+	req.ContentLength = -1
+	got := httptest.NewRecorder()
+	m.ServeHTTP(got, req)
+	if got.Code != 502 || asked != 1 {
+		t.Errorf("got %d, asked %d times", got.Code, asked)
+	}
 }
 
 func TestAVisitorWhoLeavesSaysNothingAboutThePodAndIsNotServedTwice(t *testing.T) {

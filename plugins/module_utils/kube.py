@@ -333,14 +333,16 @@ class Client:
         """A stream to a port of a pod until ``deadline`` (time.monotonic()); see forward()."""
         return PortForward(self._configuration, self._auth_headers(), namespace, pod, port, deadline)
 
-    def run(self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float = 10.0) -> str:
-        """What a command in a container writes to its stdout.
+    def run(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], timeout: float = 10.0, called: str = ""
+    ) -> str:
+        """What a command in a container writes to its stdout. ``called``: what a sentence says for a long command.
 
         Raises KubeError where it cannot be run, ends with another code than 0, or takes more than ``timeout`` (s).
         """
         import websocket
 
-        where = f"{' '.join(command)} in container {container} of pod {namespace}/{pod}"
+        where = f"{called or ' '.join(command)} in container {container} of pod {namespace}/{pod}"
         words = [
             ("container", container),
             ("stdout", "true"),
@@ -367,7 +369,7 @@ class Client:
                 stream.shutdown()
         end = json.loads(channels[3]) if channels[3] else {}
         if end.get("status") != "Success":
-            why = end.get("message") or channels[2].decode(errors="replace") or "the connection broke off"
+            why = channels[2].decode(errors="replace").strip() or end.get("message") or "the connection broke off"
             raise KubeError(f"{where} failed: {wording.reason(why)}.")
         return channels[1].decode(errors="replace")
 

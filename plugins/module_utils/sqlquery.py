@@ -1,4 +1,4 @@
-"""Reading SQL on a SQLite file that nobody changes, with limits, and its answer as text, CSV or JSON. I/O: run()."""
+"""One statement on a SQLite file that nobody else changes, with limits; its answer as text, CSV or JSON. I/O: run()."""
 
 from __future__ import annotations
 
@@ -43,10 +43,14 @@ class Answer:
     columns: list[str]
     rows: list[tuple[Value, ...]]
     more: bool  # whether there are more rows than the limit
+    changed: int = 0  # rows that it changed, with those of triggers and foreign keys
 
 
-def run(path: Path, sql: str, rows: int, seconds: float, variable: str) -> Answer:
-    """What one statement answers; Refused, with the name of the user's variable, where it writes or takes too long."""
+def run(path: Path, sql: str, rows: int, seconds: float, variable: str, *, write: bool = False) -> Answer:
+    """What one statement answers; Refused, with the name of the user's variable, where it takes too long or does more.
+
+    More is to write, but with ``write``, and to go beyond the file. Foreign keys are kept then.
+    """
     end = time.monotonic() + seconds
     late = beside = False
 
@@ -62,26 +66,32 @@ def run(path: Path, sql: str, rows: int, seconds: float, variable: str) -> Answe
         return late
 
     tell(f"Answer to {variable}", deadline=time.monotonic() + seconds)
-    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+    uri = f"{path.resolve().as_uri()}?{'mode=rw' if write else 'mode=ro&immutable=1'}"
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
-            db.execute("PRAGMA query_only = 1")
+        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
+            db.execute(f"PRAGMA {'foreign_keys' if write else 'query_only'} = 1")
             db.set_authorizer(allowed)
             db.set_progress_handler(over, 1000)
             cursor = db.execute(sql)
             columns = [str(column[0]) for column in cursor.description or ()]
             found = cursor.fetchmany(rows + 1)
+            changed = db.total_changes
     except (sqlite3.Error, sqlite3.Warning, UnicodeError) as exc:
         if late:
             raise Refused(f"{variable} took longer than {seconds:g} s: ask for less, or raise the limit.") from exc
+        if write and beside:
+            raise Refused(
+                f"{variable} may change rows and tables of this database, and {sql.strip()[:80]!r} does something "
+                "else: give one statement, without BEGIN, ATTACH, VACUUM or PRAGMA."
+            ) from exc
         if beside or getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY:
             raise Refused(
                 f"{variable} is answered from a copy, so it may only read, and {sql.strip()[:80]!r} does more: give "
-                "one SELECT."
+                "one SELECT, or query_write: true to change the database of now."
             ) from exc
         kind = Missing if str(exc).startswith("no such ") else Refused
         raise kind(f"{variable} is not answered: SQLite says {str(exc).rstrip('.')}.") from exc
-    return Answer(columns, found[:rows], len(found) > rows)
+    return Answer(columns, found[:rows], len(found) > rows, changed)
 
 
 def _beyond(action: int, one: str | None, two: str | None) -> bool:

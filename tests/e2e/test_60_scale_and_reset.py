@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import operating as op
@@ -67,6 +70,24 @@ def test_two_operators_cannot_act_at_once(bed: Bed, backups: Path) -> None:
         bed, "scale", "-e", "scale_replicas=3", "-e", "operation_take_over=somebody@elsewhere/1", backups=backups
     )
     assert taken.rc == 0, taken.output[-3000:]
+
+
+def test_rows_are_changed_with_the_word_for_it_after_a_try_on_a_copy_and_a_backup(bed: Bed, backups: Path) -> None:
+    op.post(bed, 5, "to go")
+    op.agree(bed)
+    question = {"query_sql": "DELETE FROM records WHERE body LIKE 'to go-%'"}
+    op.refused(op.operate(bed, "query", "-e", json.dumps(question), backups=backups), "query_write")
+    word = ("-e", json.dumps({**question, "query_write": True}))
+    tried = op.operate(bed, "query", "--check", *word, backups=backups)
+    assert tried.rc == 0 and "would change 5 rows" in tried.output, tried.output[-3000:]
+    done = op.operate(bed, "query", *word, backups=backups)
+    assert done.rc == 0 and "5 rows were changed on abaci-app-0" in done.output, done.output[-3000:]
+    op.agree(bed)
+    left = "SELECT count(*) FROM records WHERE body LIKE 'to go-%'"
+    assert {bed.rows(f"abaci-app-{ordinal}", left) for ordinal in (0, 1, 2)} == {"0"}
+    (saved,) = re.findall(r"restore_from=(\S+\.sqlite)", done.output)
+    with closing(sqlite3.connect(saved)) as db:
+        assert db.execute(left).fetchone() == (5,)
 
 
 def test_the_seeds_case_both_replicas_mismatched_in_one_command(bed: Bed, backups: Path) -> None:

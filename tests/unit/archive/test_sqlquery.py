@@ -121,3 +121,50 @@ def test_an_answer_to_compare_is_a_number(path: Path, sql: str, wanted: float | 
 def test_a_text_cannot_be_compared(path: Path) -> None:
     with pytest.raises(Refused, match="'drei' is no number"):
         sqlquery.number(run(path, "SELECT name FROM t WHERE id = 3"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "changed"),
+    [
+        ("UPDATE t SET name = 'x' WHERE id > 1", 2),
+        ("DELETE FROM t -- all", 3),
+        ("INSERT INTO t (name) VALUES ('y') RETURNING id", 1),
+        ("CREATE INDEX i ON t (name)", 0),
+        ("SELECT 1", 0),
+    ],
+)
+def test_with_the_word_for_it_a_copy_is_changed_and_the_rows_are_counted(path: Path, sql: str, changed: int) -> None:
+    assert sqlquery.run(path, sql, 100, 5, "query_sql", write=True).changed == changed
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("VACUUM", "does something else"),
+        ("PRAGMA journal_mode = wal", "does something else"),
+        ("PRAGMA user_version = 7", "does something else"),
+        ("ATTACH '/tmp/x' AS x", "does something else"),
+        ("BEGIN", "does something else"),
+        ("DELETE FROM t; DELETE FROM f", "one statement at a time"),
+        ("DELETE FROM absent", "no such table"),
+        ("INSERT INTO t (id) VALUES (1)", "UNIQUE constraint failed"),
+        (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO t (name) SELECT i FROM n",
+            "longer",
+        ),
+        (".shell true", "syntax error"),
+    ],
+)
+def test_what_is_more_than_to_write_rows_is_refused(path: Path, sql: str, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        sqlquery.run(path, sql, 100, 0.5, "query_sql", write=True)
+
+
+def test_a_write_on_a_copy_keeps_foreign_keys(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE child (parent INTEGER REFERENCES t (id) ON DELETE CASCADE)")
+        db.execute("INSERT INTO child VALUES (1), (1)")
+        db.commit()
+    assert sqlquery.run(path, "DELETE FROM t WHERE id = 1", 1, 5, "query_sql", write=True).changed == 3
+    with pytest.raises(Refused, match="FOREIGN KEY"):
+        sqlquery.run(path, "INSERT INTO child VALUES (99)", 1, 5, "query_sql", write=True)

@@ -393,6 +393,10 @@ def test_a_command_in_a_container_gives_its_output(api: Api, client: Any) -> Non
     [
         ([(1, b"half"), (3, b'{"status":"Failure","message":"command terminated with exit code 1"}')], "exit code 1"),
         ([(1, b"half"), (2, b"cat: no such file")], "cat: no such file"),
+        (
+            [(2, b"database is locked\n"), (3, b'{"status":"Failure","message":"exit code 1"}')],
+            "failed: database is locked",
+        ),
         ([], "the connection broke off"),
     ],
 )

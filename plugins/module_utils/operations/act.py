@@ -256,11 +256,17 @@ class Site:
         """Wait until every replica but ``without`` has what the primary had when first asked."""
         return self._replicated(None, seconds, "bring every replica to the primary's position", without or [])
 
-    def wait_primary(self, ordinal: int, cluster_id: str | None, seconds: float) -> Looked:
-        """Wait until this pod, and no other, is primary (of this cluster)."""
+    def wait_primary(self, ordinal: int, cluster_id: str | None, seconds: float, uid: str | None = None) -> Looked:
+        """Wait until this pod, and no other, is primary (of this cluster); ``uid``: of the one that it replaces.
+
+        One that stops answers as primary until its process ends.
+        """
 
         def missing(document: Looked) -> list[str]:
             leaders = litefs.primaries(document)
+            going = [pod for pod in leaders if pod["deleting"] or pod["uid"] == uid]
+            if going:
+                return [f"{litefs.names(going)} is still stopping."]
             if [pod["ordinal"] for pod in leaders] == [ordinal]:
                 held = leaders[0]["litefs"]["cluster_id"]
                 if cluster_id is None or held == cluster_id:

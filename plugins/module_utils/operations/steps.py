@@ -87,7 +87,7 @@ def _restart(on: Context, one: Step) -> None:
         _record(on, one)
     on.site.delete_pod(one["pod"], one["uid"])
     if one["primary"]:
-        on.site.wait_primary(one["ordinal"], one["cluster_id"], on.seconds)
+        on.site.wait_primary(one["ordinal"], one["cluster_id"], on.seconds, one["uid"])
     else:
         on.site.wait_follows(one["ordinal"], on.state["rendered_ordinal"], one["uid"], on.seconds)
 

@@ -145,6 +145,30 @@ def test_hazard_the_primary_that_is_waited_for_holds_the_cluster(quick: list[Cal
         site(api).wait_primary(1, make.A, 0)
 
 
+def test_hazard_a_primary_that_is_still_stopping_is_not_the_one_that_is_waited_for(
+    quick: list[Callable[[], None]],
+) -> None:
+    """Its LiteFS answers as primary until the process ends."""
+    api = Cluster()
+    name = f"{make.NAME}-0"
+    old = uid(api, "Pod", name)
+    with pytest.raises(act.NotDone, match="abaci-app-0"):
+        site(api).wait_primary(0, make.A, 0, old)
+    pod = api.have("Pod", name)
+    assert pod is not None
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    for asked in (old, None):
+        with pytest.raises(act.NotDone, match="abaci-app-0 is still stopping"):
+            site(api).wait_primary(0, make.A, 0, asked)
+
+    def replaced() -> None:
+        api.drop("Pod", name)
+        api.put(make.pod(0) | {"kind": "Pod"})
+
+    quick.append(replaced)
+    site(api).wait_primary(0, make.A, 60, old)
+
+
 def test_hazard_a_pod_that_is_still_stopping_has_not_arrived(quick: list[Callable[[], None]]) -> None:
     api = Cluster()
     pod = api.have("Pod", POD)

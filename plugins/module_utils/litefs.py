@@ -19,6 +19,7 @@ from .state_types import LiteFS, Pod, State
 
 CLUSTER_ID = re.compile(r"LFSC.{16}", re.ASCII)
 UNHEARD_SECONDS = 15
+NO_PAGE = "8000000000000000"  # the checksum of a database that was removed
 
 _HEX16 = re.compile(r"[0-9a-f]{16}")
 _SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?\s*", re.ASCII)
@@ -50,7 +51,7 @@ class Position:
     @property
     def has_content(self) -> bool:
         """False also where the database was removed: its position goes on, with the checksum of no page."""
-        return self.known and int(self.checksum, 16) != 1 << 63
+        return self.known and self.checksum != NO_PAGE
 
     def __str__(self) -> str:
         return f"{self.txid:016x}/{self.checksum}"

@@ -116,7 +116,9 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
     problem = _unreadable(state, cluster_id, {key: held for key, held in seen.items() if key not in given_up})
     if problem:
         return refuse(problem, "no-copy-left")
-    holding = {key: held["txid"] or "" for key, held in seen.items() if held["cluster_id"] == cluster_id}
+    mine = {key: held for key, held in seen.items() if held["cluster_id"] == cluster_id}
+    # To remove the database is a transaction, too: a volume that ends with it has nothing to bring back.
+    holding = {key: held["txid"] or "" for key, held in mine.items() if held["checksum"] != litefs.NO_PAGE}
     if holding:
         # Not the first that comes: an older one, of a replica that was scaled away, would roll the site back.
         newest = max(holding, key=lambda key: holding[key])

@@ -832,7 +832,8 @@ def test_promote_says_what_may_be_lost_and_since_when() -> None:
 
 def held(cluster: str | None, txid: str | None = None, **more: Any) -> dict[str, Any]:
     """What a look into a volume found."""
-    return {"cluster_id": cluster, "txid": txid, "page_size": None, "journal_mode": None, "problem": None, **more}
+    found = {"cluster_id": cluster, "txid": txid, "checksum": txid and f"c0ffee{int(txid, 16):010x}"}
+    return {**found, "page_size": None, "journal_mode": None, "problem": None, **more}
 
 
 BLIND = held(None, problem="volume pvc-2 on node node-2 cannot be read (it did not start).")
@@ -1004,7 +1005,7 @@ RESTORE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Any, st
         guarded(answers={n: make.node(A, txid=9, checksum="8000000000000000") for n in (1, 2)}),
         file(),
         {},
-        NEWER,
+        {f"pvc-{n}": held(A, "9", checksum="8000000000000000") for n in range(3)},
         None,
         LOST_STEPS,
     ),

@@ -221,6 +221,12 @@ def position(pod: Pod, database: str) -> Position | None:
     return None if entry is None else Position.parse(entry["txid"], entry["checksum"])
 
 
+def has_content(pod: Pod, database: str) -> bool:
+    """Whether the pod answers with this database, and it was not removed there."""
+    where = position(pod, database)
+    return where is not None and where.has_content
+
+
 def primary_position(state: State, database: str) -> dict[str, str] | None:
     """What replicated() takes: {pod, cluster_id, txid, checksum} of the only primary, None while there is none."""
     found = primaries(state)

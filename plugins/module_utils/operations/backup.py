@@ -102,7 +102,7 @@ def other_databases_note(state: sit.State) -> str | None:
     own = str(state["database"])
     asked = litefs.primaries(state) or litefs.reachable(state)
     names = {name for pod in asked for name in pod["litefs"]["databases"]} - {own}
-    written = [name for name in sorted(names) if any(_written(pod, name) for pod in asked)]
+    written = [name for name in sorted(names) if any(litefs.has_content(pod, name) for pod in asked)]
     if not written:
         return None
     are = "is" if len(written) == 1 else "are"
@@ -110,11 +110,6 @@ def other_databases_note(state: sit.State) -> str | None:
         f"{wording.listed(written)} {are} in /litefs, too, and in no backup: what is to be kept belongs in {own} "
         "(app_database), what is not belongs elsewhere."
     )
-
-
-def _written(pod: sit.Pod, database: str) -> bool:
-    where = litefs.position(pod, database)
-    return where is not None and where.has_content
 
 
 def _choice(pod: sit.Pod, why: str, at_primary: bool) -> Choice:

@@ -139,7 +139,8 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
     export = [
         one["name"]
         for one in litefs.reachable(state)
-        if sit.txid(state, one) and not sit.fresh_export(request, one["litefs"]["cluster_id"], sit.txid(state, one))
+        if litefs.has_content(one, state["database"])
+        and not sit.fresh_export(request, one["litefs"]["cluster_id"], sit.txid(state, one))
     ]
     notes = [f"{one['name']} does not answer; its volume was looked into, or given up." for one in silent]
     steps = _new_volume(state, ordinal, pod) + _lost_steps(
@@ -341,7 +342,7 @@ def _lost(request: Request, record: Recorded) -> Plan:
     export: list[str] = []
     # While it runs its commands it is written to; the first of what is left restarts it without them.
     quiet = bool(state.get("rendered_quiet")) and leader is not None and not _older(state, leader)
-    if leader is not None and quiet and sit.txid(state, leader) and not _restored(state, leader, file):
+    if quiet and leader and litefs.has_content(leader, state["database"]) and not _restored(state, leader, file):
         held = leader["litefs"]["cluster_id"]
         made = sit.fresh_export(request, held, sit.txid(state, leader))
         if made is None:

@@ -140,12 +140,13 @@ def look(state: State) -> Situation | Problem:
 
 def holders(state: State, cluster_id: str, other_than: Pod | None = None) -> list[Pod]:
     """The reachable pods that hold the cluster with the database: one that was removed there is no copy."""
-    found = []
-    for pod in litefs.reachable(state):
-        where = litefs.position(pod, state["database"])
-        if pod is not other_than and pod["litefs"]["cluster_id"] == cluster_id and where and where.has_content:
-            found.append(pod)
-    return found
+    return [
+        pod
+        for pod in litefs.reachable(state)
+        if pod is not other_than
+        and pod["litefs"]["cluster_id"] == cluster_id
+        and litefs.has_content(pod, state["database"])
+    ]
 
 
 def best(state: State, pods: Iterable[Pod]) -> list[Pod]:

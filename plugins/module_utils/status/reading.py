@@ -376,8 +376,7 @@ def _other_databases(document: State) -> list[str]:
     """Databases in the mount beside the application's, as far as something was written to them."""
     asked = litefs.primaries(document) or litefs.reachable(document)
     names = sorted({name for pod in asked for name in pod["litefs"]["databases"]} - {document["database"]})
-    positions = {name: [litefs.position(pod, name) for pod in asked] for name in names}
-    return [name for name in names if any(where is not None and where.has_content for where in positions[name])]
+    return [name for name in names if any(litefs.has_content(pod, name) for pod in asked)]
 
 
 def _delivery(living: Part | None) -> f.Delivery:

@@ -1153,6 +1153,14 @@ def test_a_database_that_was_removed_is_restored_though_there_is_nothing_left_to
     assert first["do"] == "import" and first["restart"] and first["exported"] is None
 
 
+def test_nobody_is_asked_to_export_a_database_that_was_removed_there() -> None:
+    removed = "8000000000000000"
+    state = guarded(answers={n: make.node(A, txid=9, checksum=removed) for n in (1, 2)})
+    seen = {f"pvc-{n}": held(A, "9", checksum=removed) for n in range(3)}
+    plan = deciding.restored(state, file(), {}, [], seen, NOW)
+    assert plan["refusal"] is None and plan["export"] == [] and plan["steps"]
+
+
 def test_restore_exports_the_present_database_first() -> None:
     plan = deciding.restored(site(), file(), {}, [], None, NOW)
     assert plan["export"] == ["abaci-app-0"], "and the caller makes it before the first step"

@@ -184,7 +184,7 @@ def main() -> None:
         if module.check_mode:
             said = [f"It would change {tried} rows: so many changed in a copy."]
             module.exit_json(changed=tried > 0, rows=tried, backup="", said=said)
-        directory = Path(options["directory"]).expanduser()
+        directory = Path(options["directory"])
         export.make_room(directory)
         crypt = [arguments.command(module, name) for name in ("encrypt_command", "decrypt_command")]
         backup = exported(module, site, directory, *crypt)

@@ -395,6 +395,8 @@ def edge_answers(facts: Facts) -> Said | None:
         return None
     if _edge_fails(facts):
         return Said("unknown", "Traefik does not run, see traefik")
+    if facts.identity.cause == "no-copy-left":
+        return Said("unknown", "no pod has the database, see one-primary")
     return Said("fail", " ".join(facts.write_path.reads[:1]), site(facts, "app"))
 
 

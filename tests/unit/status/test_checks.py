@@ -458,6 +458,9 @@ def test_a_database_that_was_removed_is_restored_from_what_there_is() -> None:
         "abaci-app-0 has no database sqlite.db any more: it was removed with transaction 0000000000000005" in told.cause
     )
     assert told.grave and told.mark == "fail" and "playbooks/restore.yml -e restore_from=" in told.command
+    # What the application then answers is told with it.
+    ill = small(found, write_path=dataclasses.replace(found.write_path, reads=("GET / was answered 503, not 200.",)))
+    assert list(well.bad(ill)) == ["one-primary"]
     kept = dataclasses.replace(found.backup, kept="/backups/one.sqlite.json")
     (told,) = well.bad(small(found, backup=kept)).values()
     assert told.command.endswith("playbooks/restore.yml -e restore_from=/backups/one.sqlite.json")

@@ -34,6 +34,10 @@ class Refused(Exception):
     """The statement is not one that is answered; one sentence."""
 
 
+class Writes(Refused):
+    """The statement does more than read."""
+
+
 class Missing(Refused):
     """The database has no such table or column."""
 
@@ -85,9 +89,9 @@ def run(path: Path, sql: str, rows: int, seconds: float, variable: str, *, write
                 "else: give one statement, without BEGIN, ATTACH, VACUUM or PRAGMA."
             ) from exc
         if beside or getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY:
-            raise Refused(
+            raise Writes(
                 f"{variable} is answered from a copy, so it may only read, and {sql.strip()[:80]!r} does more: give "
-                "one SELECT, or query_write: true to change the database of now."
+                "one SELECT."
             ) from exc
         kind = Missing if str(exc).startswith("no such ") else Refused
         raise kind(f"{variable} is not answered: SQLite says {str(exc).rstrip('.')}.") from exc

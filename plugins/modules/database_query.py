@@ -103,6 +103,9 @@ def main() -> None:
             else:
                 path, txid, of = exported(module, site, Path(folder))
             answer = sqlquery.run(path, options["sql"], options["rows"], options["seconds"], "query_sql")
+    except sqlquery.Writes as exc:
+        now = "" if options["at"] else " With query_write the database of now is changed, after a backup."
+        module.fail_json(msg=f"{exc}{now}")
     except (moments.Refused, sqlquery.Refused, export.Failed, kube.KubeError) as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
@@ -114,12 +117,7 @@ def main() -> None:
 
 def exported(module: AnsibleModule, site: act.Site, folder: Path) -> tuple[Path, str, str]:
     """A fresh export, from where a backup would be taken."""
-    made, failed, _why = export.choose_and_export(
-        site, [], folder, module.warn, reason="query", timeout=module.params["timeout"]
-    )
-    if failed:
-        raise export.Failed(failed[0]["problem"])
-    manifest = made[0]
+    manifest = export.fresh(site, folder, module.warn, reason="query", timeout=module.params["timeout"])
     of = f"After transaction {manifest['txid']}, as {manifest['pod']} has it at {manifest['time']}:"
     return Path(manifest["path"]), manifest["txid"], of
 

@@ -14,7 +14,7 @@ description:
   - Then a backup is taken into O(directory), and the statement is run in the application's container of the primary,
     where it is written whole or not at all. Foreign keys are kept. It needs C(sqlite3), C(python3) or C(node) with
     better-sqlite3 in the image.
-  - The caller holds the lock of the operations, see M(abaci.infra.operation_lock).
+  - The lock of the operations is renewed meanwhile, and nothing is written where O(holder) has it no more.
 extends_documentation_fragment:
   - abaci.infra.arguments.kubeconfig
   - abaci.infra.arguments.application
@@ -38,6 +38,10 @@ options:
     type: list
     elements: str
     default: []
+  holder:
+    description: Who holds the lock, see M(abaci.infra.operation_lock). Empty for nobody, as in check mode.
+    type: str
+    default: ""
   seconds:
     description: How long the statement may run.
     type: float
@@ -79,14 +83,12 @@ said:
 
 import shlex
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.abaci.infra.plugins.module_utils import arguments, kube, sqlquery
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, export, holding
 from ansible_collections.abaci.infra.plugins.module_utils.operations import situation as sit
-from ansible_collections.abaci.infra.plugins.module_utils.operations.retention import Manifest
 
 MOUNT = "/litefs"
 BUSY_S = 10  # for which it waits while somebody else writes
@@ -125,21 +127,10 @@ def rehearsed(module: AnsibleModule, site: act.Site) -> int:
     """How many rows the statement changes in a fresh copy."""
     options = module.params
     with tempfile.TemporaryDirectory(prefix="abaci-query-") as folder:
-        made = exported(module, site, Path(folder))
+        made = export.fresh(site, Path(folder), module.warn, reason="query", timeout=options["timeout"])
         answer = sqlquery.run(Path(made["path"]), options["sql"], 1, options["seconds"], "query_sql", write=True)
     rows: int = answer.changed
     return rows
-
-
-def exported(
-    module: AnsibleModule, site: act.Site, folder: Path, encrypt: Sequence[str] = (), decrypt: Sequence[str] = ()
-) -> Manifest:
-    """An export into a folder, from where a backup would be taken."""
-    options = {"encrypt": encrypt, "decrypt": decrypt, "timeout": module.params["timeout"]}
-    made, failed, _why = export.choose_and_export(site, [], folder, module.warn, reason="before query", **options)
-    if failed:
-        raise export.Failed(failed[0]["problem"])
-    return made[0]
 
 
 def primary(site: act.Site) -> str:
@@ -158,7 +149,7 @@ def written(site: act.Site, pod: str, sql: str, seconds: float) -> int:
         said = site.api.run(site.namespace, pod, "app", command, seconds + 2 * BUSY_S, called="The statement")
     except kube.KubeError as exc:
         raise Refused(
-            f"{str(exc).rstrip('.')}: it was written whole or not at all, see by playbooks/query.yml which."
+            f"{str(exc).rstrip('.')}: it was written whole or not at all, ask with playbooks/query.yml which."
         ) from exc
     return int(said.split()[-1])
 
@@ -171,6 +162,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "encrypt_command": arguments.COMMAND,
             "decrypt_command": arguments.COMMAND,
+            "holder": {"type": "str", "default": ""},
             "seconds": {"type": "float", "default": 30},
             "timeout": {"type": "int", "default": 600},
         },
@@ -179,17 +171,20 @@ def main() -> None:
     options = module.params
     try:
         site = act.connect(options)
-        pod = primary(site)
-        tried = rehearsed(module, site)
-        if module.check_mode:
-            said = [f"It would change {tried} rows: so many changed in a copy."]
-            module.exit_json(changed=tried > 0, rows=tried, backup="", said=said)
-        directory = Path(options["directory"])
-        export.make_room(directory)
-        crypt = [arguments.command(module, name) for name in ("encrypt_command", "decrypt_command")]
-        backup = exported(module, site, directory, *crypt)
-        rows = written(site, pod, options["sql"], options["seconds"])
-        after = sit.look(site.look())
+        with holding.Holding(site, options["holder"]) as held:
+            pod = primary(site)
+            tried = rehearsed(module, site)
+            if module.check_mode:
+                said = [f"It would change {tried} rows: so many changed in a copy."]
+                module.exit_json(changed=tried > 0, rows=tried, backup="", said=said)
+            directory = Path(options["directory"])
+            export.make_room(directory)
+            crypt = {name: arguments.command(module, f"{name}_command") for name in ("encrypt", "decrypt")}
+            more = {**crypt, "timeout": options["timeout"]}
+            backup = export.fresh(site, directory, module.warn, reason="before query", **more)
+            held.renew()
+            rows = written(site, pod, options["sql"], options["seconds"])
+            after = sit.look(site.look())
     except (Refused, sqlquery.Refused, export.Failed, kube.KubeError, act.NotDone) as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
@@ -197,7 +192,7 @@ def main() -> None:
     at = f", with transaction {after.position.txid:016x} at the latest" if isinstance(after, sit.Situation) else ""
     said = [f"{rows} rows were changed on {pod}{at}."]
     if rows != tried:
-        said.append(f"In the copy it were {tried}: the site wrote meanwhile.")
+        said.append(f"In the copy there were {tried}: the site wrote meanwhile.")
     back = shlex.quote(backup["path"])
     said.append(f"Before it a backup was taken: playbooks/restore.yml -e restore_from={back} goes back to it.")
     module.exit_json(changed=True, rows=rows, backup=backup["path"], said=said)

@@ -226,6 +226,14 @@ def choose_and_export(
     return made, failed, why
 
 
+def fresh(site: Site, directory: Path, warn: Callable[[str], None], *, reason: str, **options: Any) -> Manifest:
+    """One export, from where a backup would be taken. Raises Failed."""
+    made, failed, _why = choose_and_export(site, [], directory, warn, reason=reason, **options)
+    if failed:
+        raise Failed(failed[0]["problem"])
+    return made[0]
+
+
 def make_room(directory: Path) -> None:
     """Make the directory (0700) and take away what a run that died left in it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

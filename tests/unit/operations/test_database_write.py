@@ -114,3 +114,9 @@ def test_hazard_nothing_is_written_while_nobody_knows_the_primary(api: Writable,
     api.node(0).running = False
     answer = write(api, tmp_path, "DELETE FROM t")
     assert answer["failed"] and answer["msg"].startswith("Nothing was written. ") and api.asked == []
+
+
+def test_hazard_nothing_is_written_without_the_lock(api: Writable, tmp_path: Path) -> None:
+    """Somebody took it while the exports were made."""
+    answer = write(api, tmp_path, "DELETE FROM t", holder="ann@ops/1")
+    assert answer["failed"] and "not by ann@ops/1" in answer["msg"] and api.asked == [] and api.count() == 3

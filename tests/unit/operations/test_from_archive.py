@@ -98,7 +98,7 @@ def test_a_moment_is_asked_in_sql(api: Site) -> None:
         "There are more than 2"
     )
     refused = run(database_query, api, sql="DELETE FROM t", at=f"{5:016x}")
-    assert refused["failed"] and "may only read" in refused["msg"]
+    assert refused["failed"] and "may only read" in refused["msg"] and "query_write" not in refused["msg"]
     assert everything(api) == ()
 
 
@@ -111,6 +111,8 @@ def test_without_a_moment_a_replica_is_exported(tmp_path: Path) -> None:
     api = Site(tmp_path / "site", content=(tmp_path / "content").read_bytes())
     answer = run(database_query, api, sql="SELECT max(id) FROM t")
     assert answer["said"][-1] == "42" and "as abaci-app-2 has it" in answer["said"][0] and everything(api) == ()
+    refused = run(database_query, api, sql="DELETE FROM t")
+    assert refused["failed"] and "With query_write the database of now is changed" in refused["msg"]
     api.close()
 
 

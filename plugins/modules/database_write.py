@@ -39,7 +39,7 @@ options:
     elements: str
     default: []
   holder:
-    description: Who holds the lock, see M(abaci.infra.operation_lock). Empty for nobody, as in check mode.
+    description: Who holds the lock, see M(abaci.infra.operation_lock). Empty for nobody. In check mode nobody has to.
     type: str
     default: ""
   seconds:
@@ -171,7 +171,7 @@ def main() -> None:
     options = module.params
     try:
         site = act.connect(options)
-        with holding.Holding(site, options["holder"]) as held:
+        with holding.Holding(site, "" if module.check_mode else options["holder"]) as held:
             pod = primary(site)
             tried = rehearsed(module, site)
             if module.check_mode:

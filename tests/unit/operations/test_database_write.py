@@ -74,7 +74,7 @@ def test_rows_are_changed_on_the_primary_after_a_backup(api: Writable, tmp_path:
 
 
 def test_in_check_mode_only_the_copy_is_asked(api: Writable, tmp_path: Path) -> None:
-    answer = write(api, tmp_path, "DELETE FROM t", check=True)
+    answer = write(api, tmp_path, "DELETE FROM t", check=True, holder="ann@ops/1")
     assert answer["changed"] and answer["rows"] == 3 and "would change 3 rows" in answer["said"][0]
     assert api.asked == [] and api.count() == 3 and not (tmp_path / "backups").exists()
 

@@ -23,6 +23,13 @@ _FINAL_ACME = re.compile(
     r"urn:ietf:params:acme:error:(invalidContact|invalidEmail|unsupportedContact|userActionRequired|externalAccountRequired"
     r"|rejectedIdentifier|accountDoesNotExist|unauthorized)"
 )
+# The condition of a Certificate with which cert-manager issues at once, as `cmctl renew` sets it.
+ASK_AGAIN = {
+    "type": "Issuing",
+    "status": "True",
+    "reason": "ManuallyTriggered",
+    "message": "Asked for again by abaci.infra",
+}
 _FINAL_REASONS = ("InvalidConfig", "ErrGetKeyPair", "ErrInvalidKeyPair")
 
 
@@ -123,13 +130,10 @@ def unanswered(certificate: Object, requests: Iterable[Object], orders: Iterable
 
 
 def asked_again(certificate: Object, now: str) -> Object:
-    """The status with which cert-manager issues at once, as `cmctl renew` sets it. ``now`` is RFC 3339."""
+    """The status with which cert-manager issues at once. ``now`` is RFC 3339."""
     kept = [item for item in (certificate.get("status") or {}).get("conditions") or [] if item["type"] != "Issuing"]
     wanted = {
-        "type": "Issuing",
-        "status": "True",
-        "reason": "ManuallyTriggered",
-        "message": "Asked for again by abaci.infra",
+        **ASK_AGAIN,
         "lastTransitionTime": now,
         "observedGeneration": certificate["metadata"].get("generation", 1),
     }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .. import certificates
 from ..conditions import PULL_REASONS
 from ..operations import lock, progress
 from ..operations.situation import IN_SYNC_LAG_MS
@@ -426,11 +427,13 @@ def certificate_names(facts: Facts) -> Said | None:
     if found is None or not found.missing:
         return None
     said = f"The site's certificate is for {listed(found.names) or 'no name'} and not for {listed(found.missing)}."
-    if found.issued_into is None:
+    if found.issued_as is None:
         return Said("fail", said, site(facts, "app"))
-    # It goes by its own annotations, and does not see what another program wrote beside them.
-    anew = kubectl(facts, f"delete secret {found.issued_into}", _namespace(facts))
-    return Said("fail", said, f"{anew}; {site(facts, 'cert_manager,app')}")
+    # It goes by its own annotations, and does not see what another program wrote beside them. Asked for as `cmctl
+    # renew` does it, so that visitors are shown this one until the new one is there.
+    status = json.dumps({"status": {"conditions": [certificates.ASK_AGAIN]}})
+    anew = f"patch certificate {found.issued_as} --subresource=status --type=merge -p {shlex.quote(status)}"
+    return Said("fail", said, kubectl(facts, anew, _namespace(facts)))
 
 
 def certificate_served(facts: Facts) -> Said | None:

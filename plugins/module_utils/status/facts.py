@@ -129,7 +129,7 @@ class WritePath:
 class Certificate:
     """``where`` is secret, edge, api or kubeconfig. ``names`` that it is for, ``missing`` of the site's names.
 
-    ``issued_into``: the name of its Secret, where cert-manager takes that to be for all of the site's names.
+    ``issued_as``: the name of its Certificate, where cert-manager takes that to be for all of the site's names.
     """
 
     where: str
@@ -139,7 +139,7 @@ class Certificate:
     names: tuple[str, ...]
     missing: tuple[str, ...]
     error: str | None
-    issued_into: str | None = None
+    issued_as: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from . import facts as f
 
 KEEL_ANNOTATIONS = ("keel.sh/trigger", "keel.sh/match-tag")
 UPDATED = "keel.sh/update-time"
+ISSUED_AS = "cert-manager.io/certificate-name"  # the Certificate that a Secret is of
 ISSUED_FOR = "cert-manager.io/alt-names"  # the names that cert-manager takes the Secret's certificate to be for
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
@@ -631,8 +632,8 @@ def _certificates(seen: Seen, asked: Asked, now: str) -> list[f.Certificate]:
     made = [certificate(where, shown[where], now, domains if where in ("secret", "edge") else ()) for where in order]
     metadata = (seen.secret or {}).get("metadata") or {}
     noted = str((metadata.get("annotations") or {}).get(ISSUED_FOR) or "").split(",")
-    issued = metadata.get("name") if domains and set(domains) <= set(noted) else None
-    return [dataclasses.replace(one, issued_into=issued) if one.where == "secret" else one for one in made]
+    issued = (metadata.get("annotations") or {}).get(ISSUED_AS) if domains and set(domains) <= set(noted) else None
+    return [dataclasses.replace(one, issued_as=issued) if one.where == "secret" else one for one in made]
 
 
 def _decoded(data: object) -> bytes | str:

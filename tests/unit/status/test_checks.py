@@ -562,11 +562,21 @@ def test_what_another_program_wrote_into_a_secret_of_cert_managers_is_issued_ane
     secret = api.have("Secret", "abaci-tls")
     assert secret is not None
     # A name that was added since is site.yml's to ask for: what is served meanwhile stays.
-    secret["metadata"]["annotations"] = {reading.ISSUED_FOR: "other.example.org"}
+    notes = secret["metadata"]["annotations"] = {reading.ISSUED_AS: "site-tls", reading.ISSUED_FOR: "other.example.org"}
     assert well.bad(well.look(api))["certificate-names"].command.startswith("ansible-playbook")
-    secret["metadata"]["annotations"] = {reading.ISSUED_FOR: f"other.example.org,{well.DOMAIN}"}
-    command = well.bad(well.look(api))["certificate-names"].command
-    assert "delete secret abaci-tls; ansible-playbook" in command and command.endswith("--tags cert_manager,app")
+    notes[reading.ISSUED_FOR] = f"other.example.org,{well.DOMAIN}"
+    *_, kind, name, subresource, merge, flag, status = shlex.split(
+        well.bad(well.look(api))["certificate-names"].command
+    )
+    assert (kind, name, subresource, merge, flag) == (
+        "certificate",
+        "site-tls",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+    )
+    (asked,) = json.loads(status)["status"]["conditions"]
+    assert (asked["type"], asked["status"]) == ("Issuing", "True"), "what is served stays until the new one is there"
 
 
 def test_of_a_certificate_for_other_names_it_is_not_told_too_that_another_one_is_shown() -> None:

@@ -95,6 +95,14 @@ def test_a_timer_on_the_server_writes_the_same_to_a_mounted_path(bed: Bed, kept:
     assert "server-0:/mnt/nas" in bed.node_exec("server-0", "cat", "/var/lib/abaci/cluster-backup.json")
     timers = bed.node_exec("server-0", "systemctl", "list-timers", "--all", "--no-pager")
     assert "abaci-cluster-backup.timer" in timers
+    cron = given.replace("*-*-* 02:47:00", "17 3 * * *")
+    refused(
+        operate(bed, "cluster_backup", *where, "-e", cron, backups=kept),
+        "cluster_backup_schedule 17 3 * * * is no time",
+    )
+    assert bed.node_exec("server-0", "systemctl", "list-timers", "--all", "--no-pager").count(
+        "abaci-cluster-backup.timer"
+    )
     run = operate(bed, "cluster_backup", *where, "-e", none, backups=kept)
     assert run.rc == 0, run.output[-4000:]
     assert "abaci-cluster-backup" not in bed.node_exec("server-0", "ls", "/etc/systemd/system")

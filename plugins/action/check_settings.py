@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ Object = dict[str, Any]
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Names that begin so may belong to others, as storage_box_user does: only what looks like a slip of the pen is refused.
 SHARED = {"host", "fuse", "k3s", "traefik", "cert_manager", "redis", "storage", "keel", "archive"}
-# A copy has to be possible whatever else is wrong in the inventory.
-COPIES = {"backup", "cluster_backup"}
+# A copy, and the way back, have to be possible whatever else is wrong in the inventory.
+COPIES = {"backup", "cluster_backup", "cluster_restore", "volumes_save"}
 RENAMED = {
     "app_redis_enabled": "app_use_redis",
     "app_socket_path": "app_socket_paths, a list",
@@ -34,7 +35,19 @@ RENAMED = {
     "keel_enabled": "keel_state, present, absent or unmanaged",
     "storage_enabled": "storage_state, present, absent or unmanaged",
 }
-ARGUMENTS: Object = {"roles": {"type": "list", "elements": "str", "required": True}}
+# How Ansible says that a value is of another type, and what our sentence says instead.
+_OF_TYPE = re.compile(r"argument '(\w+)' is of type \w+ and we were unable to convert to (\w+): .*")
+_TYPES = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "list": "a list",
+    "dict": "a dictionary",
+}
+ARGUMENTS: Object = {
+    "roles": {"type": "list", "elements": "str", "required": True},
+    "types_only": {"type": "bool", "default": False},
+}
 
 
 class Controller:
@@ -59,9 +72,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: Object = super().run(tmp, task_vars)
         given = self.validate_argument_spec(ARGUMENTS)[1]
         variables = task_vars or {}
-        found = renamed(given["roles"], variables)
+        found = [] if given["types_only"] else renamed(given["roles"], variables)
         for role in given["roles"]:
-            found += errors(str(role), variables, self._loader)
+            found += errors(str(role), variables, self._loader, given["types_only"])
         if found:
             return {**result, "failed": True, "msg": " ".join(found), "errors": found}
         return {**result, "changed": False, "errors": []}
@@ -87,7 +100,17 @@ def as_text(spec: Object, given: Object) -> list[str]:
     ]
 
 
-def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
+def worded(message: str, spec: Object, given: Object) -> str:
+    """What Ansible says of a value, as a sentence that names it and what it has to be."""
+    match = _OF_TYPE.fullmatch(message)
+    name, kind = match.groups() if match else ("", "")
+    if name not in given or kind not in _TYPES:
+        return f"{message.rstrip('.')}."
+    value = "not of that type" if spec[name].get("no_log") else repr(given[name])
+    return f"{name} is {value}, and has to be {_TYPES[kind]}."
+
+
+def errors(role: str, variables: Object, loader: DataLoader, types_only: bool = False) -> list[str]:
     """A sentence for everything that is wrong with the role's variables among these."""
     entries = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())["argument_specs"]
     spec: Object = entries["main"]["options"]
@@ -96,7 +119,7 @@ def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
     if role in SHARED:
         unknown = [name for name in unknown if difflib.get_close_matches(name, known, cutoff=0.85)]
     found = []
-    if unknown:
+    if unknown and not types_only:
         found.append(
             f"The variables {', '.join(unknown)} are not known: correct their names (roles/{role}/meta/"
             "argument_specs.yml lists all)."
@@ -109,8 +132,8 @@ def errors(role: str, variables: Object, loader: DataLoader) -> list[str]:
         return found + texts
     checked = ArgumentSpecValidator(spec).validate(given)
     if checked.error_messages:
-        return found + [f"{message.rstrip('.')}." for message in checked.error_messages]
-    rules = _rules(role)
+        return found + [worded(message, spec, given) for message in checked.error_messages]
+    rules = None if types_only else _rules(role)
     # What is not looked at may have any value.
     if rules is None or checked.validated_parameters.get(f"{role}_state") == "unmanaged":
         return found

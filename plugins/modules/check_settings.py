@@ -18,6 +18,12 @@ options:
     type: list
     elements: str
     required: true
+  types_only:
+    description:
+      - Whether only types and choices are checked, as before a role that checks the rest by itself. Ansible's own check
+        of a role's arguments says the same beside the whole specification.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Nothing is ever changed.

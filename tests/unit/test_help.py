@@ -57,6 +57,33 @@ def test_each_play_asks_whether_help_is_wanted_and_the_first_shows_it(path: Path
     assert used <= set(helped(first)) or path.stem == "check"
 
 
+@pytest.mark.parametrize("path", [path for path in PLAYBOOKS if path.stem != "site"], ids=lambda path: path.stem)
+def test_each_playbook_checks_the_types_before_ansible_does_and_shows_the_whole_specification(path: Path) -> None:
+    first = plays(path)[0]
+    assert first["pre_tasks"][0]["abaci.infra.check_settings"]["roles"] == helped(first)
+
+
+@pytest.mark.parametrize(
+    ("playbook", "value", "sentence"),
+    [
+        ("backup", "backup_keep=x", "backup_keep is 'x', and has to be a whole number."),
+        ("status", "status_cluster=maybe", "status_cluster is 'maybe', and has to be true or false."),
+        ("keel", "keel_action=stop", "value of keel_action must be one of: freeze, thaw, why, got: stop."),
+        ("scale", "operation_lock_seconds=long", "operation_lock_seconds is 'long', and has to be a whole number."),
+        ("cluster_restore", "cluster_restore_form=x", "The variables cluster_restore_form are not known"),
+        ("volumes_save", "volumes_save_bogus=1", "The variables volumes_save_bogus are not known"),
+    ],
+)
+def test_a_value_of_another_type_or_an_unknown_name_ends_in_one_sentence(
+    playbook: str, value: str, sentence: str, tmp_path: Path
+) -> None:
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text("[k3s_server]\nserver-0\n[k3s_agent]\nagent-1\n")
+    found = run("-i", str(inventory), f"playbooks/{playbook}.yml", "-e", value)
+    assert found.returncode == 2 and sentence in " ".join(found.stdout.split()), found.stdout
+    assert len(found.stdout.splitlines()) < 40 and "argument_spec_data" not in found.stdout
+
+
 def test_all_playbooks_show_all_variables_and_run_nothing() -> None:
     done = run(*map(str, [ROOT / "site.yml", *PLAYBOOKS]), "-e", "help=true")
     assert (done.returncode, done.stderr) == (0, "")

@@ -47,6 +47,7 @@ def run_job(job: Path, node: Node, keep: int = 2) -> subprocess.CompletedProcess
         "TARGET": str(job.parent / "target"),
         "IDENTITY": str(job.parent / "identity"),
         "KEEP": str(keep),
+        "PATIENCE": "2",
     }
     return subprocess.run(
         [sys.executable, "-B", str(job / "job.py")], env=env, capture_output=True, text=True, timeout=60, check=False

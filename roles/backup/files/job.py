@@ -7,7 +7,7 @@ what the primary has. Exit 1: one sentence on stderr says what is wrong; no file
 answered: then the newest copy that did is kept (at_primary false in its manifest), and nothing old is removed for it.
 
 Environment: SERVICE, PORT, DATABASE, NAMESPACE, STATEFULSET, TARGET (folder), KEEP, IDENTITY (folder of the record),
-DEADLINE (seconds).
+PATIENCE (seconds, 120: how long a primary that does not answer is waited for).
 
 What a killed run left on the target goes when a later one begins, or at once where it was told to end (SIGTERM).
 """
@@ -34,6 +34,7 @@ from verified import clock
 from verified.operations import keeping, positions, retention, sqlitefile
 
 TRIES = 3
+LOOK_S = 2  # from one look for a primary to the next
 LEFT_S = 3600  # a folder that nobody wrote into for so long is of a run that is over
 
 
@@ -137,8 +138,8 @@ def fetch(address: str, path: Path) -> None:
         shutil.copyfileobj(answer, file)
 
 
-def back_up(target: Path) -> dict[str, Any]:
-    """Make one backup; its manifest."""
+def look() -> dict[str, Any]:
+    """What choose() says of the pods now."""
     service = os.environ["SERVICE"]
     try:
         found = socket.getaddrinfo(service, None, type=socket.SOCK_STREAM)
@@ -146,7 +147,31 @@ def back_up(target: Path) -> dict[str, Any]:
         raise Failed(f"The Service {service} has no addresses ({exc}): is the application running?") from exc
     nodes = [one for one in map(node, sorted({str(item[4][0]) for item in found})) if one]
     record = Path(os.environ["IDENTITY"]) / "clusterID"
-    chosen = choose(nodes, record.read_text().strip() if record.is_file() else "")
+    return choose(nodes, record.read_text().strip() if record.is_file() else "")
+
+
+def find(until: float) -> dict[str, Any]:
+    """The node to export, at the primary's position where one answers before ``until`` (time.monotonic()).
+
+    The network policies of other nodes let a new pod through only seconds after its start, and a primary that restarts
+    comes back.
+    """
+    while True:
+        late = time.monotonic() >= until
+        try:
+            chosen = look()
+        except Failed:
+            if late:
+                raise
+        else:
+            if late or chosen["at_primary"]:
+                return chosen
+        time.sleep(LOOK_S)
+
+
+def back_up(target: Path, until: float) -> dict[str, Any]:
+    """Make one backup; its manifest. ``until``: see find()."""
+    chosen = find(until)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as folder:
         path = Path(folder) / "database"
         with Positions(chosen["address"]) as shown:
@@ -194,9 +219,10 @@ def main() -> int:
     with contextlib.suppress(OSError):
         make_room(target)
     problem = ""
+    until = time.monotonic() + float(os.environ.get("PATIENCE", "120"))
     for _try in range(TRIES):
         try:
-            made = back_up(target)
+            made = back_up(target, until)
         except (Failed, OSError, http.client.HTTPException, KeyError) as exc:
             problem = str(exc)
             time.sleep(1)

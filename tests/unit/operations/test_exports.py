@@ -95,6 +95,7 @@ def job(api: Cluster, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     target.mkdir()
     environment = {"SERVICE": "headless", "PORT": port, "DATABASE": make.DATABASE, "NAMESPACE": make.NAMESPACE}
     environment |= {"STATEFULSET": make.NAME, "TARGET": target, "IDENTITY": tmp_path / "identity", "KEEP": 1}
+    environment |= {"PATIENCE": 0}
     for key, value in environment.items():
         monkeypatch.setenv(key, str(value))
     before = signal.getsignal(signal.SIGTERM)
@@ -203,6 +204,25 @@ def test_without_a_primary_a_copy_is_kept_as_what_it_is_and_no_older_one_goes(
     }
     if by_job:
         assert "no primary answered" in said
+
+
+def test_the_job_waits_for_a_primary_that_answers_a_moment_later(
+    job: Any, api: Cluster, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when network policies let a new pod through only to its own node at first, or while the primary restarts."""
+    monkeypatch.setenv("PATIENCE", "60")
+    looks = iter(range(10))
+
+    def later(_seconds: float) -> None:
+        api.node(0).running = next(looks) == 2
+
+    for away in ((0, 1, 2), (0,)):
+        looks = iter(range(10))
+        for ordinal in range(3):
+            api.node(ordinal).running = ordinal not in away
+        monkeypatch.setattr(job.time, "sleep", later)
+        assert job.main() == 0 and next(looks) == 3
+        assert [one["at_primary"] for one in manifests(target)] == [True]
 
 
 def test_a_replica_that_is_behind_is_not_taken_while_the_primary_answers(

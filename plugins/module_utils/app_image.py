@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -53,12 +53,16 @@ def rolled_out(state: State) -> RolledOut | None:
 
 
 class Pull(TypedDict, total=False):
-    """Pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it."""
+    """Pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it.
+
+    ``architecture``: on a node with this processor.
+    """
 
     variable: str
     image: str
     command: list[str]
     kept: bool
+    architecture: str
 
 
 def choose(state: State, image: str, frozen: bool, ordinal: int, pulled: Iterable[Part] = ()) -> Choice:
@@ -94,14 +98,18 @@ def choose(state: State, image: str, frozen: bool, ordinal: int, pulled: Iterabl
     return Choice(f"{image}@{digest}", False, running=True, note=note)
 
 
-def pulls(choice: Choice, image: str, guard_image: str) -> list[Pull]:
+def pulls(choice: Choice, image: str, guard_image: str, architectures: Sequence[str] = ()) -> list[Pull]:
     """The images of the pods that are pulled before the pods change, with the variable that names each.
 
-    Not a digest that they run already, since the registry may be away.
+    Not a digest that they run already, since the registry may be away. Where the nodes have several processors, on
+    one of each: an image for one of them is no image for the others.
     """
     guard: Pull = {"variable": "app_guard_image", "image": guard_image, "kept": True}
     own: Pull = {"variable": "app_image", "image": image, "command": ["litefs", "version"]}
-    return [guard] if choice.running else [own, guard]
+    wanted = [guard] if choice.running else [own, guard]
+    if len(architectures) < 2:
+        return wanted
+    return [{**one, "architecture": processor} for one in wanted for processor in architectures]
 
 
 def running_digest(state: State, image: str, ordinal: int) -> str:

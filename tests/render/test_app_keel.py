@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 from ansible_collections.abaci.infra.plugins.module_utils import app_image
 from evaluating import evaluate
 from evaluating import living as there
@@ -139,6 +140,12 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     (pull,) = (task for task in tasks if "abaci.infra.image_pull_check" in task)
     assert pull["loop"] == "{{ __app_plan.image.pulls }}" and pull["when"] == "__app_pods_change"
     assert names.index(pull["name"]) < names.index("statefulset | Apply the StatefulSet")
+    given = trust_as_template(pull["abaci.infra.image_pull_check"]["node_selector"])
+    selected = [
+        evaluate("app", "__x", __x=given, app_node_selector={"disk": "fast"}, __app_pull=one)
+        for one in ({"image": "a:1"}, {"image": "a:1", "architecture": "arm64"})
+    ]
+    assert selected == [{"disk": "fast"}, {"disk": "fast", "kubernetes.io/arch": "arm64"}]
 
 
 def test_frozen_from_the_first_start_is_what_was_pulled() -> None:

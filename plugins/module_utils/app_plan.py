@@ -106,9 +106,10 @@ def _isolation(state: State, desired: Desired) -> IsolationPlan:
 
 def _image(state: State, desired: Desired, frozen: bool, ordinal: int) -> Image:
     named = str(desired.get("image") or "")
-    chosen = app_image.choose(state, named, frozen, ordinal, desired.get("pulled") or ())
+    kept = desired.get("pull_policy") == "IfNotPresent"
+    chosen = app_image.choose(state, named, frozen, ordinal, desired.get("pulled") or (), kept=kept)
     processors = architectures(state["nodes"], desired)
-    pulls = app_image.pulls(chosen, named, str(desired.get("guard_image") or ""), processors)
+    pulls = app_image.pulls(chosen, named, str(desired.get("guard_image") or ""), processors, kept=kept)
     return {
         "text": chosen.text,
         "pull": chosen.pull,

@@ -125,7 +125,9 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     role = ROOT / "roles/app"
     named = re.findall(r"image: {{ (\w+) }}", (role / "templates/statefulset-abaci-app.yml.j2").read_text())
     asked = evaluate("app", "__app_desired", app_image="a:1", app_guard_image="b:1", app_tls="upstream", **plan())
-    assert (asked["image"], asked["guard_image"]) == ("a:1", "b:1")
+    assert (asked["image"], asked["guard_image"], asked["pull_policy"]) == ("a:1", "b:1", "Always")
+    kept = app_image.pulls(app_image.Choice("a:1", False), "a:1", "b:1", kept=True)
+    assert [pull["kept"] for pull in kept] == [True, True]
     pulls = app_image.pulls(app_image.Choice("a:1", True), "a:1", "b:1")
     assert {name.removeprefix("__") for name in named} == {pull["variable"] for pull in pulls}
     (only,) = app_image.pulls(app_image.Choice("a@sha256:0", False, running=True), "a:1", "b:1")

@@ -32,6 +32,19 @@ def test_a_tag_is_pulled_by_each_new_pod_whatever_it_is_called(tag: str) -> None
 
 
 @pytest.mark.parametrize("frozen", [True, False])
+def test_images_that_lie_on_the_nodes_need_no_registry(frozen: bool) -> None:
+    """What was imported from a file has a tag and no digest that a node would know it by."""
+    asked = desired(image=f"{NAME}:v1", guard_image="busybox:1", pull_policy="IfNotPresent")
+    if frozen:
+        asked["annotations"] = {"keel.sh/policy": "never"}
+    image = app_plan.plan(site(A, A, A), asked)["image"]
+    assert (image["text"], image["pull"], image["pin"]) == (f"{NAME}:v1", False, False)
+    assert [(one["image"], one.get("kept")) for one in image["pulls"]] == [(f"{NAME}:v1", True), ("busybox:1", True)]
+    always = app_plan.plan(site(A, A, A), {**asked, "pull_policy": "Always", "annotations": {}})["image"]
+    assert always["pull"] and "kept" not in always["pulls"][0]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
 def test_a_digest_needs_no_pull_and_no_freeze(frozen: bool) -> None:
     choice = app_image.choose(site(A, A, A), f"{IMAGE}@{B}", frozen, 0)
     assert (choice.text, choice.pull, choice.pin) == (f"{IMAGE}@{B}", False, False)

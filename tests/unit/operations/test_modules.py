@@ -11,7 +11,7 @@ from typing import Any
 import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, holding
 from ansible_collections.abaci.infra.plugins.modules import (
     backup_file,
     litefs_backup,
@@ -66,6 +66,16 @@ def test_only_a_check_run_goes_on_without_a_cluster_and_says_so(api: Cluster) ->
 
 
 # operation_lock
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 239])
+def test_hazard_a_lock_that_ends_between_two_renewals_is_refused(api: Cluster, seconds: int) -> None:
+    """Somebody else would take it in the middle of an act."""
+    answer = run(operation_lock, api, **LOCK, seconds=seconds)
+    assert answer["failed"] and f"operation_lock_seconds is {seconds}, and has to be at least 240" in answer["msg"]
+    assert api.changes() == []
+    assert run(operation_lock, api, **LOCK, seconds=240)["holder"] == ME
+    assert 4 * holding.PAUSE <= 240
 
 
 @pytest.mark.parametrize("clock_ahead", [-7200, 0, 7200])

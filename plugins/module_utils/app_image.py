@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -53,18 +53,25 @@ def rolled_out(state: State) -> RolledOut | None:
 
 
 class Pull(TypedDict, total=False):
-    """Pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it."""
+    """Pulled before the pods change: ``command`` has to run in it; ``kept``: not where a node has it.
+
+    ``architecture``: on a node with this processor.
+    """
 
     variable: str
     image: str
     command: list[str]
     kept: bool
+    architecture: str
 
 
-def choose(state: State, image: str, frozen: bool, ordinal: int, pulled: Iterable[Part] = ()) -> Choice:
+def choose(
+    state: State, image: str, frozen: bool, ordinal: int, pulled: Iterable[Part] = (), *, kept: bool = False
+) -> Choice:
     """``image`` is app_image, ``frozen`` whether keel.sh/policy is never, ``ordinal`` the primary's.
 
-    ``pulled``: what was pulled of pulls() in this run, each with ``__app_pull`` and ``digest``.
+    ``pulled``: what was pulled of pulls() in this run, each with ``__app_pull`` and ``digest``. ``kept``: what a node
+    has under the tag is the image, by app_image_pull_policy; it may know no digest of it.
     """
     by_hand = rolled_out(state)
     if by_hand is not None and by_hand.over == image:
@@ -73,7 +80,7 @@ def choose(state: State, image: str, frozen: bool, ordinal: int, pulled: Iterabl
             "change: set it to what is to run, or go back with playbooks/keel.yml -e keel_action=thaw and site.yml."
         )
         return Choice(by_hand.image, "@" not in by_hand.image, running=True, note=note)
-    if "@" in image:
+    if kept or "@" in image:
         return Choice(image, False)
     if not frozen:
         return Choice(image, True)
@@ -94,14 +101,22 @@ def choose(state: State, image: str, frozen: bool, ordinal: int, pulled: Iterabl
     return Choice(f"{image}@{digest}", False, running=True, note=note)
 
 
-def pulls(choice: Choice, image: str, guard_image: str) -> list[Pull]:
+def pulls(
+    choice: Choice, image: str, guard_image: str, architectures: Sequence[str] = (), *, kept: bool = False
+) -> list[Pull]:
     """The images of the pods that are pulled before the pods change, with the variable that names each.
 
-    Not a digest that they run already, since the registry may be away.
+    Not a digest that they run already, since the registry may be away. Where the nodes have several processors, on
+    one of each: an image for one of them is no image for the others. ``kept``: see choose().
     """
     guard: Pull = {"variable": "app_guard_image", "image": guard_image, "kept": True}
     own: Pull = {"variable": "app_image", "image": image, "command": ["litefs", "version"]}
-    return [guard] if choice.running else [own, guard]
+    if kept:
+        own["kept"] = True
+    wanted = [guard] if choice.running else [own, guard]
+    if len(architectures) < 2:
+        return wanted
+    return [{**one, "architecture": processor} for one in wanted for processor in architectures]
 
 
 def running_digest(state: State, image: str, ordinal: int) -> str:

@@ -15,7 +15,7 @@ from . import state as documents
 from .app_types import Desired, Image, IsolationPlan, Plan, Record, Retain
 from .objects import Object
 from .operations import backup, progress, promote
-from .placement import local_claims, may_run
+from .placement import architectures, local_claims, may_run
 from .state_types import State
 
 # Sysctls that every kubelet allows (Kubernetes 1.32 and later): a pod may ask for them anywhere.
@@ -106,8 +106,10 @@ def _isolation(state: State, desired: Desired) -> IsolationPlan:
 
 def _image(state: State, desired: Desired, frozen: bool, ordinal: int) -> Image:
     named = str(desired.get("image") or "")
-    chosen = app_image.choose(state, named, frozen, ordinal, desired.get("pulled") or ())
-    pulls = app_image.pulls(chosen, named, str(desired.get("guard_image") or ""))
+    kept = desired.get("pull_policy") == "IfNotPresent"
+    chosen = app_image.choose(state, named, frozen, ordinal, desired.get("pulled") or (), kept=kept)
+    processors = architectures(state["nodes"], desired)
+    pulls = app_image.pulls(chosen, named, str(desired.get("guard_image") or ""), processors, kept=kept)
     return {
         "text": chosen.text,
         "pull": chosen.pull,

@@ -31,6 +31,7 @@ class Desired(TypedDict, total=False):
     replicas: int
     primary_ordinal: int
     image: str
+    pull_policy: str  # Always or IfNotPresent
     pulled: list[Object]  # what image_pull_check said of each of the plan's pulls (__app_pull); none before
     guard_image: str
     keel: Keel

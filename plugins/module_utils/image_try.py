@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from . import image_pull
 from .objects import Object
-from .placement import may_run
-from .state_types import Node
 from .status.checks import Mark, Result, Said, Summary
 from .wording import listed, one_line, printable
 
@@ -146,15 +144,6 @@ class Seen:
     held: bool | None = None
     end: End | None = None
     replica: Start | None = None
-
-
-def architectures(
-    nodes: Iterable[Node], node_selector: Mapping[str, str], tolerations: Sequence[Mapping[str, object]]
-) -> list[str]:
-    """The processors of the nodes of a state document that may run the application now."""
-    desired: Object = {"node_selector": dict(node_selector), "tolerations": [dict(one) for one in tolerations]}
-    found = {node["labels"].get("kubernetes.io/arch", "") for node in nodes if may_run(node, desired)}  # type: ignore[arg-type]
-    return sorted(found)
 
 
 def look_pod(made: Object) -> Object:

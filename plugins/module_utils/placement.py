@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .app_types import Desired
 from .objects import Part
 from .state_types import Node, Taint
@@ -26,6 +28,11 @@ def may_run(node: Node, desired: Desired, *, some_day: bool = False) -> bool:
         if taint["effect"] in ("NoSchedule", "NoExecute") and not (some_day and taint["key"].startswith(PASSING))
     ]
     return all(any(_tolerates(item, taint) for item in desired.get("tolerations") or []) for taint in repelling)
+
+
+def architectures(nodes: Iterable[Node], desired: Desired) -> list[str]:
+    """The processors of the nodes that may run the pods now."""
+    return sorted({node["labels"].get("kubernetes.io/arch", "") for node in nodes if may_run(node, desired)})
 
 
 def local_claims(desired: Desired) -> set[str]:

@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: database_write
 short_description: Change rows of the site's database by one statement
 description:
-  - The statement is run on a fresh copy first. One that fails there, that takes too long, or that does something else
-    than change rows and tables of this database is refused.
+  - The statement is run on a fresh copy first. One that fails there, that takes too long, that does something else
+    than change rows and tables of this database, or that makes its file smaller in WAL mode is refused.
   - Then a backup is taken into O(directory), and the statement is run in the application's container of the primary,
     where it is written whole or not at all. Foreign keys are kept. It needs C(sqlite3), C(python3) or C(node) with
     better-sqlite3 in the image.
@@ -128,7 +128,14 @@ def rehearsed(module: AnsibleModule, site: act.Site) -> int:
     options = module.params
     with tempfile.TemporaryDirectory(prefix="abaci-query-") as folder:
         made = export.fresh(site, Path(folder), module.warn, reason="query", timeout=options["timeout"])
-        answer = sqlquery.run(Path(made["path"]), options["sql"], 1, options["seconds"], "query_sql", write=True)
+        copy = Path(made["path"])
+        answer = sqlquery.run(copy, options["sql"], 1, options["seconds"], "query_sql", write=True)
+        if made["journal_mode"] == "wal" and copy.stat().st_size < made["size"]:
+            raise Refused(
+                f"Nothing was written. query_sql makes the file of {site.database} smaller, since it has auto_vacuum, "
+                "and in WAL mode that locks all writes for good: switch it off as docs/runbooks/writes-locked.md says, "
+                "and run it again."
+            )
     rows: int = answer.changed
     return rows
 

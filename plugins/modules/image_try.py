@@ -167,7 +167,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.abaci.infra.plugins.module_utils import arguments, clock, image_pull, image_try, kube
+from ansible_collections.abaci.infra.plugins.module_utils import (
+    arguments,
+    clock,
+    image_pull,
+    image_try,
+    kube,
+    placement,
+)
+from ansible_collections.abaci.infra.plugins.module_utils.app_types import Desired
 from ansible_collections.abaci.infra.plugins.module_utils.objects import Object
 from ansible_collections.abaci.infra.plugins.module_utils.status import view
 from ansible_collections.abaci.infra.plugins.module_utils.telling import tell
@@ -293,7 +301,8 @@ class Try:
     def _programs(self, pull_secrets: list[str]) -> tuple[image_try.Programs, ...]:
         selector, tolerations = self.options["node_selector"], self.options["tolerations"]
         found = []
-        for number, processor in enumerate(image_try.architectures(self.options["nodes"], selector, tolerations)):
+        desired: Desired = {"node_selector": selector, "tolerations": tolerations}
+        for number, processor in enumerate(placement.architectures(self.options["nodes"], desired)):
             own = {**selector, **({"kubernetes.io/arch": processor} if processor else {})}
             timeout = self.options["pull_timeout"]
             made = image_pull.pod(

@@ -42,7 +42,7 @@ options:
     type: bool
     default: true
   seconds:
-    description: After so many seconds without a step the lock ends by itself.
+    description: After so many seconds without a step the lock ends by itself; at least 240.
     type: int
     default: 900
   take_over:
@@ -116,6 +116,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    if options["state"] == "held" and options["seconds"] < holding.LEAST_SECONDS:
+        module.fail_json(
+            msg=f"operation_lock_seconds is {options['seconds']}, and has to be at least {holding.LEAST_SECONDS}: the "
+            f"lock is renewed every {holding.PAUSE:g} s, and another one could take it in between."
+        )
     # The lock is bookkeeping, no change of the system that a run reports.
     answer: dict[str, Any] = {"changed": False, "note": None, "holder": options["holder"]}
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 from ansible_collections.abaci.infra.plugins.module_utils import app_image
 from evaluating import evaluate
 from evaluating import living as there
@@ -124,7 +125,9 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     role = ROOT / "roles/app"
     named = re.findall(r"image: {{ (\w+) }}", (role / "templates/statefulset-abaci-app.yml.j2").read_text())
     asked = evaluate("app", "__app_desired", app_image="a:1", app_guard_image="b:1", app_tls="upstream", **plan())
-    assert (asked["image"], asked["guard_image"]) == ("a:1", "b:1")
+    assert (asked["image"], asked["guard_image"], asked["pull_policy"]) == ("a:1", "b:1", "Always")
+    kept = app_image.pulls(app_image.Choice("a:1", False), "a:1", "b:1", kept=True)
+    assert [pull["kept"] for pull in kept] == [True, True]
     pulls = app_image.pulls(app_image.Choice("a:1", True), "a:1", "b:1")
     assert {name.removeprefix("__") for name in named} == {pull["variable"] for pull in pulls}
     (only,) = app_image.pulls(app_image.Choice("a@sha256:0", False, running=True), "a:1", "b:1")
@@ -139,6 +142,12 @@ def test_every_image_of_the_pods_is_pulled_before_they_change() -> None:
     (pull,) = (task for task in tasks if "abaci.infra.image_pull_check" in task)
     assert pull["loop"] == "{{ __app_plan.image.pulls }}" and pull["when"] == "__app_pods_change"
     assert names.index(pull["name"]) < names.index("statefulset | Apply the StatefulSet")
+    given = trust_as_template(pull["abaci.infra.image_pull_check"]["node_selector"])
+    selected = [
+        evaluate("app", "__x", __x=given, app_node_selector={"disk": "fast"}, __app_pull=one)
+        for one in ({"image": "a:1"}, {"image": "a:1", "architecture": "arm64"})
+    ]
+    assert selected == [{"disk": "fast"}, {"disk": "fast", "kubernetes.io/arch": "arm64"}]
 
 
 def test_frozen_from_the_first_start_is_what_was_pulled() -> None:

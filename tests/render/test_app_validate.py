@@ -62,6 +62,15 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ports": ({"app_port": 8080}, ["app_port", "three different ports"]),
     "https_port": ({"app_https_port": 0}, ["app_https_port"]),
     "size": ({"app_storage_size": "5 GB"}, ["app_storage_size 5 GB"]),
+    "pull_policy": (
+        {"app_image_pull_policy": "IfNotPresent"},
+        ["app_image_pull_policy is IfNotPresent", "keel_state to absent"],
+    ),
+    "preload": ({"app_hsts_preload": True}, ["app_hsts_preload needs app_hsts_subdomains: true", "a year"]),
+    "preload_for_a_day": (
+        {"app_hsts_preload": True, "app_hsts_subdomains": True, "app_hsts_seconds": 86400},
+        ["app_hsts_preload needs", "31536000"],
+    ),
     "rate": ({"app_rate_burst": 0}, ["app_rate_burst is 0", "at least 1"]),
     "no_replica": ({"app_replicas": 0}, ["app_replicas is 0", "at least 1"]),
     "less_than_no_replica": ({"app_replicas": -1}, ["app_replicas is -1", "at least 1"]),
@@ -111,6 +120,12 @@ FINE: dict[str, dict[str, Any]] = {
         "app_resources": {"requests": {"cpu": 0.5, "memory": "512Mi"}, "limits": {"cpu": "2", "memory": "1G"}}
     },
     "page_ok": {"app_unavailable_page": "<!doctype html><p>Soon"},
+    "images_on_the_nodes": {"app_image_pull_policy": "IfNotPresent", "keel_state": "absent"},
+    "digest_on_the_nodes": {
+        "app_image_pull_policy": "IfNotPresent",
+        "app_image": "ghcr.io/me/app@sha256:" + "a" * 64,
+    },
+    "preload": {"app_hsts_preload": True, "app_hsts_subdomains": True},
     "pem": PEM,
     "no_socket": {"app_socket_paths": []},
     "redis_of_their_own": {"app_use_redis": False, "app_env": {"REDIS_URL": "redis://x"}},

@@ -54,6 +54,10 @@ def test_a_limit_without_localhost_is_refused_before_anything_is_asked(
         ("playbooks/scale.yml", "scale_replicas=2"),
         ("playbooks/replica_reset.yml", "replica_reset_targets=[1]"),
         ("playbooks/promote.yml", "promote_successor=1"),
+        # Of hosts alone: with none of them a run would end well and have copied nothing.
+        ("playbooks/cluster_backup.yml", "cluster_backup_plain=true"),
+        ("playbooks/cluster_restore.yml", "cluster_restore_from=/nowhere"),
+        ("playbooks/volumes_save.yml", "volumes_save_directory=/nowhere"),
     ],
 )
 def test_groups_of_other_names_are_refused_before_any_cluster_is_asked(

@@ -118,6 +118,14 @@ def test_every_page_and_section_that_is_named_is_there() -> None:
             assert not section or any(heading.startswith(section) for heading in headings), (where, page, section)
 
 
+def test_every_document_that_is_named_is_one_that_its_reader_has() -> None:
+    """Notes of ours are not in the collection, and numbers of their sections say nothing to an operator."""
+    for where, text in SAID:
+        for page in re.findall(r"[\w./-]+\.md\b", text):
+            assert page == ".md" or (ROOT / page).is_file(), (where, page)
+        assert not re.search(r"\bsection \d", text), (where, text)
+
+
 def test_hazard_no_sentence_names_a_command_that_removes_what_may_hold_data() -> None:
     for where, text in SAID:
         # Programs of ours that remove their own temporary files are no sentences.

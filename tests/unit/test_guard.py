@@ -952,8 +952,10 @@ def test_a_dns_that_fails_is_not_taken_for_no_peers(pod: Pod, failure: str) -> N
     assert RUNBOOK in outcome.termination
 
 
-def test_the_default_patience_is_twenty_seconds() -> None:
+def test_the_default_patience_is_twenty_seconds_and_a_cold_start_lasts_a_quarter_of_an_hour() -> None:
+    """No pod sets either; LiteFS sums up its database before it answers, some 20 s for each GB."""
     assert "patience=${GUARD_PATIENCE:-20}" in GUARD.read_text()
+    assert "cold=${GUARD_COLD:-900}" in GUARD.read_text()
 
 
 def test_many_ltx_files_are_read_at_once(pod: Pod) -> None:

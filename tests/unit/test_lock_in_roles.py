@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.nativetypes
 import pytest
 import yaml
 
@@ -45,6 +46,21 @@ def test_without_the_lock_site_yml_only_compares() -> None:
             assert task["check_mode"] is True, task["name"]
     (change,) = [task for task in tasks("app/tasks/present.yml") if "change.yml" in task.values()]
     assert change["when"] == "not ansible_check_mode and __app_differs"
+
+
+def test_the_lock_of_site_yml_outlasts_what_nobody_renews_it_in() -> None:
+    """Every image is pulled for each processor of the nodes, one after the other, and the token is tried before."""
+    variables = {"app_image_pull_timeout": 100, "app_rollout_timeout": 1000, "app_verify_timeout": 10, "app_tls": "x"}
+    settings = yaml.safe_load((ROLES / "app/vars/main.yml").read_text())
+
+    def seconds(**known: Any) -> int:
+        pulls = jinja2.nativetypes.NativeTemplate(settings["__app_pulls"]).render(**known)
+        return int(jinja2.Template(settings["__app_lock_seconds"]).render(**variables, **known, __app_pulls=pulls))
+
+    assert seconds() == 600 + 300 + 2000 + 10, "absent makes no plan"
+    for pulls in (0, 1, 2, 6):
+        planned = {"__app_plan": {"image": {"pulls": list(range(pulls))}}}
+        assert seconds(**planned) >= 600 + (1 + pulls) * 100 + 2000 + 10
 
 
 def test_the_statefulset_is_applied_only_while_the_lock_is_still_ours() -> None:

@@ -9,7 +9,8 @@ from .. import kube
 from ..objects import Object
 from . import act, lock
 
-PAUSE = 60.0  # s between two renewals; the lock lasts 900 s
+PAUSE = 60.0  # s between two renewals
+LEAST_SECONDS = 240  # that a lock has to last, so that it bears some renewals that the API did not take
 
 
 class Holding:

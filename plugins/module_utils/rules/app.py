@@ -10,7 +10,7 @@ from ..values import domain_problems
 from . import Look, Values, missing_files
 
 # Of other roles, with what counts where nobody sets them.
-OTHERS = {"traefik_trusted_proxies": [], "traefik_flyreplay": True}
+OTHERS = {"traefik_trusted_proxies": [], "traefik_flyreplay": True, "keel_state": "present"}
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 _PATH = re.compile(r"/[^\s`\"'\\{}]*")
@@ -86,6 +86,13 @@ def _names(values: Values) -> list[str]:
         found.append(
             f"app_image ({values['app_image']}) is no name of an image: write it as ghcr.io/owner/name:tag or with "
             "@sha256: and 64 digits, without https://, spaces and capitals in its path."
+        )
+    by_tag = values["app_image_pull_policy"] == "IfNotPresent" and "@" not in str(values["app_image"])
+    if by_tag and values["keel_state"] == "present":
+        found.append(
+            f"app_image_pull_policy is IfNotPresent, with which a tag ({values['app_image']}) never moves on a node "
+            "that has it, so that after an update by Keel the nodes would run two builds on one database: set "
+            "keel_state to absent, or name a digest."
         )
     if not _SIZE.fullmatch(str(values["app_storage_size"])):
         found.append(f"app_storage_size {values['app_storage_size']} is no size: write it as 5Gi.")

@@ -43,9 +43,11 @@ class Writable(Site):  # type: ignore[misc]
             return int(db.execute("SELECT count(*) FROM t").fetchone()[0])
 
 
-def site(folder: Path, programs: Sequence[str] = ("python3",)) -> Writable:
+def site(folder: Path, programs: Sequence[str] = ("python3",), *pragmas: str) -> Writable:
     (folder / "site").mkdir()
     with closing(sqlite3.connect(folder / "content")) as db:
+        for pragma in pragmas:
+            db.execute(f"PRAGMA {pragma}")
         db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
         db.execute("INSERT INTO t VALUES (1), (2), (3)")
         db.commit()
@@ -92,6 +94,26 @@ def test_what_fails_on_the_copy_never_reaches_the_primary(api: Writable, tmp_pat
     answer = write(api, tmp_path, sql)
     assert answer["failed"] and words in answer["msg"]
     assert api.asked == [] and not (tmp_path / "backups").exists()
+
+
+@pytest.mark.parametrize(
+    ("vacuum", "mode", "refused"), [("FULL", "WAL", True), ("FULL", "DELETE", False), ("NONE", "WAL", False)]
+)
+def test_hazard_what_would_lock_all_writes_for_good_is_refused(
+    tmp_path: Path, vacuum: str, mode: str, refused: bool
+) -> None:
+    """LiteFS does not survive a file in WAL mode that becomes smaller, and auto_vacuum makes it so at a DELETE."""
+    api = site(tmp_path, ("python3",), f"auto_vacuum = {vacuum}", f"journal_mode = {mode}")
+    with closing(sqlite3.connect(api.file)) as db:
+        db.execute("CREATE TABLE large AS SELECT zeroblob(40000) AS x FROM t")
+        db.commit()
+    api.node(0).write(api.file.read_bytes())
+    for check in (True, False):
+        answer = write(api, tmp_path, "DELETE FROM large", check=check)
+        assert bool(answer.get("failed")) is refused, answer
+        assert not refused or "docs/runbooks/writes-locked.md" in answer["msg"]
+    assert bool(api.asked) is not refused
+    api.close()
 
 
 def test_what_fails_on_the_primary_says_so(api: Writable, tmp_path: Path) -> None:

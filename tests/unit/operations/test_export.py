@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.abaci.infra.plugins.module_utils import arguments
-from ansible_collections.abaci.infra.plugins.module_utils.operations import export, saying, sqlitefile
+from ansible_collections.abaci.infra.plugins.module_utils.operations import export, keeping, saying, sqlitefile
 
 ENCRYPT, DECRYPT = ["base64"], ["base64", "-d"]
 
@@ -59,6 +60,34 @@ def test_the_manifest_describes_the_stored_file_too(
     assert manifest["read_back"] is read_back and manifest["verified"] is True
     assert ("not read back" in saying.backup(manifest)) is not read_back
     assert len(list(path.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("encrypt", "ending"), [([], ".sqlite"), (ENCRYPT, ".sqlite.encrypted")])
+def test_a_backup_is_durable_before_its_name_and_both_before_it_counts(
+    store: Any, monkeypatch: pytest.MonkeyPatch, encrypt: list[str], ending: str
+) -> None:
+    """An older one is removed for it, and a power cut may leave a name without its content."""
+    done: list[tuple[str, str]] = []
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(("named", target.name.partition(".p-0.7")[2]))
+        return rename(path, target)
+
+    def synced(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        done.append(("durable", "folder" if path.is_dir() else path.name))
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(keeping.os, "fsync", synced)
+    store(encrypt, [])
+    assert done == [
+        ("durable", "out"),
+        ("named", ending),
+        ("durable", "manifest"),
+        ("named", ".manifest.json"),
+        ("durable", "folder"),
+    ]
 
 
 @pytest.mark.parametrize(

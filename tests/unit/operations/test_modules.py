@@ -11,7 +11,7 @@ from typing import Any
 import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import act
+from ansible_collections.abaci.infra.plugins.module_utils.operations import act, backup, holding
 from ansible_collections.abaci.infra.plugins.modules import (
     backup_file,
     litefs_backup,
@@ -66,6 +66,16 @@ def test_only_a_check_run_goes_on_without_a_cluster_and_says_so(api: Cluster) ->
 
 
 # operation_lock
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 239])
+def test_hazard_a_lock_that_ends_between_two_renewals_is_refused(api: Cluster, seconds: int) -> None:
+    """Somebody else would take it in the middle of an act."""
+    answer = run(operation_lock, api, **LOCK, seconds=seconds)
+    assert answer["failed"] and f"operation_lock_seconds is {seconds}, and has to be at least 240" in answer["msg"]
+    assert api.changes() == []
+    assert run(operation_lock, api, **LOCK, seconds=240)["holder"] == ME
+    assert 4 * holding.PAUSE <= 240
 
 
 @pytest.mark.parametrize("clock_ahead", [-7200, 0, 7200])
@@ -296,6 +306,26 @@ def test_of_a_folder_only_this_applications_sound_newest_backup_is_taken_and_wha
     (folder / "own.manifest.json").unlink()
     answer = run(backup_file, api, path=str(folder), **OWN)
     assert answer["failed"] and "name a file" in answer["msg"] and why in answer["msg"]
+
+
+@pytest.mark.parametrize(
+    ("time", "taken"),
+    [("2026-03-01T12:04:59Z", True), ("2026-03-01T12:05:01Z", False), ("2026-03-02T00:00:00Z", False)],
+)
+def test_a_clock_may_have_been_ahead_by_minutes_and_not_by_hours(time: str, taken: bool) -> None:
+    """What was stamped by a wrong clock would be the newest for a year, and its rows are of who knows when."""
+    own = {"namespace": make.NAMESPACE, "statefulset": make.NAME, "database": make.DATABASE}
+    there = {
+        "reason": "backup",
+        "verified": True,
+        "whole": True,
+        "cluster_id": make.A,
+        "file": "a",
+        "time": time,
+        **own,
+    }
+    found, passed = backup.newest([there], own, make.A, "2026-03-01T12:00:00Z")
+    assert (found is not None, passed == []) == (taken, taken)
 
 
 def test_the_newest_of_its_own_is_taken_though_this_machines_clock_is_behind(tmp_path: Path) -> None:

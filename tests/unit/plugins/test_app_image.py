@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils import app_image, app_plan
+from ansible_collections.abaci.infra.plugins.module_utils import app_image, app_plan, placement
 from factory_objects import IMAGE, desired, document, living, pod, statefulset
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -29,6 +29,19 @@ def site(*digests: str, ready: tuple[int, ...] = (0, 1, 2), image: str = IMAGE) 
 def test_a_tag_is_pulled_by_each_new_pod_whatever_it_is_called(tag: str) -> None:
     choice = app_image.choose(site(A, A, A), f"{NAME}:{tag}", False, 0)
     assert (choice.text, choice.pull, choice.pin) == (f"{NAME}:{tag}", True, False)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_images_that_lie_on_the_nodes_need_no_registry(frozen: bool) -> None:
+    """What was imported from a file has a tag and no digest that a node would know it by."""
+    asked = desired(image=f"{NAME}:v1", guard_image="busybox:1", pull_policy="IfNotPresent")
+    if frozen:
+        asked["annotations"] = {"keel.sh/policy": "never"}
+    image = app_plan.plan(site(A, A, A), asked)["image"]
+    assert (image["text"], image["pull"], image["pin"]) == (f"{NAME}:v1", False, False)
+    assert [(one["image"], one.get("kept")) for one in image["pulls"]] == [(f"{NAME}:v1", True), ("busybox:1", True)]
+    always = app_plan.plan(site(A, A, A), {**asked, "pull_policy": "Always", "annotations": {}})["image"]
+    assert always["pull"] and "kept" not in always["pulls"][0]
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -101,6 +114,35 @@ def test_a_digest_of_another_repository_is_not_taken(image: str, image_id: str, 
     state = site(A, image=image)
     state["pods"][0]["image_id"] = image_id
     assert app_image.running_digest(state, image, 0) == (A if same else "")
+
+
+def test_the_processors_are_those_of_the_nodes_that_may_run_it() -> None:
+    def node(arch: str, **more: Any) -> Any:
+        return {"labels": {"kubernetes.io/arch": arch, "disk": "ssd"}, "taints": [], "schedulable": True, **more}
+
+    nodes = [node("arm64"), node("amd64"), node("amd64"), node("riscv64", schedulable=False)]
+    assert placement.architectures(nodes, {}) == ["amd64", "arm64"]
+    assert placement.architectures(nodes, {"node_selector": {"disk": "hdd"}}) == []
+
+
+def test_an_image_is_tried_for_each_processor_of_the_nodes_that_may_run_it() -> None:
+    """A pod is tried where the scheduler puts it; the rollout begins wherever the highest ordinal is."""
+    state = living()
+    for node, processor in zip(state["nodes"], ("amd64", "arm64", "arm64"), strict=True):
+        node["labels"]["kubernetes.io/arch"] = processor
+    pulls = app_plan.plan(state, desired(image=IMAGE))["image"]["pulls"]
+    assert [(one["variable"], one["architecture"]) for one in pulls] == [
+        ("app_image", "amd64"),
+        ("app_image", "arm64"),
+        ("app_guard_image", "amd64"),
+        ("app_guard_image", "arm64"),
+    ]
+    state["nodes"][0]["schedulable"] = False
+    pulls = app_plan.plan(state, desired(image=IMAGE))["image"]["pulls"]
+    assert [(one["variable"], "architecture" in one) for one in pulls] == [
+        ("app_image", False),
+        ("app_guard_image", False),
+    ]
 
 
 def test_the_plan_says_it_and_where_the_pull_hangs_it_is_the_applications_trouble() -> None:

@@ -182,15 +182,6 @@ def test_every_line_has_its_section() -> None:
 # --- what the cluster says
 
 
-def test_the_processors_are_those_of_the_nodes_that_may_run_it() -> None:
-    def node(arch: str, **more: Any) -> Any:
-        return {"labels": {"kubernetes.io/arch": arch, "disk": "ssd"}, "taints": [], "schedulable": True, **more}
-
-    nodes = [node("arm64"), node("amd64"), node("amd64"), node("riscv64", schedulable=False)]
-    assert image_try.architectures(nodes, {}, []) == ["amd64", "arm64"]
-    assert image_try.architectures(nodes, {"disk": "hdd"}, []) == []
-
-
 def looked(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     states = [{"name": "litefs", "state": first, "imageID": "x@sha256:1"}]
     states.append({"name": "programs", "state": second, "imageID": "x@sha256:1"})

@@ -25,6 +25,7 @@ from .state_types import (
 SCHEMA = 1
 LAST_APPLIED_REPLICAS = "abaci.infra/last-applied-replicas"
 KEEL_POLICY = "keel.sh/policy"
+PULL = "pull"  # the init container that pulls the application's image, where a tag names it
 LAST_APPLIED_KEEL_POLICY = "abaci.infra/last-applied-keel-policy"
 # What playbooks/rollout.yml and rollback.yml set: app_image.RolledOut, and which run of them set the template last.
 ROLLED_OUT = "abaci.infra/rolled-out"
@@ -156,6 +157,7 @@ def _statefulset(name: str, item: Part | None) -> StatefulSet:
         "ready_replicas": status.get("readyReplicas", 0) if item is not None else None,
         "updated_replicas": status.get("updatedReplicas", 0) if item is not None else None,
         "image": app.get("image"),
+        "pulls_anew": any(one.get("name") == PULL for one in template.get("initContainers") or []),
         "last_applied_replicas": _integer((metadata.get("annotations") or {}).get(LAST_APPLIED_REPLICAS)),
         "keel_policy": (metadata.get("annotations") or {}).get(KEEL_POLICY),
         "last_applied_keel_policy": (metadata.get("annotations") or {}).get(LAST_APPLIED_KEEL_POLICY),

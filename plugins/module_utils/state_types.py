@@ -35,6 +35,7 @@ class StatefulSet(TypedDict):
     ready_replicas: int | None
     updated_replicas: int | None
     image: str | None  # of the container "app", else of the first
+    pulls_anew: bool  # whether each new pod pulls its image first, by the init container "pull"
     last_applied_replicas: int | None  # annotation abaci.infra/last-applied-replicas: app_replicas of the last apply
     keel_policy: str | None  # annotation keel.sh/policy
     last_applied_keel_policy: str | None  # annotation abaci.infra/last-applied-keel-policy: the inventory's, last apply

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,17 @@ def refused(run: PlaybookRun, *words: str) -> None:
     assert run.rc != 0, run.output[-3000:]
     for word in words:
         assert word in run.output, (word, run.output[-3000:])
+
+
+@contextlib.contextmanager
+def without_registry(bed: Bed) -> Iterator[None]:
+    """While this lasts no node can pull anything."""
+    registry = f"abaci-{bed.name}-registry"
+    subprocess.run(["docker", "stop", "-t", "1", registry], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", "start", registry], check=True, capture_output=True)
 
 
 def until_done(bed: Bed, playbook: str, *arguments: str, backups: Path, limit: int = 20) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import operating as op
 import pytest
-from operating import operate, refused
+from operating import operate, refused, without_registry
 from sitebed import Bed, until
 from writer import Writer, compare, list_records, read_ledger
 
@@ -220,3 +220,24 @@ def test_the_role_moves_as_planned_and_back_under_a_writer_and_nothing_is_lost(
     assert found["ok"], {key: value for key, value in found.items() if key != "missing"}
     again = operate(bed, "promote", "-e", "promote_to=0", backups=backups)
     assert again.rc == 0 and again.total("changed") == 0, again.output[-3000:]
+
+
+def test_hazard_while_the_registry_is_away_a_primary_that_is_well_stays_and_the_advice_is_a_way(
+    bed: Bed, backups: Path
+) -> None:
+    op.agree(bed, seconds=120)
+    with without_registry(bed):
+        before = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in bed.pods()}
+        refused(operate(bed, "promote", "-e", "promote_to=1", backups=backups), "that fails now", "keel_action=freeze")
+        assert {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in bed.pods()} == before
+        assert op.record(bed)["primaryOrdinal"] == "0" and "promote" not in op.record(bed)
+        for playbook, given in (("playbooks/keel.yml", ("-e", "keel_action=freeze")), ("site.yml", ())):
+            run = bed.playbook(*given, playbook=playbook)
+            assert run.rc == 0, run.output[-4000:]
+        for target in ("1", "0"):
+            run = operate(bed, "promote", "-e", f"promote_to={target}", backups=backups)
+            assert run.rc == 0 and op.record(bed)["primaryOrdinal"] == target, run.output[-4000:]
+    for playbook, given in (("playbooks/keel.yml", ("-e", "keel_action=thaw")), ("site.yml", ())):
+        run = bed.playbook(*given, playbook=playbook)
+        assert run.rc == 0, run.output[-4000:]
+    op.agree(bed, seconds=120)

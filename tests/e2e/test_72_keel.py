@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from operating import without_registry
 from publishing import application, images, publish
 from sitebed import Bed, until
 from writer import Writer, read_ledger
@@ -167,16 +165,6 @@ def test_a_freeze_by_hand_stays_over_site_yml_which_pins_what_runs_and_a_thaw_ca
     thawed = bed.playbook(*quick)
     assert thawed.rc == 0, thawed.output[-4000:]
     until(lambda: versions(bed) == {version}, ROLLOUT_S, "the image that was pushed while frozen", every=2)
-
-
-@contextlib.contextmanager
-def without_registry(bed: Bed) -> Iterator[None]:
-    registry = f"abaci-{bed.name}-registry"
-    subprocess.run(["docker", "stop", "-t", "1", registry], check=True, capture_output=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["docker", "start", registry], check=True, capture_output=True)
 
 
 def back_within(bed: Bed, pod: str, seconds: float, restarts: int | None = None) -> float:

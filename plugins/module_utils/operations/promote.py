@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from .. import clock, identity, litefs, values, wording
-from . import backup, planning
+from . import backup, planning, pulling
 from . import situation as sit
 from .planning import Plan, Request, Step
 
@@ -111,7 +111,7 @@ def decide(request: Request) -> Plan:
     if _begun(state, record) or _starts(request, record):
         return _continue(request, record)
     if parameters.get("to") not in (None, ""):
-        return _planned(state, record, parameters["to"])
+        return _planned(request, record, parameters["to"])
     return _choose(request, record, leaders)
 
 
@@ -252,11 +252,15 @@ def _begin(request: Request, record: identity.Record, top: list[sit.Pod]) -> Pla
                 successor=number,
                 loss=loss,
             )
+    # Site.yml, which would freeze it, changes no pods while there is no primary.
+    if unpulled := pulling.problem(request, "see to that first"):
+        return _refuse(unpulled, _cause(state, old), successor=number, loss=loss)
     steps, problem = _begin_steps(state, record, successor, parameters, back, figure)
     if problem:
         return _refuse(problem, "primary-node-gone", successor=number, loss=loss)
     notes = [*said, *_order(state, successor["ordinal"])]
-    return planning.plan(None, steps, cause=_cause(state, old), export=export, notes=notes, successor=number, loss=loss)
+    pull = pulling.untried(request, [successor])
+    return planning.plan(None, steps, notes, _cause(state, old), export=export, pull=pull, successor=number, loss=loss)
 
 
 def _exports(request: Request) -> list[str]:
@@ -646,8 +650,9 @@ def _was_primary(state: sit.Looked, record: identity.Record, before: Before, lea
     return None
 
 
-def _planned(state: sit.Looked, record: identity.Record, desired: object) -> Plan:
+def _planned(request: Request, record: identity.Record, desired: object) -> Plan:
     """The primary runs, and its role is to move to an ordinal: the beginning."""
+    state = request.state
     found = sit.look(state)
     target = values.whole(desired)
     if isinstance(found, sit.Problem):
@@ -685,6 +690,8 @@ def _planned(state: sit.Looked, record: identity.Record, desired: object) -> Pla
             "is back, or without promote_to.",
             "primary-node-gone",
         )
+    if unpulled := pulling.problem(request):
+        return _refuse(unpulled)
     fenced = sit.fenced(state)
     before: Before = {
         "from": leader["ordinal"],
@@ -706,7 +713,8 @@ def _planned(state: sit.Looked, record: identity.Record, desired: object) -> Pla
         *_quiesce(state, leader, target),
         *_hand_over(state, record, target, before),
     ]
-    return planning.plan(None, steps, successor=target, notes=_order(state, target))
+    pull = pulling.untried(request, state["pods"])
+    return planning.plan(None, steps, successor=target, notes=_order(state, target), pull=pull)
 
 
 def _quiesce(state: sit.Looked, old: sit.Pod, target: int) -> list[Step]:

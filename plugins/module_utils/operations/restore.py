@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping
 
 from .. import identity, litefs, values, wording
 from ..state_types import Recorded
-from . import planning, saying
+from . import planning, pulling, saying
 from . import situation as sit
 from .planning import Plan, Request, Step
 from .progress import CALL_OFF
@@ -199,6 +199,8 @@ def _running(request: Request, found: sit.Situation) -> Plan:
     # Of a database that was removed nothing can be exported, and the application still has the file that is gone.
     removed = not found.position.has_content
     schema = removed or (present is not None and _other_schema(file, present))
+    if schema and (unpulled := pulling.problem(request)):
+        return refuse(unpulled)
     rows = saying.rows(present.get("table_rows") or {}, file.get("rows") or {}) if present else ""
     steps = [
         planning.step(
@@ -217,7 +219,8 @@ def _running(request: Request, found: sit.Situation) -> Plan:
         notes.append(
             "Page size, journal mode and schema of the file are compared with that export before anything is changed."
         )
-    return planning.plan(None, steps, notes, export=export, without=list(left))
+    pull = pulling.untried(request, state["pods"]) if schema and not export else []
+    return planning.plan(None, steps, notes, export=export, pull=pull, without=list(left))
 
 
 def _imported_before(request: Request, found: sit.Situation) -> Plan | None:

@@ -222,6 +222,33 @@ def test_an_older_schema_restarts_the_primary_and_then_the_replicas(tmp_path: Pa
     assert len(api.node(0).imported) == 1
 
 
+def test_hazard_no_file_comes_in_whose_restart_could_not_start_for_the_registry_is_away(
+    tmp_path: Path, folder: Path
+) -> None:
+    path = tmp_path / "older.sqlite"
+    path.write_bytes(database("as it was", user_version=0))
+    file = described(path) | {"cluster_id": make.A}
+    api = site()
+    statefulset = api.have("StatefulSet", make.NAME)
+    assert statefulset is not None
+    spec = statefulset["spec"]["template"]["spec"]
+    spec["initContainers"] = [
+        {"name": "pull", "image": spec["containers"][0]["image"], "command": ["litefs", "version"]}
+    ]
+    tried: list[str] = []
+
+    def pull(one: dict[str, Any], error: str | None) -> dict[str, Any]:
+        tried.append(one["node"])
+        return {**one, "digest": None, "error": error}
+
+    away = operate(api, "restore", AGAIN, folder, file=file, pull=lambda one: pull(one, "connection refused"))
+    assert away.rc == 2 and "connection refused" in away.msg and "keel_action=freeze" in away.msg
+    assert sorted(tried) == ["node-0", "node-1", "node-2"]
+    assert api.node(0).imported == [] and api.of("DELETE", "Pod") == []
+    ended = operate(api, "restore", AGAIN, folder, file=file, pull=lambda one: pull(one, None))
+    assert ended.rc == 0 and len(api.node(0).imported) == 1, ended.msg
+
+
 def test_the_same_schema_restarts_nothing(file: dict[str, Any], folder: Path) -> None:
     api = site()
     assert operate(api, "restore", AGAIN, folder, file=file).rc == 0

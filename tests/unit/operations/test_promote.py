@@ -573,6 +573,43 @@ def test_a_planned_move_stops_the_writes_proves_the_last_transaction_and_ends_wi
     assert kinds(decide(site(), to="0")) == []
 
 
+def tag(state: dict[str, Any]) -> dict[str, Any]:
+    """A site whose new pods pull a tag."""
+    state["statefulset"] |= {"image": "registry.test/site:latest", "pulls_anew": True}
+    return state
+
+
+def pulled(state: dict[str, Any], pods: Any, error: str | None = None) -> list[Any]:
+    image = state["statefulset"]["image"]
+    return [{"image": image, "node": pod["node"], "digest": None, "error": error} for pod in pods]
+
+
+def test_hazard_a_tag_is_pulled_where_pods_restart_before_the_first_act_of_a_planned_move() -> None:
+    assert decide(site(), to=2)["pull"] == []
+    state = tag(site())
+    nodes = {one["node"] for one in deciding.decide("promote", state, {"to": 2})["pull"]}
+    assert nodes == {pod["node"] for pod in state["pods"]} and len(nodes) == 3
+    well = deciding.decide("promote", state, {"to": 2}, pulled=pulled(state, state["pods"]))
+    assert well["pull"] == [] and kinds(well)[0] == "record 2"
+    away = pulled(state, state["pods"][:2]) + pulled(state, state["pods"][2:], "connection refused.")
+    refused = deciding.decide("promote", state, {"to": 2}, pulled=away)
+    assert refused["steps"] == [] and "connection refused" in refused["refusal"]
+    assert "playbooks/keel.yml -e keel_action=freeze" in refused["refusal"]
+    assert state["pods"][2]["node"] in refused["refusal"]
+
+
+def test_hazard_a_successor_that_could_not_start_again_is_not_taken_down() -> None:
+    state = tag(dead_node())
+    given = ACCEPT | {"node_off": "node-0"}
+    known = {"exports": [export(), export(B)], "now": NOW, "volumes": {"pvc-0": volume(problem="away")}}
+    asked = deciding.decide("promote", state, given, **known)
+    successor = state["pods"][1]
+    assert asked["pull"] == [{"image": "registry.test/site:latest", "node": successor["node"]}], asked
+    tried = pulled(state, [successor], "connection refused")
+    refused = deciding.decide("promote", state, given, **known, pulled=tried)
+    assert refused["steps"] == [] and refused["refusal"].endswith("(connection refused): see to that first.")
+
+
 PLANNED = {"from": 0, "fenced": [], "planned": True, "equal": False}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import clock, values
-from . import backup, planning
+from . import backup, planning, pulling
 from . import situation as sit
 from .planning import Plan, Request, Step
 from .retention import Manifest
@@ -50,6 +50,10 @@ def decide(request: Request) -> Plan:
             )
         )
     pods = [pod for pod in state["pods"] if pod["ordinal"] in touched]
+    # One that answers is not taken away for one that could not start.
+    answering = [pod for pod in pods if pod["litefs"]["reachable"]]
+    if answering and (unpulled := pulling.problem(request)):
+        return _refused(sit.Problem(unpulled))
     foreign = [pod for pod in pods if _mismatched(found, pod)]
     wanted = [pod for pod in foreign if _volume(state, pod["ordinal"]) not in _given_up(request)]
     return planning.plan(
@@ -58,6 +62,7 @@ def decide(request: Request) -> Plan:
         [*_left_out(state, ordinals), *_exported_first(state, wanted)],
         "replica-of-another-cluster" if foreign else next(filter(None, map(sit.sign, pods)), None),
         targets=ordinals,
+        pull=pulling.untried(request, answering),
         export=_exports(request, found, wanted) if touched else [],
         volume_export=_volume_exports(request, touched),
     )

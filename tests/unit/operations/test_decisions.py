@@ -217,6 +217,17 @@ def test_replica_reset_waits_for_no_other_replica_that_could_not_follow_before()
     assert reset(make.node()) == ([], reset(make.node())[1])
 
 
+def test_hazard_replica_reset_takes_no_replica_away_for_one_that_could_not_be_pulled() -> None:
+    state = site({2: make.node(B)})
+    state["statefulset"] |= {"image": "registry.test/site:latest", "pulls_anew": True}
+    given = {"targets": [2], "lost_volumes": [], "node_off": ""}
+    (asked,) = deciding.decide("replica_reset", state, given, exports=[export(), export(B)], now=NOW)["pull"]
+    assert asked["node"] == state["pods"][2]["node"]
+    tried = [{**asked, "digest": None, "error": "connection refused"}]
+    plan = deciding.decide("replica_reset", state, given, exports=[export(), export(B)], now=NOW, pulled=tried)
+    assert plan["steps"] == [] and "connection refused" in plan["refusal"]
+
+
 def test_replica_reset_asks_for_exports_before_its_first_step() -> None:
     """Of the primary's cluster, and of each copy of another cluster that is about to be put aside."""
     assert deciding.reset(SEED, "mismatched", [], now=NOW)["export"] == [

@@ -9,7 +9,7 @@ import cases
 import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import planning, situation
+from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS, planning, situation
 from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, guarded, site
 
 Case = tuple[str, dict[str, Any], Any, str | None, list[str]]
@@ -215,6 +215,13 @@ def test_replica_reset_waits_for_no_other_replica_that_could_not_follow_before()
     without, notes = reset(make.node(B))
     assert without == [2] and "abaci-app-2 holds the cluster" in notes and "none of the targets" in notes
     assert reset(make.node()) == ([], reset(make.node())[1])
+
+
+def test_hazard_the_end_of_replica_reset_is_proven_of_each_target() -> None:
+    plan = deciding.reset(SEED, "mismatched", [export(), export(B, txid=9)], now=NOW)
+    assert plan["targets"] == [1, 2]
+    proof = OPERATIONS["replica_reset"].prove(plan, SEED)
+    assert [(one["do"], one["ordinal"]) for one in proof] == [("wait_pod", 1), ("wait_pod", 2)]
 
 
 def test_replica_reset_asks_for_exports_before_its_first_step() -> None:

@@ -12,6 +12,19 @@ from rendering import ROOT
 
 def evaluate(role: str, name: str, **variables: Any) -> Any:
     """Return the value of a variable of the role, with its defaults and vars, and these instead."""
+    loader, known = _known(role, variables)
+    return Templar(loader=loader, variables=known).template(known[name])
+
+
+def asked(role: str, tasks: str, module: str, option: str, **variables: Any) -> Any:
+    """What each task of a file of the role gives to an option of a module, in their order; see evaluate()."""
+    loader, known = _known(role, variables)
+    every = loader.load_from_file(str(ROOT / "roles" / role / "tasks" / tasks), trusted_as_template=True)
+    templar = Templar(loader=loader, variables=known)
+    return [templar.template(task[module][option]) for task in every if option in (task.get(module) or {})]
+
+
+def _known(role: str, variables: dict[str, Any]) -> tuple[DataLoader, dict[str, Any]]:
     loader = DataLoader()
     folder = ROOT / "roles" / role
     loader.set_basedir(str(folder))
@@ -21,7 +34,7 @@ def evaluate(role: str, name: str, **variables: Any) -> Any:
             known |= loader.load_from_file(str(file), trusted_as_template=True) or {}
     known |= {"ansible_check_mode": False, **variables}
     known |= {"role_path": str(folder), "ansible_search_path": [str(folder)]}
-    return Templar(loader=loader, variables=known).template(known[name])
+    return loader, known
 
 
 def errors(role: str, **variables: Any) -> list[str]:

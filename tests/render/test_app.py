@@ -17,7 +17,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.abaci.infra.plugins.module_utils import isolation
 from ansible_collections.abaci.infra.plugins.module_utils.operations import retarget
-from evaluating import evaluate, living
+from evaluating import asked, evaluate, living
 from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, containers, run_role
 
 GATHERED: dict[str, Any] = {
@@ -380,6 +380,19 @@ def test_hazard_replicas_is_never_left_out(rendered: Rendered) -> None:
 def test_hazard_a_pod_that_dies_in_a_rollout_comes_back_as_it_was(rendered: Rendered) -> None:
     """With a partition, even 0, the API makes it anew with the template that may be broken."""
     assert rendered.one("StatefulSet")["spec"]["updateStrategy"] == {"type": "RollingUpdate"}
+
+
+@pytest.mark.parametrize(("by_hand", "first"), [(True, "OnDelete"), (False, "RollingUpdate")])
+def test_hazard_the_controller_rolls_nothing_out_beside_a_rollout_by_hand(
+    rendered: Rendered, by_hand: bool, first: str
+) -> None:
+    """It would restart the primary in its own order; it gets the rolling updates back at the end."""
+    given = {"__app_statefulset": rendered.one("StatefulSet"), "__app_by_hand": by_hand}
+    applied = asked("app", "statefulset.yml", "abaci.infra.server_side_apply", "objects", **given)
+    assert [one["spec"]["updateStrategy"]["type"] for (one,) in applied] == ["RollingUpdate", first, "RollingUpdate"]
+    assert {json.dumps(one["spec"]["template"], sort_keys=True) for (one,) in applied} == {
+        json.dumps(rendered.one("StatefulSet")["spec"]["template"], sort_keys=True)
+    }
 
 
 def test_hazard_a_broken_image_does_not_block_its_repair(rendered: Rendered) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible_collections.abaci.infra.plugins.module_utils.archive import settings
 from ansible_collections.abaci.infra.plugins.module_utils.operations import retarget
-from evaluating import errors, evaluate
+from evaluating import asked, errors, evaluate
 from rendering import ROOT, Rendered, check_across, check_schema
 
 Object = dict[str, Any]
@@ -187,6 +187,18 @@ def test_a_claim_that_exists_keeps_its_class_and_another_size_is_refused() -> No
     tasks = yaml.safe_load((ROOT / "roles/archive/tasks/present.yml").read_text())
     (apply,) = (task["abaci.infra.server_side_apply"] for task in tasks if "abaci.infra.server_side_apply" in task)
     assert apply["size_variable"] == "archive_storage_size"
+
+
+@pytest.mark.parametrize("role", ["archive", "redis"])
+def test_hazard_what_is_absent_keeps_its_data_until_that_is_named_too(role: str) -> None:
+    kept = {"PersistentVolumeClaim", "PersistentVolume", "Secret", "Namespace"}
+
+    def removed(**named: bool) -> set[str]:
+        (objects,) = asked(role, "absent.yml", "abaci.infra.server_side_apply", "absent", **named)
+        return {item["kind"] for item in objects}
+
+    assert removed() & kept == removed(**{f"{role}_remove_data": False}) & kept == set()
+    assert removed(**{f"{role}_remove_data": True}) & kept
 
 
 def test_absent_keeps_the_transactions() -> None:

@@ -77,6 +77,19 @@ def test_what_the_job_runs_is_in_its_configmap() -> None:
     compile(objects["ConfigMap"]["data"]["job.py"], "job.py", "exec")
 
 
+@pytest.mark.parametrize("app", ["abaci-app", "shop"])
+def test_hazard_litefs_port_is_opened_to_the_job_and_nobody_else(app: str) -> None:
+    """Whoever reaches it gets the database, and can replace it."""
+    objects = manifests(operation_app=app)
+    policy = objects["NetworkPolicy"]["spec"]
+    job = objects["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"] == {"matchLabels": {"app": app}} and policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [
+        {"from": [{"podSelector": {"matchLabels": job}}], "ports": [{"port": 20202, "protocol": "TCP"}]}
+    ]
+    assert {"app.kubernetes.io/component": "backup", "app.kubernetes.io/name": app}.items() <= job.items()
+
+
 def test_a_remote_gets_what_was_exported_before() -> None:
     spec = pod(manifests(**REMOTE))
     assert [container["name"] for container in spec["initContainers"]] == ["export"]

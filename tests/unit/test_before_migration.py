@@ -184,6 +184,19 @@ def test_too_little_room_never_stops_a_start_and_the_last_copy_stays(
     assert not list(volume.copies.glob("*.partial"))
 
 
+def test_hazard_a_first_copy_that_somebody_removed_protects_nothing_but_what_is_left(volume: Volume) -> None:
+    for _start in range(2):
+        volume.start(2, "damage", succeeds=False)
+    min(volume.copies.glob("*.before-migration.sqlite")).unlink()
+    volume.free(18)
+    volume.start(2, "damage", succeeds=False)
+    assert "WARNING: none was made" in volume.log and volume.kept() == [ONE], "the last one does not make room"
+    volume.free(99)
+    for _start in range(3):
+        volume.start(2, "damage", succeeds=False)
+    assert len(volume.kept()) == 2 and volume.kept()[0] == ONE, "it is the first by now"
+
+
 def test_an_export_that_fills_the_volume_after_all_is_taken_away_and_the_start_goes_on(volume: Volume) -> None:
     volume.tool("litefs", f"for to; do :; done; echo part >$to; echo 9 >{volume.copies}/big.sqlite; exit 1")
     first = f"[ -e {volume.copies}/big.sqlite ] && left=1 || left=99"

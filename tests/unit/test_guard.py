@@ -122,6 +122,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         del format, args
 
 
+class Opening(Peer):
+    """A LiteFS that has its database's name before it has its TXID."""
+
+    def answer(self, path: str) -> bytes | None:
+        body = super().answer(path)
+        if path == "/debug/vars" and self.asked.count(path) > 2:
+            self.txid = txid(9)
+        return body
+
+
 @dataclass
 class Outcome:
     """How a run of the guard ended; ``took`` in seconds."""
@@ -975,3 +985,12 @@ def later(delay: float, act: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         timer.join()
+
+
+def test_hazard_a_database_without_a_txid_is_no_answer(pod: Pod) -> None:
+    """It is not as if the peer had none: what it has shows a moment later."""
+    pod.patience = 10
+    pod.record().holds(OURS, 7).peer(LISTENER, Opening(OURS, txid="", checksum=""))
+    outcome = pod.run()
+    assert outcome.code == Exit.OLDER, outcome.log
+    assert f"the pod at {LISTENER} has TXID {txid(9)}" in outcome.log

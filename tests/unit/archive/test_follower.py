@@ -209,6 +209,16 @@ def test_a_primary_without_the_database_is_told_until_it_has_it_again(run: Calla
     until(lambda: one.alarms.active() == [])
 
 
+def test_hazard_heartbeats_of_a_primary_without_the_database_say_nothing_of_it(run: Callable[..., Run]) -> None:
+    other = ("LFSC1", "other.db")
+    one = run(Primary(says(frame(4, named("sqlite.db")), READY)))
+    one.store.held |= {KEY: Position(10, 7), other: Position(3, 4)}
+    one.start()
+    until(lambda: one.store.followed_by.count(other) >= 3)
+    assert KEY not in one.store.followed_by and KEY not in one.follower.seen.level
+    assert [alarm["kind"] for alarm in one.alarms.active()] == ["no_database"]
+
+
 @pytest.mark.parametrize(
     ("came", "kind"),
     [(ltx(1, 4, 0, 9), "primary_behind"), (ltx(1, 10, 0, 9), "fork"), (ltx(1, 20, 0, 9), "gap")],

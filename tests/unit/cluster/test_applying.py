@@ -55,9 +55,11 @@ class Store:
             self.stored[applying.label(obj)] = made
         return made
 
-    def delete(self, _version: str, kind: str, name: str, namespace: str | None = None, **_options: Any) -> bool:
+    def delete(
+        self, _version: str, kind: str, name: str, namespace: str | None = None, *, propagation_policy: str
+    ) -> bool:
         label = applying.label(manifest(kind, name, namespace))
-        self.written.append(("delete", label))
+        self.written.append((f"delete, {propagation_policy}", label))
         return self.stored.pop(label, None) is not None
 
     def _ask(self, what: str, kind: str) -> None:
@@ -217,7 +219,8 @@ def test_what_is_not_wanted_is_removed_first_and_only_where_it_is() -> None:
     assert run(store, [NAMES[2]], absent, check=True).changes == ["ConfigMap there/one", "ConfigMap there/three"]
     assert store.written == [("dry run", "ConfigMap there/three")]
     assert run(store, [NAMES[2]], absent, timeout=1).changes == ["ConfigMap there/one", "ConfigMap there/three"]
-    assert store.written[1:] == [("delete", "ConfigMap there/one"), ("apply", "ConfigMap there/three")]
+    # What is waited for goes after what it owns: a StatefulSet after its pods.
+    assert store.written[1:] == [("delete, Foreground", "ConfigMap there/one"), ("apply", "ConfigMap there/three")]
     assert run(store, [NAMES[2]], absent).changes == []
 
 

@@ -35,6 +35,14 @@ def test_files_are_compared_without_being_sent_and_a_host_that_is_away_is_a_resu
         {"abaci.infra.host_probe": unmanaged, "register": "silent", "when": only},
         {"ansible.builtin.assert": {"that": "'k3s' not in silent.probe and silent.desired == {}"}, "when": only},
         {"abaci.infra.host_probe": probe, "register": "seen"},
+        # Ansible's own word, where nobody asks for a reason.
+        {
+            "abaci.infra.host_probe": {**probe, "keep_going": False},
+            "register": "again",
+            "ignore_unreachable": True,
+            "when": f"not {only}",
+        },
+        {"ansible.builtin.assert": {"that": "again.unreachable"}, "delegate_to": "here", "when": f"not {only}"},
         {"ansible.builtin.copy": save, "delegate_to": "here"},
     ]
     (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))

@@ -88,6 +88,6 @@ def restored(
 
 
 def do(site: act.Site, step: Any, holder: str = "", seconds: int = 5, **request: Any) -> str:
-    """Do one step of a plan; the sentence on it."""
-    held = holding.Holding(site, "")
+    """Do one step of a plan; the sentence on it. ``holder``: who has to have the lock; empty: nobody."""
+    held = holding.Holding(site, holder)
     return steps.DO[step["do"]](steps.Context(site, held, holder, planning.Request(**request), {}, seconds), step) or ""

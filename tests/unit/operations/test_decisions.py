@@ -9,7 +9,7 @@ import cases
 import deciding
 import factory_objects as make
 import pytest
-from ansible_collections.abaci.infra.plugins.module_utils.operations import planning, situation
+from ansible_collections.abaci.infra.plugins.module_utils.operations import OPERATIONS, planning, runner, situation
 from cases import NOW, A, B, alone, dead_node, destructive, export, file, gone, guarded, site
 
 Case = tuple[str, dict[str, Any], Any, str | None, list[str]]
@@ -1243,6 +1243,31 @@ def test_a_restore_waits_for_those_that_followed_before_it(answers: Any, followe
 def test_restore_looks_into_the_volumes_before_it_says_that_no_copy_is_left() -> None:
     plan = deciding.restored(ALL_FOREIGN, file(), {}, [], None, NOW)
     assert plan["look"] == ["pvc-0", "pvc-1", "pvc-2"] and plan["steps"] == []
+
+
+# Ordinal 1 is fenced, and 2 is of another cluster: what ends with them never follows.
+ENDS: dict[str, list[tuple[str, Any]]] = {
+    "scale": [("wait_replicated", [1])],
+    "replica_reset": [("wait_pod", 1), ("wait_pod", 2)],
+    "promote": [("wait_replicated", [1, 2])],
+    "restore": [("wait_replicated", [1, 2])],
+    "rollout": [("wait_replicated", [1]), ("wait_edge", None)],
+    "rollback": [("wait_replicated", [1]), ("wait_edge", None)],
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_hazard_no_operation_is_done_before_its_replicas_have_what_the_primary_has(operation: str) -> None:
+    state = site({2: make.node(B)}, fenced="1")
+    prove = getattr(OPERATIONS[operation], "prove", runner._prove)
+    proof = prove(planning.plan(targets=[1, 2]), state)
+    assert [(one["do"], one.get("without", one.get("ordinal"))) for one in proof] == ENDS[operation]
+
+
+def test_restore_leaves_out_at_its_end_whom_it_left_out_before() -> None:
+    state = site({2: make.node(B)}, fenced="1")
+    (proof,) = OPERATIONS["restore"].prove(planning.plan(without=[3]), state)  # type: ignore[attr-defined]
+    assert proof["without"] == [3, 2]
 
 
 def test_there_are_cases_enough() -> None:

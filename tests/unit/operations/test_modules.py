@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ def test_a_replica_of_another_history_fails_the_proof(api: Cluster, tmp_path: Pa
 
 def importing(api: Cluster, path: Path, **changed: Any) -> tuple[act.Site, dict[str, Any], dict[str, Any]]:
     path.write_bytes(database("restored"))
+    held_by(api, ME)
     one = {"pod": "abaci-app-0", "cluster_id": make.A, "exported": None} | changed
     site = act.Site(api, make.NAMESPACE, make.NAME, make.DATABASE, "litefs-data", 20202)
     return site, one, described(path)
@@ -199,6 +201,16 @@ def test_hazard_only_the_file_that_was_checked_goes_into_the_primary_that_was_de
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(act.NotDone, match=words):
+        do_import(site, one, file)
+    assert api.node(0).imported == [] and "progress" not in api.record()
+
+
+def test_hazard_a_run_whose_lock_was_taken_over_while_it_read_the_file_imports_nothing(
+    api: Cluster, tmp_path: Path
+) -> None:
+    site, one, file = importing(api, tmp_path / "a.sqlite")
+    held_by(api, OTHER)
+    with pytest.raises(act.NotDone, match=f"held by {re.escape(OTHER)}"):
         do_import(site, one, file)
     assert api.node(0).imported == [] and "progress" not in api.record()
 

@@ -147,6 +147,14 @@ def test_nothing_is_forgotten_by_a_run_that_lost_the_lock(file: dict[str, Any], 
     assert progress(api) == kept and len(api.changes()) == before
 
 
+def test_a_check_run_forgets_nothing(file: dict[str, Any], folder: Path) -> None:
+    api = site()
+    operate(api, "restore", AGAIN, folder, file=file, killed=lambda answer: "import" in str(answer.get("did")))
+    kept, before = progress(api), len(api.changes())
+    run(operation, api, check=True, **DATABASE, operation="restore", file=file, call_off=True, holder=ME)
+    assert "restore" in kept and progress(api) == kept and len(api.changes()) == before
+
+
 @pytest.mark.parametrize("came", [True, False])
 def test_a_run_that_died_in_the_import_itself_does_not_guess_whether_it_came(
     file: dict[str, Any], folder: Path, came: bool, monkeypatch: pytest.MonkeyPatch

@@ -60,6 +60,9 @@ def test_hazard_a_pod_that_was_replaced_since_is_left_as_it_is() -> None:
     assert uid(api, "Pod", POD) == new and api.changes()[-1].uid == old
     site(api).delete_pod(POD, None)
     assert uid(api, "Pod", POD) == new, "where none was seen none is deleted"
+    api.fail("DELETE", "Pod", how=403)
+    with pytest.raises(kube.KubeError, match="403"):
+        site(api).delete_pod(POD, new)
     site(api).delete_pod(POD, new)
     assert uid(api, "Pod", POD) != new
 
@@ -248,6 +251,15 @@ def test_hazard_a_replica_of_another_cluster_is_not_waited_for_in_vain() -> None
     with pytest.raises(act.NotDone, match="its volume is of another cluster"):
         site(api).wait_replicated(60)
     site(api).wait_replicated(60, [2])
+
+
+def test_hazard_two_replicas_that_differ_are_not_replicated_though_each_has_what_was_asked_for() -> None:
+    """Both are past the position that the primary had; at one TXID there is one content."""
+    api = Cluster()
+    for ordinal, checksum in ((1, "c0ffee0000000001"), (2, "c0ffee0000000002")):
+        api.node(ordinal).follows, api.node(ordinal).txid, api.node(ordinal).checksum = None, 6, checksum
+    with pytest.raises(act.NotDone, match="Pods abaci-app-1 and abaci-app-2 differ at TXID 0000000000000006"):
+        site(api).wait_replicated(0)
 
 
 def test_hazard_a_replica_that_is_fenced_for_what_only_it_has_ends_the_wait_with_the_guards_words(

@@ -148,11 +148,7 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
         file,
         ordinal,
         None,
-        planning.step(
-            "record_restore",
-            f"record that {name} may start once on whatever its volume holds",
-            cluster_id=cluster_id,
-        ),
+        _permission(name, cluster_id),
     )
     # What other clusters left behind is overwritten where the volume in question is of the same one.
     return planning.plan(None, steps, notes, "no-copy-left", export=export)
@@ -196,9 +192,9 @@ def _running(request: Request, found: sit.Situation) -> Plan:
             f"The restore of another file (sha256 {begun['sha256']}), begun {begun.get('time')}, is not finished; this "
             "one takes its place."
         )
-    # Of a database that was removed nothing can be exported, and the application still has the file that is gone.
-    removed = not found.position.has_content
-    schema = removed or (present is not None and _other_schema(file, present))
+    if not found.position.has_content:
+        return _removed(request, found, notes)
+    schema = present is not None and _other_schema(file, present)
     if schema and (unpulled := pulling.problem(request)):
         return refuse(unpulled)
     rows = saying.rows(present.get("table_rows") or {}, file.get("rows") or {}) if present else ""
@@ -214,13 +210,32 @@ def _running(request: Request, found: sit.Situation) -> Plan:
         ),
         _wait(state, leader, left),
     ]
-    export = [] if present or removed else [leader["name"]]
+    export = [] if present else [leader["name"]]
     if export:
         notes.append(
             "Page size, journal mode and schema of the file are compared with that export before anything is changed."
         )
     pull = pulling.untried(request, state["pods"]) if schema and not export else []
     return planning.plan(None, steps, notes, export=export, pull=pull, without=list(left))
+
+
+def _removed(request: Request, found: sit.Situation, notes: list[str]) -> Plan:
+    """The primary runs, and its database was removed: nothing of it can be exported.
+
+    The application has the file that is gone still open, and in WAL mode an import waits for that without an end. So it
+    comes in where no application runs, as into a site that has no copy left.
+    """
+    if unpulled := pulling.problem(request):
+        return refuse(unpulled)
+    state, leader = request.state, found.leader
+    steps = _lost_steps(state, request.file, leader["ordinal"], None, _permission(leader["name"], found.cluster_id))
+    pull = pulling.untried(request, state["pods"])
+    return planning.plan(None, steps, notes, "no-copy-left", pull=pull)
+
+
+def _permission(name: str, cluster_id: str) -> Step:
+    say = f"record that {name} may start once on whatever its volume holds"
+    return planning.step("record_restore", say, cluster_id=cluster_id)
 
 
 def _imported_before(request: Request, found: sit.Situation) -> Plan | None:

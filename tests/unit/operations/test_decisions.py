@@ -1153,15 +1153,16 @@ def test_restore(
     check(plan, refusal, steps)
 
 
-def test_a_database_that_was_removed_is_restored_though_there_is_nothing_left_to_export() -> None:
-    """The removal is a transaction, which the replicas follow; and the application still has the file that is gone."""
+def test_hazard_a_database_that_was_removed_is_restored_where_no_application_has_it_open_still() -> None:
+    """The removal is a transaction, which the replicas follow; in WAL mode an import beside the application hangs."""
     removed = "8000000000000000"
     answers = {0: make.node(primary=True, txid=9, checksum=removed)}
     answers |= {n: make.node(txid=9, checksum=removed) for n in (1, 2)}
     plan = deciding.restored(site(answers), file(), {}, [], None, NOW)
     assert plan["refusal"] is None and plan["export"] == []
-    first = plan["steps"][0]
-    assert first["do"] == "import" and first["restart"] and first["exported"] is None
+    kinds = [one["do"] for one in plan["steps"]]
+    assert kinds == ["render", "record_restore", "restart", "import", "record_id", "render", "wait_followers"]
+    assert plan["steps"][0]["quiet"] and plan["steps"][2]["ordinal"] == 0 and plan["steps"][3]["exported"] is None
 
 
 def test_nobody_is_asked_to_export_a_database_that_was_removed_there() -> None:

@@ -118,7 +118,9 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
         return refuse(problem, "no-copy-left")
     mine = {key: held for key, held in seen.items() if held["cluster_id"] == cluster_id}
     # To remove the database is a transaction, too: a volume that ends with it has nothing to bring back.
-    holding = {key: held["txid"] or "" for key, held in mine.items() if held["checksum"] != litefs.NO_PAGE}
+    full = {key: held["txid"] or "" for key, held in mine.items() if held["checksum"] != litefs.NO_PAGE}
+    behind = {key for key, txid in full.items() if _is_behind(txid, file, cluster_id)}
+    holding = {key: txid for key, txid in full.items() if key not in behind}
     if holding:
         # Not the first that comes: an older one, of a replica that was scaled away, would roll the site back.
         newest = max(holding, key=lambda key: holding[key])
@@ -126,8 +128,7 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
         return refuse(
             f"Volume {newest} holds the recorded cluster {cluster_id} up to TXID {holding[newest] or 'unknown'}"
             f"{among}; {file.get('path')} was taken at TXID {file.get('txid') or 'unknown'}. Bring the primary back on "
-            f"that volume ({sit.RUNBOOK}) and restore into the site that runs then; only volumes that are behind the "
-            "backup may be removed instead, by their names.",
+            f"that volume ({sit.RUNBOOK}) and restore into the site that runs then.",
             "no-copy-left",
         )
     problem = _unconfirmed(request, cluster_id)
@@ -143,6 +144,8 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
         and not sit.fresh_export(request, one["litefs"]["cluster_id"], sit.txid(state, one))
     ]
     notes = [f"{one['name']} does not answer; its volume was looked into, or given up." for one in silent]
+    if behind:
+        notes += [f"Volume {name} is behind the backup, and stays as it is." for name in sorted(behind)]
     steps = _new_volume(state, ordinal, pod) + _lost_steps(
         state,
         file,
@@ -152,6 +155,11 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
     )
     # What other clusters left behind is overwritten where the volume in question is of the same one.
     return planning.plan(None, steps, notes, "no-copy-left", export=export)
+
+
+def _is_behind(txid: str, file: planning.File, cluster_id: str) -> bool:
+    """Whether a volume that ends at this transaction of the cluster has nothing that the backup does not have."""
+    return bool(txid and file.get("cluster_id") == cluster_id and txid < str(file.get("txid") or ""))
 
 
 def _running(request: Request, found: sit.Situation) -> Plan:

@@ -1165,6 +1165,23 @@ def test_hazard_a_database_that_was_removed_is_restored_where_no_application_has
     assert plan["steps"][0]["quiet"] and plan["steps"][2]["ordinal"] == 0 and plan["steps"][3]["exported"] is None
 
 
+def test_a_volume_that_is_behind_the_backup_is_no_reason_to_refuse_it() -> None:
+    """As one that a reset or a scale down kept; it stays. What no manifest gives a TXID is behind nothing."""
+    removed = "8000000000000000"
+    state = guarded(answers={n: make.node(A, txid=9, checksum=removed) for n in (1, 2)})
+    gone_there = {f"pvc-{n}": held(A, "9", checksum=removed) for n in range(2)}
+
+    def plan(txid: str, **changed: Any) -> Any:
+        seen = {**gone_there, "pvc-2": held(A, txid)}
+        return deciding.restored(state, file(cluster_id=A, txid=f"{5:016x}", **changed), {}, [], seen, NOW)
+
+    behind = plan(f"{4:016x}")
+    assert behind["refusal"] is None and "Volume pvc-2 is behind the backup, and stays as it is." in behind["notes"]
+    assert behind["steps"]
+    for ahead in (plan(f"{5:016x}"), plan(f"{6:016x}"), plan("")):
+        assert "Volume pvc-2 holds the recorded cluster" in ahead["refusal"]
+
+
 def test_nobody_is_asked_to_export_a_database_that_was_removed_there() -> None:
     removed = "8000000000000000"
     state = guarded(answers={n: make.node(A, txid=9, checksum=removed) for n in (1, 2)})

@@ -14,13 +14,16 @@ FREEZE = "playbooks/keel.yml -e keel_action=freeze, then site.yml"
 
 
 def untried(request: Request, pods: Iterable[Pod]) -> list[Pull]:
-    """What is left to try before these pods may be restarted; nothing where they start what their nodes have."""
+    """What to try next before these pods may be restarted; nothing where they start what their nodes have.
+
+    One node after the other, so that a registry that is away is waited for once.
+    """
     living = request.state["statefulset"]
     if not living["pulls_anew"] or not living["image"]:
         return []
     tried = {one["node"] for one in request.pulled if one["image"] == living["image"]}
     nodes = sorted({str(pod["node"]) for pod in pods if pod["node"]} - tried)
-    return [{"image": living["image"], "node": node} for node in nodes]
+    return [{"image": living["image"], "node": node} for node in nodes[:1]]
 
 
 def problem(request: Request, cure: str = f"see to that, or freeze what runs ({FREEZE})") -> str:

@@ -251,10 +251,11 @@ def test_hazard_no_file_comes_in_whose_restart_could_not_start_for_the_registry_
 
     away = operate(api, "restore", AGAIN, folder, file=file, pull=lambda one: pull(one, "connection refused"))
     assert away.rc == 2 and "connection refused" in away.msg and "keel_action=freeze" in away.msg
-    assert sorted(tried) == ["node-0", "node-1", "node-2"]
+    assert tried == ["node-0"], "a registry that is away is waited for once"
     assert api.node(0).imported == [] and api.of("DELETE", "Pod") == []
     ended = operate(api, "restore", AGAIN, folder, file=file, pull=lambda one: pull(one, None))
     assert ended.rc == 0 and len(api.node(0).imported) == 1, ended.msg
+    assert tried[1:] == ["node-0", "node-1", "node-2"]
 
 
 def test_the_same_schema_restarts_nothing(file: dict[str, Any], folder: Path) -> None:

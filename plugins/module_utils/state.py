@@ -25,7 +25,6 @@ from .state_types import (
 SCHEMA = 1
 LAST_APPLIED_REPLICAS = "abaci.infra/last-applied-replicas"
 KEEL_POLICY = "keel.sh/policy"
-PULL = "pull"  # the init container that pulls the application's image, where a tag names it
 LAST_APPLIED_KEEL_POLICY = "abaci.infra/last-applied-keel-policy"
 # What playbooks/rollout.yml and rollback.yml set: app_image.RolledOut, and which run of them set the template last.
 ROLLED_OUT = "abaci.infra/rolled-out"

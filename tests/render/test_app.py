@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.abaci.infra.plugins.module_utils import isolation
+from ansible_collections.abaci.infra.plugins.module_utils import isolation, state
 from ansible_collections.abaci.infra.plugins.module_utils.operations import retarget
 from evaluating import asked, evaluate, living
 from rendering import ROOT, Object, Rendered, Run, check_across, check_schema, containers, run_role
@@ -908,6 +908,10 @@ def test_a_tag_is_pulled_before_the_guard_looks_and_a_restart_needs_no_registry(
     assert (app(run["defaults"])["image"], app(run["defaults"])["imagePullPolicy"]) == ("app:latest", "IfNotPresent")
     assert [one["name"] for one in pod(run["digest"])["initContainers"]] == ["guard"]
     assert (app(run["digest"])["image"], app(run["digest"])["imagePullPolicy"]) == ("app@sha256:0", "IfNotPresent")
+    # By this the operations that restart pods know that each would pull.
+    for name, expected in (("defaults", True), ("digest", False)):
+        document = state.document("abaci", "app", "db", "litefs-data", statefulset=run[name].one("StatefulSet"))
+        assert document["statefulset"]["pulls_anew"] is expected
 
 
 def test_the_pull_policy_is_never_left_to_the_tags_name(rendered: Rendered) -> None:

@@ -144,8 +144,7 @@ def _no_copy(request: Request, cluster_id: str, ordinal: int) -> Plan:
         and not sit.fresh_export(request, one["litefs"]["cluster_id"], sit.txid(state, one))
     ]
     notes = [f"{one['name']} does not answer; its volume was looked into, or given up." for one in silent]
-    if behind:
-        notes += [f"Volume {name} is behind the backup, and stays as it is." for name in sorted(behind)]
+    notes += [f"Volume {name} is behind the backup, and stays as it is." for name in sorted(behind)]
     steps = _new_volume(state, ordinal, pod) + _lost_steps(
         state,
         file,
@@ -255,9 +254,11 @@ def _imported_before(request: Request, found: sit.Situation) -> Plan | None:
     reimport = str(parameters.get("reimport") or "")
     if mine is not None and not there and reimport in ("", str(mine.get("reimport") or "")):
         if over:
+            # Of a database that was removed nothing can be exported.
+            first = " (it is exported first)" if found.position.has_content else ""
             return refuse(
                 f"{_imported(file, mine)} and {leader['name']} is at {found.position.txid:016x} since: to import it "
-                "once more, over everything that was written since then (it is exported first), give -e "
+                f"once more, over everything that was written since then{first}, give -e "
                 f"restore_reimport={mine.get('txid') or 'yes'}."
             )
         if mine.get("state") == "imported":

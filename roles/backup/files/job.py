@@ -166,6 +166,7 @@ def find(until: float) -> dict[str, Any]:
         else:
             if late or chosen["at_primary"]:
                 return chosen
+        print(f"no primary answers yet: looking again for {max(until - time.monotonic(), 0):.0f} s", flush=True)
         time.sleep(LOOK_S)
 
 
